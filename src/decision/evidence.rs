@@ -1,0 +1,185 @@
+//! What is known about a kubelet's flag, and how several sources become one answer.
+
+use std::fmt;
+
+/// Where a claim came from. The order is the order of trust, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The node's own agent read the running kubelet's command line.
+    Agent,
+    /// k3s or RKE2 published their arguments as a Node annotation.
+    NodeArgs,
+    /// The admin said so in a Node annotation.
+    Annotation,
+}
+
+impl Source {
+    /// The name that conditions and `StreamingNode` use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "Agent",
+            Self::NodeArgs => "NodeArgs",
+            Self::Annotation => "Annotation",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "the agent",
+            Self::NodeArgs => "the node-args annotation",
+            Self::Annotation => "the admin's annotation",
+        })
+    }
+}
+
+/// What one source says about the flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Says {
+    /// The flag is on the command line and true.
+    On,
+    /// The flag is on the command line and false. Harmless until the flag is removed.
+    Off,
+    /// The flag is not on the command line.
+    Absent,
+    /// There is a statement, but it cannot be understood.
+    Unreadable,
+}
+
+/// One source's statement about a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claim {
+    /// Who says it.
+    pub source: Source,
+    /// What it says.
+    pub says: Says,
+}
+
+/// What all sources together come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Evidence {
+    /// The flag, as it has to be assumed.
+    pub flag: Flag,
+    /// The best source that says so; `None` where nobody said anything.
+    pub source: Option<Source>,
+    /// Two sources exclude each other. Such a flag counts as on.
+    pub contradictory: bool,
+}
+
+/// The state of the flag on a kubelet's command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flag {
+    /// On, or contradicted: it must be assumed to be on.
+    On,
+    /// On the command line as false.
+    Off,
+    /// Not on the command line.
+    Absent,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Flag {
+    /// The name that `StreamingNode` uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "On",
+            Self::Off => "Off",
+            Self::Absent => "Absent",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Makes one answer of all claims. Their order does not matter.
+///
+/// A contradiction counts as on, whoever is trusted more: one of the two statements is stale, and
+/// nobody knows which. A statement that cannot be read takes away what the others say for off,
+/// because it may have been meant as the opposite; it cannot take away an on.
+pub fn weigh(claims: &[Claim]) -> Evidence {
+    let best = |wanted: fn(Says) -> bool| claims.iter().filter(|c| wanted(c.says)).min().copied();
+    let on = best(|says| says == Says::On);
+    let off = best(|says| matches!(says, Says::Off | Says::Absent));
+    let unreadable = best(|says| says == Says::Unreadable);
+    match (on, off, unreadable) {
+        (Some(on), off, _) => {
+            let contradictory = off.is_some();
+            Evidence { flag: Flag::On, source: Some(on.source), contradictory }
+        }
+        (None, _, Some(unreadable)) => {
+            Evidence { flag: Flag::Unknown, source: Some(unreadable.source), contradictory: false }
+        }
+        (None, Some(off), None) => {
+            let flag = if off.says == Says::Off { Flag::Off } else { Flag::Absent };
+            Evidence { flag, source: Some(off.source), contradictory: false }
+        }
+        (None, None, None) => Evidence { flag: Flag::Unknown, source: None, contradictory: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{prelude::*, sample::select};
+
+    const SOURCES: [Source; 3] = [Source::Agent, Source::NodeArgs, Source::Annotation];
+    const SAYS: [Says; 4] = [Says::On, Says::Off, Says::Absent, Says::Unreadable];
+
+    fn claims() -> impl Strategy<Value = Vec<Claim>> {
+        let claim = (select(&SOURCES[..]), select(&SAYS[..]))
+            .prop_map(|(source, says)| Claim { source, says });
+        prop::collection::vec(claim, 0..5)
+    }
+
+    #[test]
+    fn single_claims() {
+        assert_eq!(weigh(&[]).flag, Flag::Unknown);
+        for source in SOURCES {
+            for (says, flag) in [
+                (Says::On, Flag::On),
+                (Says::Off, Flag::Off),
+                (Says::Absent, Flag::Absent),
+                (Says::Unreadable, Flag::Unknown),
+            ] {
+                let expected = Evidence { flag, source: Some(source), contradictory: false };
+                assert_eq!(weigh(&[Claim { source, says }]), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_contradiction_counts_as_on_whoever_says_it() {
+        for (a, b) in [(Source::Agent, Source::Annotation), (Source::Annotation, Source::Agent)] {
+            let both =
+                weigh(&[Claim { source: a, says: Says::Off }, Claim { source: b, says: Says::On }]);
+            assert_eq!(both, Evidence { flag: Flag::On, source: Some(b), contradictory: true });
+        }
+    }
+
+    #[test]
+    fn an_unreadable_statement_takes_an_off_away_but_not_an_on() {
+        let unreadable = Claim { source: Source::Annotation, says: Says::Unreadable };
+        let absent = Claim { source: Source::NodeArgs, says: Says::Absent };
+        let on = Claim { source: Source::NodeArgs, says: Says::On };
+        assert_eq!(weigh(&[absent, unreadable]).flag, Flag::Unknown);
+        assert_eq!(weigh(&[on, unreadable]).flag, Flag::On);
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_claims_does_not_matter(
+            shuffled in claims().prop_flat_map(|c| (Just(c.clone()), Just(c).prop_shuffle()))
+        ) {
+            prop_assert_eq!(weigh(&shuffled.0).flag, weigh(&shuffled.1).flag);
+        }
+
+        #[test]
+        fn off_is_said_only_where_somebody_said_so_and_nobody_said_otherwise(claims in claims()) {
+            if matches!(weigh(&claims).flag, Flag::Off | Flag::Absent) {
+                prop_assert!(!claims.is_empty());
+                prop_assert!(claims.iter().all(|c| matches!(c.says, Says::Off | Says::Absent)));
+            }
+        }
+    }
+}

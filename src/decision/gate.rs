@@ -1,0 +1,253 @@
+//! The apiserver's feature gates: what its command line sets, and what that comes to.
+
+use std::collections::BTreeMap;
+
+use super::{
+    migration::{GateBehaviour, Migration, Track},
+    version::Minor,
+};
+
+/// The gates that one apiserver's command line sets, with the rest left to their defaults.
+///
+/// Read as `component-base/featuregate` and pflag read them: every `--feature-gates` adds to the
+/// ones before, the last word about a gate wins, values are Go booleans.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FeatureGates {
+    set: BTreeMap<String, bool>,
+    unreadable: Option<String>,
+}
+
+impl FeatureGates {
+    /// Reads the arguments of a kube-apiserver, without the program's name.
+    pub fn from_args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut gates = Self::default();
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            let Some(flag) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+                continue;
+            };
+            let (name, value) = match flag.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (flag, None),
+            };
+            // pflag normalises underscores.
+            if name.replace('_', "-") != "feature-gates" {
+                continue;
+            }
+            match value.or_else(|| args.next()) {
+                Some(value) => gates.add(value),
+                None => gates.unreadable = Some("--feature-gates has no value".to_owned()),
+            }
+        }
+        gates
+    }
+
+    fn add(&mut self, value: &str) {
+        // A container's $(VAR) is replaced when it starts; with what is not known here.
+        if value.contains("$(") {
+            self.unreadable = Some(format!("--feature-gates={value} holds a variable"));
+            return;
+        }
+        for pair in value.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let parsed = pair
+                .split_once('=')
+                .and_then(|(name, on)| Some((name.trim(), go_bool(on.trim())?)));
+            match parsed {
+                Some((name, on)) => {
+                    self.set.insert(name.to_owned(), on);
+                }
+                None => self.unreadable = Some(format!("--feature-gates holds {pair:?}")),
+            }
+        }
+    }
+
+    /// What was said about one gate by name; `None` where nothing was.
+    pub fn get(&self, gate: &str) -> Option<bool> {
+        self.set.get(gate).copied()
+    }
+
+    /// Why the flag could not be read in full, if so.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.as_deref()
+    }
+
+    /// The gates of a migration that are on the command line, whatever their value: an apiserver
+    /// that no longer has them refuses to start.
+    pub fn named(&self, migration: &Migration) -> Vec<&'static str> {
+        migration.gates().filter(|gate| self.set.contains_key(*gate)).collect()
+    }
+}
+
+/// `strconv.ParseBool`.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// What a gate is on a running apiserver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gate {
+    /// On: redirects are followed.
+    Enabled,
+    /// Off: a redirect ends the request.
+    Disabled,
+    /// The version has no such gate any more, which is as good as off.
+    Removed,
+    /// It cannot be seen.
+    Unknown,
+}
+
+impl Gate {
+    /// The name that status fields use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "Enabled",
+            Self::Disabled => "Disabled",
+            Self::Removed => "Removed",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// Whether a redirect fails; `None` where that is unknown.
+    pub fn is_off(self) -> Option<bool> {
+        match self {
+            Self::Enabled => Some(false),
+            Self::Disabled | Self::Removed => Some(true),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// The state of a migration's gate on an apiserver of this version with these arguments.
+///
+/// `gates` is `None` where the command line cannot be seen: then only a version without the gate
+/// tells anything.
+pub fn effective(
+    migration: &Migration,
+    track: Track,
+    minor: Option<Minor>,
+    gates: Option<&FeatureGates>,
+) -> Gate {
+    let behaviour = minor.and_then(|minor| migration.apiserver_at(minor, track));
+    if behaviour == Some(GateBehaviour::Removed) {
+        return Gate::Removed;
+    }
+    let Some(gates) = gates.filter(|gates| gates.unreadable().is_none()) else {
+        return Gate::Unknown;
+    };
+    match (gates.get(migration.gate), behaviour) {
+        (Some(true), Some(_)) => Gate::Enabled,
+        (Some(false), Some(_)) => Gate::Disabled,
+        (None, Some(GateBehaviour::Settable { default })) => {
+            // The gate was a beta one until 1.17, and beta gates follow AllBeta.
+            let beta = minor.is_some_and(|minor| minor < Minor(18));
+            match (beta, gates.get("AllBeta")) {
+                (true, Some(_)) => Gate::Unknown,
+                _ if default => Gate::Enabled,
+                _ => Gate::Disabled,
+            }
+        }
+        _ => Gate::Unknown,
+    }
+}
+
+/// Whether redirects that are followed are at least held to the same host
+/// (`ValidateProxyRedirects`: alpha 1.10, beta and on since 1.14); `None` where unknown.
+pub fn validates_redirects(minor: Option<Minor>, gates: Option<&FeatureGates>) -> Option<bool> {
+    let gates = gates.filter(|gates| gates.unreadable().is_none())?;
+    let beta = minor? >= Minor(14);
+    let follows = if beta { gates.get("AllBeta") } else { gates.get("AllAlpha") };
+    Some(gates.get("ValidateProxyRedirects").or(follows).unwrap_or(beta))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::migration::STREAMING_REDIRECTS;
+
+    fn gate(minor: u16, args: &[&str]) -> Gate {
+        let gates = FeatureGates::from_args(args.iter().copied());
+        effective(&STREAMING_REDIRECTS, Track::ExtraSafe, Some(Minor(minor)), Some(&gates))
+    }
+
+    #[test]
+    fn the_default_follows_the_version() {
+        for minor in 10..=37 {
+            let expected = match minor {
+                10..=21 => Gate::Enabled,
+                22..=23 => Gate::Disabled,
+                _ => Gate::Removed,
+            };
+            assert_eq!(gate(minor, &["--v=2"]), expected, "1.{minor}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_default_while_it_can() {
+        for (minor, args, expected) in [
+            (20, &["--feature-gates=StreamingProxyRedirects=false"][..], Gate::Disabled),
+            (20, &["--feature-gates", "StreamingProxyRedirects=false"], Gate::Disabled),
+            (20, &["--feature_gates=StreamingProxyRedirects=F"], Gate::Disabled),
+            (20, &["--feature-gates=A=true, StreamingProxyRedirects = 0"], Gate::Disabled),
+            (22, &["--feature-gates=StreamingProxyRedirects=true"], Gate::Enabled),
+            (24, &["--feature-gates=StreamingProxyRedirects=true"], Gate::Removed),
+            // The last word wins, and a later flag adds to an earlier one.
+            (
+                20,
+                &["--feature-gates=StreamingProxyRedirects=false", "--feature-gates=B=true"],
+                Gate::Disabled,
+            ),
+            (
+                20,
+                &[
+                    "--feature-gates=StreamingProxyRedirects=false",
+                    "--feature-gates=StreamingProxyRedirects=true",
+                ],
+                Gate::Enabled,
+            ),
+            // Deprecated gates do not follow AllBeta; the beta one of 1.17 may have.
+            (20, &["--feature-gates=AllBeta=false"], Gate::Enabled),
+            (17, &["--feature-gates=AllBeta=false"], Gate::Unknown),
+        ] {
+            assert_eq!(gate(minor, args), expected, "1.{minor} {args:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown() {
+        for args in [
+            &["--feature-gates=StreamingProxyRedirects"][..],
+            &["--feature-gates=StreamingProxyRedirects=off"],
+            &["--feature-gates=$(GATES)"],
+            &["--feature-gates"],
+        ] {
+            assert_eq!(gate(20, args), Gate::Unknown, "{args:?}");
+            assert_eq!(gate(24, args), Gate::Removed, "{args:?}");
+        }
+        let migration = &STREAMING_REDIRECTS;
+        assert_eq!(effective(migration, Track::ExtraSafe, Some(Minor(20)), None), Gate::Unknown);
+        assert_eq!(effective(migration, Track::ExtraSafe, Some(Minor(24)), None), Gate::Removed);
+        let none_set = FeatureGates::default();
+        assert_eq!(effective(migration, Track::ExtraSafe, None, Some(&none_set)), Gate::Unknown);
+    }
+
+    #[test]
+    fn redirects_are_validated_since_1_14_unless_told_otherwise() {
+        for (minor, args, expected) in [
+            (12, "--v=2", false),
+            (14, "--v=2", true),
+            (20, "--v=2", true),
+            (20, "--feature-gates=ValidateProxyRedirects=false", false),
+            (20, "--feature-gates=AllBeta=false", false),
+            (20, "--feature-gates=AllBeta=false,ValidateProxyRedirects=true", true),
+            (12, "--feature-gates=AllAlpha=true", true),
+        ] {
+            let gates = FeatureGates::from_args([args]);
+            assert_eq!(validates_redirects(Some(Minor(minor)), Some(&gates)), Some(expected));
+        }
+        assert_eq!(validates_redirects(Some(Minor(20)), None), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! The decision: from versions and evidence to verdicts.
+//!
+//! Plain functions over plain types. Nothing here does I/O, knows a Kubernetes type or reads a
+//! clock; the controller, the command line and the tests call the same functions.
+//!
+//! The order of reading: [`migration`] holds the version table, [`evidence`] and [`gate`] say what
+//! the two settings are, [`node`] and [`apiserver`] judge one of each, [`survey`] sums up the
+//! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call.
+
+pub mod apiserver;
+pub mod evidence;
+pub mod gate;
+pub mod migration;
+mod named;
+pub mod node;
+pub mod policy;
+pub mod safety;
+pub mod survey;
+pub mod upgrade;
+pub mod version;
+
+use jiff::Timestamp;
+
+use apiserver::{Apiserver, ControlPlane};
+use migration::Migration;
+use node::NodeFacts;
+use policy::{Owner, PolicyFacts};
+use safety::{Outcome, Scene};
+use survey::Survey;
+use upgrade::Preview;
+
+/// A policy's judgement: the conditions and numbers of its status.
+#[derive(Clone, Debug)]
+pub struct Judgement<'a> {
+    /// The control plane in one.
+    pub plane: ControlPlane,
+    /// The nodes in one.
+    pub survey: Survey<'a>,
+    /// The gate may be turned off.
+    pub safe_to_disable: Outcome,
+    /// The gate is off.
+    pub redirects_disabled: Outcome,
+    /// The next upgrade, or the one to the policy's target, breaks nothing.
+    pub upgrade_safe: Outcome,
+    /// The gate is on its way.
+    pub progressing: Outcome,
+    /// Something is wrong.
+    pub degraded: Outcome,
+    /// Every apiserver minor ahead.
+    pub upgrades: Vec<Preview>,
+}
+
+/// Judges a cluster for one policy.
+///
+/// Every node counts, whatever the policy selects: there is one gate for all of them. Overrides
+/// are heard only from the policy that owns the gate.
+pub fn judge<'a>(
+    migration: &Migration,
+    policy: &PolicyFacts,
+    name: &str,
+    owner: Owner<'_>,
+    instances: &[Apiserver],
+    nodes: impl IntoIterator<Item = (&'a str, &'a NodeFacts)>,
+    now: Timestamp,
+) -> Judgement<'a> {
+    let plane = ControlPlane::of(instances, migration, policy.track);
+    let overrides = policy.overrides_at(now);
+    let owns = owner == Owner::Policy(name);
+    let mut survey = Survey::default();
+    for (node, facts) in nodes {
+        let judged = node::judge(migration, facts, &plane, owns && overrides.hold(node));
+        survey.add(migration, node, facts, &judged);
+    }
+    let scene = Scene { migration, track: policy.track, instances, plane: &plane, survey: &survey };
+    let safe_to_disable = safety::safe_to_disable(&scene);
+    let redirects_disabled = safety::redirects_disabled(&scene);
+    let progressing = safety::progressing(&scene, policy, owns, &safe_to_disable);
+    let degraded = safety::degraded(&scene, policy, name, owner, &overrides.expired);
+    let upgrades = upgrade::previews(&scene, policy.target);
+    let upgrade_safe = upgrade::upgrade_safe(&scene, policy.target);
+    Judgement {
+        safe_to_disable,
+        redirects_disabled,
+        upgrade_safe,
+        progressing,
+        degraded,
+        upgrades,
+        survey,
+        plane,
+    }
+}

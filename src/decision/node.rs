@@ -1,0 +1,256 @@
+//! One node: could its kubelet answer a stream with a redirect, and what follows from that.
+
+use super::{
+    apiserver::{ControlPlane, GateSummary},
+    evidence::{self, Claim, Evidence, Flag},
+    gate::Gate,
+    migration::{FlagBehaviour, Migration},
+    version::Minor,
+};
+
+/// What is known of one node. Its name is kept by whoever holds the nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NodeFacts {
+    /// The kubelet's version; `None` where it cannot be read.
+    pub kubelet: Option<Minor>,
+    /// What has been said about its flag.
+    pub claims: Vec<Claim>,
+}
+
+/// Whether a kubelet answers with redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Redirects {
+    /// It does, or has to be taken to.
+    On,
+    /// Nobody knows, and its version could.
+    Unknown,
+    /// Its version could, its flag says no.
+    Off,
+    /// Its version takes the flag and ignores it.
+    Ignored,
+    /// Its version has no such flag.
+    Impossible,
+}
+
+impl Redirects {
+    /// Every state, worst first.
+    pub const ALL: [Self; 5] =
+        [Self::On, Self::Unknown, Self::Off, Self::Ignored, Self::Impossible];
+
+    /// The name that status fields and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "On",
+            Self::Unknown => "Unknown",
+            Self::Off => "Off",
+            Self::Ignored => "Ignored",
+            Self::Impossible => "Impossible",
+        }
+    }
+
+    /// Whether a redirect is possible. Unknown is not safe.
+    pub fn possible(self) -> bool {
+        matches!(self, Self::On | Self::Unknown)
+    }
+}
+
+/// A cell of KEP-1558's table of the two settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cell {
+    /// Gate on, no redirects: the kubelet proxies.
+    Proxied,
+    /// Gate on, redirects: the apiserver follows them.
+    Followed,
+    /// Gate off, no redirects: the kubelet proxies, and nothing else is possible. The goal.
+    Final,
+    /// Gate off, redirects: exec, attach and port-forward fail.
+    Broken,
+    /// One of the two settings is unknown.
+    Unknown,
+}
+
+impl Cell {
+    /// The name that status fields use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Proxied => "Proxied",
+            Self::Followed => "Followed",
+            Self::Final => "Final",
+            Self::Broken => "Broken",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Why a node is judged as it is, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeReason {
+    /// It redirects, and lags the apiserver by two minors or more: the proposal's own floor case.
+    RedirectsWhileLagging,
+    /// It redirects.
+    Redirects,
+    /// Its evidence contradicts itself, so it is taken to redirect.
+    ContradictoryEvidence,
+    /// Its kubelet's version cannot be read.
+    KubeletVersionUnknown,
+    /// What was said about its flag cannot be understood.
+    EvidenceUnreadable,
+    /// Its version could redirect, and nothing tells whether it does.
+    NoEvidence,
+    /// Its flag is off or absent.
+    FlagOff,
+    /// Its version ignores the flag.
+    FlagIgnored,
+    /// Its version has no flag.
+    FlagRemoved,
+}
+
+impl NodeReason {
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RedirectsWhileLagging => "RedirectsWhileLagging",
+            Self::Redirects => "Redirects",
+            Self::ContradictoryEvidence => "ContradictoryEvidence",
+            Self::KubeletVersionUnknown => "KubeletVersionUnknown",
+            Self::EvidenceUnreadable => "EvidenceUnreadable",
+            Self::NoEvidence => "NoEvidence",
+            Self::FlagOff => "FlagOff",
+            Self::FlagIgnored => "FlagIgnored",
+            Self::FlagRemoved => "FlagRemoved",
+        }
+    }
+}
+
+/// What a node means for turning the gate off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It does not stand in the way.
+    Safe,
+    /// It does.
+    Blocks,
+    /// It would, but a valid override of the policy excepts it.
+    Overridden,
+}
+
+impl Verdict {
+    /// The name that status fields use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Safe => "Safe",
+            Self::Blocks => "Blocks",
+            Self::Overridden => "Overridden",
+        }
+    }
+}
+
+/// How many minors a kubelet is behind; negative where it is ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Skew {
+    /// Against the oldest apiserver.
+    pub oldest: i32,
+    /// Against the newest apiserver.
+    pub newest: i32,
+}
+
+/// A node, judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeJudgement {
+    /// Whether it answers with redirects.
+    pub redirects: Redirects,
+    /// What is known of its flag.
+    pub evidence: Evidence,
+    /// Its skew; `None` where a version is unknown.
+    pub skew: Option<Skew>,
+    /// It lags the newest apiserver by the floor or more.
+    pub lagging: bool,
+    /// Its cell today.
+    pub today: Cell,
+    /// Its cell once the gate is off.
+    pub gate_off: Cell,
+    /// What it means for turning the gate off.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: NodeReason,
+}
+
+/// Judges one node.
+pub fn judge(
+    migration: &Migration,
+    node: &NodeFacts,
+    plane: &ControlPlane,
+    overridden: bool,
+) -> NodeJudgement {
+    let behaviour = node.kubelet.and_then(|minor| migration.kubelet_at(minor));
+    let evidence = evidence::weigh(&node.claims);
+    let redirects = match (behaviour, evidence.flag) {
+        (Some(FlagBehaviour::AlwaysLegacy), _) => Redirects::On,
+        (Some(FlagBehaviour::Ignored), _) => Redirects::Ignored,
+        (Some(FlagBehaviour::Removed), _) => Redirects::Impossible,
+        (_, Flag::On) => Redirects::On,
+        (Some(FlagBehaviour::Obeyed), Flag::Off | Flag::Absent) => Redirects::Off,
+        (Some(FlagBehaviour::Obeyed), Flag::Unknown) | (None, _) => Redirects::Unknown,
+    };
+    let skew = skew(node.kubelet, plane);
+    let lagging = skew.is_some_and(|skew| skew.newest >= migration.lag_floor);
+    let decided_by_version = behaviour == Some(FlagBehaviour::AlwaysLegacy);
+    let reason = match redirects {
+        Redirects::On if lagging => NodeReason::RedirectsWhileLagging,
+        Redirects::On if evidence.contradictory && !decided_by_version => {
+            NodeReason::ContradictoryEvidence
+        }
+        Redirects::On => NodeReason::Redirects,
+        Redirects::Unknown if behaviour.is_none() => NodeReason::KubeletVersionUnknown,
+        Redirects::Unknown if evidence.source.is_some() => NodeReason::EvidenceUnreadable,
+        Redirects::Unknown => NodeReason::NoEvidence,
+        Redirects::Off => NodeReason::FlagOff,
+        Redirects::Ignored => NodeReason::FlagIgnored,
+        Redirects::Impossible => NodeReason::FlagRemoved,
+    };
+    let verdict = match (redirects.possible(), overridden) {
+        (false, _) => Verdict::Safe,
+        (true, true) => Verdict::Overridden,
+        (true, false) => Verdict::Blocks,
+    };
+    NodeJudgement {
+        redirects,
+        evidence,
+        skew,
+        lagging,
+        today: cell_today(redirects, plane),
+        gate_off: cell_gate_off(redirects),
+        verdict,
+        reason,
+    }
+}
+
+fn skew(kubelet: Option<Minor>, plane: &ControlPlane) -> Option<Skew> {
+    let kubelet = kubelet?;
+    Some(Skew { oldest: kubelet.behind(plane.oldest?), newest: kubelet.behind(plane.newest?) })
+}
+
+/// The worst cell that some apiserver puts the node in.
+fn cell_today(redirects: Redirects, plane: &ControlPlane) -> Cell {
+    let off_everywhere =
+        matches!(plane.gate, GateSummary::All(Gate::Disabled) | GateSummary::All(Gate::Removed));
+    match redirects {
+        Redirects::On if plane.off_somewhere => Cell::Broken,
+        Redirects::On if plane.gate == GateSummary::All(Gate::Enabled) => Cell::Followed,
+        Redirects::On | Redirects::Unknown => Cell::Unknown,
+        Redirects::Off | Redirects::Ignored | Redirects::Impossible => {
+            if off_everywhere {
+                Cell::Final
+            } else {
+                Cell::Proxied
+            }
+        }
+    }
+}
+
+fn cell_gate_off(redirects: Redirects) -> Cell {
+    match redirects {
+        Redirects::On => Cell::Broken,
+        Redirects::Unknown => Cell::Unknown,
+        Redirects::Off | Redirects::Ignored | Redirects::Impossible => Cell::Final,
+    }
+}

@@ -1,0 +1,170 @@
+//! What a policy asks for, who of several policies is heard, and what is wrong with one.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{migration::Track, version::Minor};
+
+/// What a user wants of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GateWish {
+    /// The gate stays on.
+    Enabled,
+    /// The gate goes off.
+    Disabled,
+}
+
+/// A named exception for one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Override {
+    /// The node.
+    pub node: String,
+    /// When the exception ends.
+    pub expires: Timestamp,
+}
+
+/// A policy, as far as decisions go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PolicyFacts {
+    /// What it wants of the gate; `None` where it leaves the gate to others.
+    pub gate: Option<GateWish>,
+    /// Judge, but change nothing.
+    pub paused: bool,
+    /// The apiserver version to judge an upgrade for.
+    pub target: Option<Minor>,
+    /// Which release plan the binaries follow.
+    pub track: Track,
+    /// Its exceptions.
+    pub overrides: Vec<Override>,
+    /// What of it could not be taken as it stands, as sentences.
+    pub invalid: Vec<String>,
+}
+
+impl PolicyFacts {
+    /// The overrides that hold at `now`, and the nodes whose override has expired.
+    pub fn overrides_at(&self, now: Timestamp) -> Overrides<'_> {
+        let mut overrides = Overrides::default();
+        for entry in &self.overrides {
+            let slot = overrides.until.entry(entry.node.as_str()).or_insert(entry.expires);
+            *slot = (*slot).max(entry.expires);
+        }
+        overrides.expired = overrides
+            .until
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(node, _)| *node)
+            .collect();
+        overrides.until.retain(|_, until| *until > now);
+        overrides
+    }
+
+    /// The next moment after `now` at which an override ends and the judgement may change.
+    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.overrides.iter().map(|o| o.expires).filter(|at| *at > now).min()
+    }
+}
+
+/// Overrides at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides<'a> {
+    until: BTreeMap<&'a str, Timestamp>,
+    /// Nodes whose only overrides have expired, in order.
+    pub expired: Vec<&'a str>,
+}
+
+impl Overrides<'_> {
+    /// Whether this node is excepted.
+    pub fn hold(&self, node: &str) -> bool {
+        self.until.contains_key(node)
+    }
+}
+
+/// A policy among others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// When it was created; the older one is heard.
+    pub created: Option<Timestamp>,
+    /// Whether it speaks about the gate; `None` where it cannot be read.
+    pub claims: Option<bool>,
+}
+
+/// Who decides about the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// No policy speaks about it.
+    Nobody,
+    /// This one: the oldest that does.
+    Policy(&'a str),
+    /// A policy that cannot be read is older than all that can: it may be the owner, so nobody is.
+    Unreadable(&'a str),
+}
+
+/// Finds the owner of the gate. Equal age is decided by name, as it must be by something.
+pub fn owner<'a>(policies: impl IntoIterator<Item = Claimant<'a>>) -> Owner<'a> {
+    let oldest = policies
+        .into_iter()
+        .filter(|policy| policy.claims != Some(false))
+        // No creation time means that it is not stored anywhere yet: younger than all that are.
+        .min_by_key(|policy| (policy.created.is_none(), policy.created, policy.name));
+    match oldest {
+        None => Owner::Nobody,
+        Some(Claimant { name, claims: Some(_), .. }) => Owner::Policy(name),
+        Some(Claimant { name, claims: None, .. }) => Owner::Unreadable(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn claimant(name: &str, created: i64, claims: Option<bool>) -> Claimant<'_> {
+        Claimant { name, created: Some(at(created)), claims }
+    }
+
+    #[test]
+    fn the_oldest_that_speaks_about_the_gate_owns_it() {
+        let (yes, no, unreadable) = (Some(true), Some(false), None);
+        for (policies, expected) in [
+            (vec![], Owner::Nobody),
+            (vec![claimant("a", 1, no)], Owner::Nobody),
+            (vec![claimant("a", 2, yes), claimant("b", 1, yes)], Owner::Policy("b")),
+            (vec![claimant("b", 1, yes), claimant("a", 1, yes)], Owner::Policy("a")),
+            (vec![claimant("a", 1, no), claimant("b", 2, yes)], Owner::Policy("b")),
+            (vec![claimant("a", 1, unreadable), claimant("b", 2, yes)], Owner::Unreadable("a")),
+            (vec![claimant("a", 2, unreadable), claimant("b", 1, yes)], Owner::Policy("b")),
+        ] {
+            assert_eq!(owner(policies.clone()), expected, "{policies:?}");
+        }
+    }
+
+    #[test]
+    fn overrides_end_at_their_moment() {
+        let facts = PolicyFacts {
+            overrides: vec![
+                Override { node: "n1".into(), expires: at(10) },
+                Override { node: "n2".into(), expires: at(20) },
+                // A renewal beside the old entry: the later one counts.
+                Override { node: "n1".into(), expires: at(15) },
+            ],
+            ..PolicyFacts::default()
+        };
+        for (now, held, expired, next) in [
+            (9, vec!["n1", "n2"], vec![], Some(10)),
+            (14, vec!["n1", "n2"], vec![], Some(15)),
+            (15, vec!["n2"], vec!["n1"], Some(20)),
+            (20, vec![], vec!["n1", "n2"], None),
+        ] {
+            let overrides = facts.overrides_at(at(now));
+            let seen: Vec<_> = ["n1", "n2"].into_iter().filter(|n| overrides.hold(n)).collect();
+            assert_eq!((seen, overrides.expired), (held, expired), "at {now}");
+            assert_eq!(facts.next_expiry(at(now)), next.map(at), "at {now}");
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! May the gate be turned off, is it off, and is something wrong: the words of a policy's
+//! conditions.
+
+use super::{
+    apiserver::{Apiserver, ControlPlane, GateSummary},
+    gate::Gate,
+    migration::{FlagBehaviour, Migration, Track},
+    named::Named,
+    node::NodeReason,
+    policy::{GateWish, Owner, PolicyFacts},
+    survey::Survey,
+};
+
+/// The status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holds {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Holds {
+    /// The spelling of `metav1.ConditionStatus`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A condition without its type and its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it holds.
+    pub holds: Holds,
+    /// The stable reason.
+    pub reason: &'static str,
+    /// What a person should know and do. Never empty.
+    pub message: String,
+}
+
+impl Outcome {
+    pub(super) fn new(holds: Holds, reason: &'static str, message: String) -> Self {
+        Self { holds, reason, message }
+    }
+}
+
+/// Everything a condition is judged from.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// The migration.
+    pub migration: &'a Migration,
+    /// The release plan that the binaries follow.
+    pub track: Track,
+    /// The apiserver instances.
+    pub instances: &'a [Apiserver],
+    /// Their sum.
+    pub plane: &'a ControlPlane,
+    /// The nodes.
+    pub survey: &'a Survey<'a>,
+}
+
+impl Scene<'_> {
+    /// The instances for which something holds, by name.
+    pub(super) fn instances_where(&self, is: impl Fn(&Apiserver) -> bool) -> Named<'_> {
+        self.instances.iter().filter(|i| is(i)).map(|i| i.name.as_str()).collect()
+    }
+
+    fn unseen(&self) -> Option<String> {
+        let which = self.instances_where(|i| {
+            i.minor.is_none() || i.gate(self.migration, self.track) == Gate::Unknown
+        });
+        let reason = self.instances.iter().find_map(|i| i.unseen.as_ref()).map(|u| u.reason());
+        match (which.is_empty(), reason) {
+            (true, _) => None,
+            (false, Some(reason)) => Some(format!("{which} ({reason})")),
+            (false, None) => Some(which.to_string()),
+        }
+    }
+}
+
+/// `SafeToDisable`: the gate may be turned off.
+///
+/// Refused while any node that no override excepts could answer with a redirect, whatever its
+/// skew, and while the apiservers are not all seen and alike. The worst reason wins.
+pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
+    let Scene { migration, plane, survey, .. } = *scene;
+    let no = |reason, message| Outcome::new(Holds::False, reason, message);
+    let flag = migration.flag;
+    let modern = migration
+        .kubelet_since(FlagBehaviour::Ignored)
+        .map_or(String::new(), |minor| format!(" or upgrade them to {minor} or later"));
+    match survey.worst_reason() {
+        Some(NodeReason::RedirectsWhileLagging) => {
+            let (on, lagging) = (&survey.blocking_on, &survey.blocking_lagging);
+            let others = on.count() - lagging.count();
+            let others = match others {
+                0 => String::new(),
+                n => format!(
+                    "; {n} more redirect{} at a smaller skew",
+                    if n == 1 { "s" } else { "" }
+                ),
+            };
+            return no(
+                "NodesRedirectWhileLagging",
+                format!(
+                    "{lagging} answer{} streams with a redirect, {} or more minors behind the \
+                     apiserver{others}: without the gate every exec there fails. Take --{flag} off \
+                     these kubelets{modern}.{}",
+                    lagging.verb_s(),
+                    migration.lag_floor,
+                    also_unknown(survey),
+                ),
+            );
+        }
+        Some(NodeReason::Redirects) => {
+            let on = &survey.blocking_on;
+            return no(
+                "NodesRedirect",
+                format!(
+                    "{on} answer{} streams with a redirect: without the gate every exec there \
+                     fails. Take --{flag} off these kubelets{modern}.{}",
+                    on.verb_s(),
+                    also_unknown(survey),
+                ),
+            );
+        }
+        Some(NodeReason::ContradictoryEvidence) => {
+            let nodes = &survey.blocking_contradictory;
+            return no(
+                "EvidenceContradictory",
+                format!(
+                    "{nodes} {} evidence for and against redirects, and count{} as redirecting. \
+                     Look at the kubelet's command line there and correct the annotation {}.{}",
+                    if nodes.count() == 1 { "has" } else { "have" },
+                    nodes.verb_s(),
+                    migration.annotation,
+                    also_unknown(survey),
+                ),
+            );
+        }
+        Some(_) => {
+            let nodes = &survey.blocking_unknown;
+            return no(
+                "NodesUnknown",
+                format!(
+                    "{nodes} may answer streams with a redirect: nothing tells. Look at the \
+                     kubelet's command line there and annotate the node with {}=\"true\" or \
+                     \"false\".",
+                    migration.annotation,
+                ),
+            );
+        }
+        None => {}
+    }
+    if plane.gate == GateSummary::All(Gate::Removed) {
+        return Outcome::new(
+            Holds::True,
+            "GateRemoved",
+            format!("No apiserver has the gate {} any more.", migration.gate),
+        );
+    }
+    if plane.is_unknown() {
+        let which = scene.unseen().unwrap_or_else(|| "any apiserver".to_owned());
+        return no(
+            "ApiserversUnknown",
+            format!(
+                "No node could redirect, but the version or the gates of {which} cannot be seen. \
+                 Look at its command line yourself before you change it."
+            ),
+        );
+    }
+    if plane.is_mixed() {
+        return no(
+            "ApiserversMixed",
+            format!(
+                "No node could redirect, but the apiservers differ ({}). Wait for the rollout \
+                 that is under way, or bring them to one version and one gate setting.",
+                scene.instances.iter().map(|i| describe(i, scene)).collect::<Vec<_>>().join(", "),
+            ),
+        );
+    }
+    if survey.counts.overridden > 0 {
+        return Outcome::new(
+            Holds::True,
+            "OnlyOverriddenNodes",
+            format!(
+                "Only {} could redirect, and the policy's overrides accept that exec may fail \
+                 there.",
+                survey.overridden
+            ),
+        );
+    }
+    let nodes = survey.counts.nodes;
+    let all = match nodes {
+        1 => "The only node proxies".to_owned(),
+        n => format!("All {n} nodes proxy"),
+    };
+    Outcome::new(Holds::True, "NoNodeRedirects", format!("{all} streams locally."))
+}
+
+fn describe(instance: &Apiserver, scene: &Scene<'_>) -> String {
+    let version = instance.minor.map_or_else(|| "unknown".to_owned(), |minor| minor.to_string());
+    let gate = instance.gate(scene.migration, scene.track).as_str();
+    format!("{} {version} {gate}", instance.name)
+}
+
+fn also_unknown(survey: &Survey<'_>) -> String {
+    match &survey.blocking_unknown {
+        nodes if nodes.is_empty() => String::new(),
+        nodes => format!(" {nodes} may redirect too: nothing tells."),
+    }
+}
+
+/// `RedirectsDisabled`: no apiserver follows redirects any more.
+pub fn redirects_disabled(scene: &Scene<'_>) -> Outcome {
+    let gate = scene.migration.gate;
+    let on = || scene.instances_where(|i| i.gate(scene.migration, scene.track) == Gate::Enabled);
+    match scene.plane.gate {
+        GateSummary::All(Gate::Removed) => Outcome::new(
+            Holds::True,
+            "GateRemoved",
+            format!("No apiserver has the gate {gate} any more."),
+        ),
+        GateSummary::All(Gate::Disabled) => {
+            Outcome::new(Holds::True, "GateOff", format!("{gate} is off on every apiserver."))
+        }
+        GateSummary::All(Gate::Enabled) => {
+            Outcome::new(Holds::False, "GateOn", format!("{gate} is on on {}.", on()))
+        }
+        GateSummary::Mixed => Outcome::new(
+            Holds::False,
+            "GateMixed",
+            format!("{gate} is on on {} and off elsewhere.", on()),
+        ),
+        GateSummary::All(Gate::Unknown) => Outcome::new(
+            Holds::Unknown,
+            "GateUnknown",
+            match scene.unseen() {
+                Some(which) => format!("Whether {gate} is on cannot be seen on {which}."),
+                None => "No apiserver can be seen.".to_owned(),
+            },
+        ),
+    }
+}
+
+/// `Progressing`: the gate is on its way to what the policy wants.
+pub fn progressing(scene: &Scene<'_>, policy: &PolicyFacts, owns: bool, safe: &Outcome) -> Outcome {
+    let no = |reason, message: String| Outcome::new(Holds::False, reason, message);
+    let gate = scene.migration.gate;
+    if !owns {
+        let message = match policy.gate {
+            None => "The policy does not speak about the gate.",
+            Some(_) => "The policy does not own the gate.",
+        };
+        return no("NotOwner", message.to_owned());
+    }
+    let done = matches!(
+        (policy.gate, scene.plane.gate),
+        (None, _)
+            | (Some(GateWish::Disabled), GateSummary::All(Gate::Disabled | Gate::Removed))
+            | (Some(GateWish::Enabled), GateSummary::All(Gate::Enabled))
+    );
+    if done {
+        return no("AsWanted", format!("{gate} is what the policy wants."));
+    }
+    if policy.paused {
+        return no("Paused", "The policy is paused.".to_owned());
+    }
+    if scene.plane.gate == GateSummary::Mixed {
+        let wanted = match policy.gate {
+            Some(GateWish::Enabled) => "on",
+            _ => "off",
+        };
+        return Outcome::new(
+            Holds::True,
+            "ApiserversDiffer",
+            format!("{gate} is {wanted} on some apiservers only."),
+        );
+    }
+    match policy.gate {
+        Some(GateWish::Enabled) => {
+            no("WaitingForAdmin", format!("{gate} is off; the apiservers' --feature-gates decide."))
+        }
+        _ if safe.holds == Holds::True => no(
+            "WaitingForAdmin",
+            format!(
+                "{gate} may be turned off: start every apiserver with \
+                 --feature-gates={gate}=false."
+            ),
+        ),
+        _ => no("Refused", safe.message.clone()),
+    }
+}
+
+/// `Degraded`: something is wrong now, with the cluster or with the policy. The worst reason wins,
+/// and every problem is in the message.
+pub fn degraded(
+    scene: &Scene<'_>,
+    policy: &PolicyFacts,
+    name: &str,
+    owner: Owner<'_>,
+    expired: &[&str],
+) -> Outcome {
+    let Scene { migration, plane, survey, .. } = *scene;
+    let gate = migration.gate;
+    let mut problems: Vec<(&'static str, String)> = Vec::new();
+    if plane.off_somewhere && !survey.on.is_empty() {
+        let off = scene.instances_where(|i| i.gate(migration, scene.track).is_off() == Some(true));
+        problems.push((
+            "StreamsFail",
+            format!(
+                "Exec, attach and port-forward to {} fail through {off}, where {gate} is off: \
+                 take --{} off these kubelets, or turn the gate on again.",
+                survey.on, migration.flag
+            ),
+        ));
+    }
+    let loose = scene.instances_where(|i| {
+        i.validates_redirects() == Some(false) && i.gate(migration, scene.track) == Gate::Enabled
+    });
+    if !loose.is_empty() {
+        problems.push((
+            "RedirectsNotValidated",
+            format!(
+                "{loose} follow{} redirects to any host: a compromised node can make the \
+                 apiserver connect anywhere. Turn ValidateProxyRedirects on until the redirects \
+                 are gone.",
+                loose.verb_s()
+            ),
+        ));
+    }
+    for sentence in &policy.invalid {
+        problems.push(("SpecInvalid", sentence.clone()));
+    }
+    if let (Some(target), Some(newest)) = (policy.target, plane.newest)
+        && target < newest
+    {
+        problems.push((
+            "TargetVersionBehind",
+            format!("spec.targetVersion {target} is behind the apiserver's {newest}."),
+        ));
+    }
+    if policy.gate.is_some() {
+        match owner {
+            Owner::Policy(other) if other != name => problems.push((
+                "GateOwnedByOther",
+                format!(
+                    "StreamingPolicy {other} is older and owns the gate; what this one wants of \
+                     it, and its overrides, are not heard."
+                ),
+            )),
+            Owner::Unreadable(other) => problems.push((
+                "GateOwnerUnreadable",
+                format!(
+                    "StreamingPolicy {other} is older and cannot be read: it may own the gate, so \
+                     nobody does until it is mended or deleted."
+                ),
+            )),
+            _ => {}
+        }
+    }
+    if !expired.is_empty() {
+        let nodes: Named<'_> = expired.iter().copied().collect();
+        problems.push((
+            "OverrideExpired",
+            format!("The override for {nodes} has expired and no longer counts."),
+        ));
+    }
+    match problems.first() {
+        None => Outcome::new(Holds::False, "AsExpected", "Nothing is wrong.".to_owned()),
+        Some((reason, _)) => {
+            let reason = *reason;
+            let all: Vec<String> = problems.into_iter().map(|(_, message)| message).collect();
+            Outcome::new(Holds::True, reason, all.join(" "))
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! All nodes of a cluster in one pass: counts, the worst by name, and the groups that messages
+//! speak of. Its size does not depend on the number of nodes.
+
+use std::collections::BTreeSet;
+
+use super::{
+    evidence::Flag,
+    migration::{FlagBehaviour, Migration},
+    named::Named,
+    node::{NodeFacts, NodeJudgement, NodeReason, Redirects, Verdict},
+};
+
+/// So many blocking nodes are listed by name.
+pub const BLOCKING_LISTED: usize = 10;
+
+/// How many nodes are what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All nodes.
+    pub nodes: usize,
+    /// Nodes whose redirects are on, or taken to be.
+    pub redirecting: usize,
+    /// Nodes two or more minors behind the newest apiserver.
+    pub lagging: usize,
+    /// Nodes of which it is unknown whether they redirect.
+    pub unknown: usize,
+    /// Nodes that stand in the way of turning the gate off.
+    pub blocking: usize,
+    /// Nodes that would, but for an override.
+    pub overridden: usize,
+}
+
+/// What all nodes come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey<'a> {
+    /// How many nodes are what.
+    pub counts: Counts,
+    by_redirects: [usize; Redirects::ALL.len()],
+    /// The worst blocking nodes, worst first, then by name; at most [`BLOCKING_LISTED`].
+    pub worst: BTreeSet<(NodeReason, &'a str)>,
+    /// Blocking nodes of the floor case.
+    pub blocking_lagging: Named<'a>,
+    /// Blocking nodes that redirect (also the lagging ones).
+    pub blocking_on: Named<'a>,
+    /// Blocking nodes whose evidence contradicts itself.
+    pub blocking_contradictory: Named<'a>,
+    /// Blocking nodes that may redirect.
+    pub blocking_unknown: Named<'a>,
+    /// Nodes that an override excepts.
+    pub overridden: Named<'a>,
+    /// All nodes that redirect, overridden or not: what fails while the gate is off.
+    pub on: Named<'a>,
+    /// All nodes that may redirect.
+    pub unknown: Named<'a>,
+    /// Nodes whose kubelet has the flag on its command line and a version that still starts with it.
+    pub flagged: Named<'a>,
+    /// Nodes of such a version of which nobody knows the command line.
+    pub flag_unknown: Named<'a>,
+}
+
+impl<'a> Survey<'a> {
+    /// Adds one judged node. The order of nodes does not matter.
+    pub fn add(
+        &mut self,
+        migration: &Migration,
+        name: &'a str,
+        facts: &NodeFacts,
+        node: &NodeJudgement,
+    ) {
+        self.counts.nodes += 1;
+        if let Some(slot) = Redirects::ALL.iter().position(|r| *r == node.redirects) {
+            self.by_redirects[slot] += 1;
+        }
+        if node.lagging {
+            self.counts.lagging += 1;
+        }
+        match node.redirects {
+            Redirects::On => {
+                self.counts.redirecting += 1;
+                self.on.add(name);
+            }
+            Redirects::Unknown => {
+                self.counts.unknown += 1;
+                self.unknown.add(name);
+            }
+            Redirects::Off | Redirects::Ignored | Redirects::Impossible => {}
+        }
+        match node.verdict {
+            Verdict::Safe => {}
+            Verdict::Overridden => {
+                self.counts.overridden += 1;
+                self.overridden.add(name);
+            }
+            Verdict::Blocks => self.add_blocking(name, node),
+        }
+        let takes_flag = match facts.kubelet.and_then(|minor| migration.kubelet_at(minor)) {
+            Some(FlagBehaviour::Obeyed | FlagBehaviour::Ignored) | None => true,
+            Some(FlagBehaviour::AlwaysLegacy | FlagBehaviour::Removed) => false,
+        };
+        match node.evidence.flag {
+            Flag::On | Flag::Off if takes_flag => self.flagged.add(name),
+            Flag::Unknown if takes_flag => self.flag_unknown.add(name),
+            _ => {}
+        }
+    }
+
+    fn add_blocking(&mut self, name: &'a str, node: &NodeJudgement) {
+        self.counts.blocking += 1;
+        self.worst.insert((node.reason, name));
+        if self.worst.len() > BLOCKING_LISTED {
+            self.worst.pop_last();
+        }
+        if node.redirects == Redirects::Unknown {
+            self.blocking_unknown.add(name);
+            return;
+        }
+        self.blocking_on.add(name);
+        match node.reason {
+            NodeReason::RedirectsWhileLagging => self.blocking_lagging.add(name),
+            NodeReason::ContradictoryEvidence => self.blocking_contradictory.add(name),
+            _ => {}
+        }
+    }
+
+    /// The reason of the worst blocking node.
+    pub fn worst_reason(&self) -> Option<NodeReason> {
+        self.worst.first().map(|(reason, _)| *reason)
+    }
+
+    /// How many nodes are in each state of [`Redirects::ALL`].
+    pub fn by_redirects(&self) -> impl Iterator<Item = (Redirects, usize)> + '_ {
+        Redirects::ALL.into_iter().zip(self.by_redirects)
+    }
+}

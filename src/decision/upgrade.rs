@@ -1,0 +1,296 @@
+//! What an upgrade of the apiserver would break, minor by minor.
+
+use super::{
+    gate::{self, Gate},
+    migration::{FlagBehaviour, GateBehaviour},
+    safety::{Holds, Outcome, Scene},
+    version::Minor,
+};
+
+/// Why an upgrade breaks something, worst first. KEP-1558 "Risks and Mitigations" names them: its
+/// four points of breakage are [`Self::GateOffByDefault`], [`Self::GateGone`],
+/// [`Self::ApiserverRefusesGate`] and [`Self::KubeletRefusesFlag`], its other risk is
+/// [`Self::DependsOnRedirects`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UpgradeReason {
+    /// The gate is gone there, and an apiserver still started with it does not start.
+    ApiserverRefusesGate,
+    /// The gate is gone there while nodes redirect.
+    GateGone,
+    /// The gate is off by default there while nodes redirect.
+    GateOffByDefault,
+    /// The gate has been turned off already while nodes redirect.
+    GateOff,
+    /// Nodes may redirect, and the gate is off there.
+    NodesUnknown,
+    /// What the gate would be cannot be told while nodes redirect or may.
+    GateUnknown,
+    /// The command line of an apiserver cannot be seen: it may hold the gate that is gone there.
+    ApiserverUnknown,
+    /// The flag is gone there, and a kubelet still started with it does not start.
+    KubeletRefusesFlag,
+    /// The flag is gone there, and whether kubelets are started with it is unknown.
+    KubeletFlagUnknown,
+    /// Nodes stop redirecting when their kubelet is upgraded: it must then reach the runtime's
+    /// streaming server itself. A warning: it breaks unusual setups only.
+    DependsOnRedirects,
+}
+
+impl UpgradeReason {
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiserverRefusesGate => "ApiserverRefusesGate",
+            Self::GateGone => "GateGone",
+            Self::GateOffByDefault => "GateOffByDefault",
+            Self::GateOff => "GateOff",
+            Self::NodesUnknown => "NodesUnknown",
+            Self::GateUnknown => "GateUnknown",
+            Self::ApiserverUnknown => "ApiserverUnknown",
+            Self::KubeletRefusesFlag => "KubeletRefusesFlag",
+            Self::KubeletFlagUnknown => "KubeletFlagUnknown",
+            Self::DependsOnRedirects => "DependsOnRedirects",
+        }
+    }
+
+    /// Whether the upgrade must not be made as things are; otherwise it is a warning.
+    pub fn breaks(self) -> bool {
+        self != Self::DependsOnRedirects
+    }
+}
+
+/// One thing that an upgrade would meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is.
+    pub reason: UpgradeReason,
+    /// Which nodes or apiservers, and what to do.
+    pub message: String,
+}
+
+/// An apiserver minor ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preview {
+    /// The minor.
+    pub minor: Minor,
+    /// What the gate is there where nobody sets it.
+    pub default: Gate,
+    /// Whether it can be set there.
+    pub settable: bool,
+    /// What it will be there with today's command lines; the worst of all instances.
+    pub gate: Gate,
+    /// How many nodes redirect, or may, and would fail there.
+    pub breaking: usize,
+    /// What it would meet, worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Preview {
+    /// Whether nothing breaks.
+    pub fn is_safe(&self) -> bool {
+        self.findings.iter().all(|finding| !finding.reason.breaks())
+    }
+
+    /// The worst reason, if there is any.
+    pub fn reason(&self) -> Option<UpgradeReason> {
+        self.findings.first().map(|finding| finding.reason)
+    }
+}
+
+/// Every minor from the next one to the last at which something changes, and `target`.
+pub fn previews(scene: &Scene<'_>, target: Option<Minor>) -> Vec<Preview> {
+    let Some(oldest) = scene.plane.oldest else { return Vec::new() };
+    let ahead = (oldest.0.saturating_add(1)..=scene.migration.last.0).map(Minor);
+    let beyond = target.filter(|target| *target > scene.migration.last && *target > oldest);
+    ahead.chain(beyond).map(|minor| preview(scene, minor)).collect()
+}
+
+/// `UpgradeSafe`: an upgrade to `target`, or to the next minor, breaks nothing.
+pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
+    let (Some(oldest), Some(newest)) = (scene.plane.oldest, scene.plane.newest) else {
+        return Outcome::new(
+            Holds::False,
+            "ApiserverUnknown",
+            "No apiserver's version can be seen, so no upgrade can be judged.".to_owned(),
+        );
+    };
+    if let Some(target) = target
+        && target < newest
+    {
+        return Outcome::new(
+            Holds::False,
+            "TargetVersionBehind",
+            format!("The target {target} is behind the apiserver's {newest}."),
+        );
+    }
+    // Past the last change only the kubelets' own upgrades can still break something.
+    let next = if oldest < scene.migration.last { oldest.next() } else { newest };
+    let minor = target.unwrap_or(next);
+    let preview = preview(scene, minor);
+    let all: Vec<&str> = preview.findings.iter().map(|f| f.message.as_str()).collect();
+    match (preview.reason(), preview.is_safe()) {
+        (None, _) => Outcome::new(
+            Holds::True,
+            "NothingBreaks",
+            format!("Nothing of this breaks at {minor}."),
+        ),
+        (Some(reason), safe) => {
+            let holds = if safe { Holds::True } else { Holds::False };
+            Outcome::new(holds, reason.as_str(), format!("At {minor}: {}", all.join(" ")))
+        }
+    }
+}
+
+fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
+    let Scene { migration, track, instances, survey, .. } = *scene;
+    let behaviour = migration.apiserver_at(minor, track);
+    let (default, settable) = match behaviour {
+        Some(GateBehaviour::Settable { default: true }) => (Gate::Enabled, true),
+        Some(GateBehaviour::Settable { default: false }) => (Gate::Disabled, true),
+        Some(GateBehaviour::Removed) => (Gate::Removed, false),
+        None => (Gate::Unknown, false),
+    };
+    let there = |i: &super::apiserver::Apiserver| {
+        gate::effective(migration, track, Some(minor), i.gates.as_ref())
+    };
+    // Gone, then off, then unknown, then on: the worst of what the instances will be.
+    let gate = instances.iter().map(there).max_by_key(|gate| match gate {
+        Gate::Removed => 3,
+        Gate::Disabled => 2,
+        Gate::Unknown => 1,
+        Gate::Enabled => 0,
+    });
+    let gate = gate.unwrap_or(Gate::Unknown);
+    let mut findings = Vec::new();
+    let mut add = |reason, message| findings.push(Finding { reason, message });
+
+    if default == Gate::Removed {
+        let named = scene.instances_where(|i| {
+            i.gates.as_ref().is_some_and(|gates| !gates.named(migration).is_empty())
+        });
+        if !named.is_empty() {
+            let all: Vec<&str> = migration
+                .gates()
+                .filter(|gate| {
+                    let set = |i: &super::apiserver::Apiserver| {
+                        i.gates.as_ref().is_some_and(|gates| gates.get(gate).is_some())
+                    };
+                    instances.iter().any(set)
+                })
+                .collect();
+            add(
+                UpgradeReason::ApiserverRefusesGate,
+                format!(
+                    "{named} will not start: take {} out of --feature-gates first.",
+                    all.join(" and ")
+                ),
+            );
+        }
+        let unseen = scene
+            .instances_where(|i| i.gates.as_ref().is_none_or(|gates| gates.unreadable().is_some()));
+        if !unseen.is_empty() || instances.is_empty() {
+            let which =
+                if instances.is_empty() { "any apiserver".to_owned() } else { unseen.to_string() };
+            add(
+                UpgradeReason::ApiserverUnknown,
+                format!(
+                    "The command line of {which} cannot be seen: if its --feature-gates names {}, \
+                     it will not start.",
+                    migration.gate
+                ),
+            );
+        }
+    }
+    let (on, unknown) = (&survey.blocking_on, &survey.blocking_unknown);
+    let off = gate.is_off();
+    if off == Some(true) && !on.is_empty() {
+        let (reason, cause) = if gate == Gate::Removed {
+            (UpgradeReason::GateGone, "is gone there")
+        } else if default == Gate::Disabled {
+            (UpgradeReason::GateOffByDefault, "is off there unless set")
+        } else {
+            (UpgradeReason::GateOff, "is off already")
+        };
+        let remedy = if settable && default == Gate::Disabled {
+            format!(
+                ", or start the apiservers with --feature-gates={}=true meanwhile",
+                migration.gate
+            )
+        } else {
+            String::new()
+        };
+        add(
+            reason,
+            format!(
+                "{on} redirect{}, and {} {cause}: every exec there fails. Take --{} off these \
+                 kubelets first{remedy}.",
+                on.verb_s(),
+                migration.gate,
+                migration.flag
+            ),
+        );
+    }
+    if off == Some(true) && !unknown.is_empty() {
+        add(
+            UpgradeReason::NodesUnknown,
+            format!(
+                "{unknown} may redirect, and {} is off there: find out first, and annotate with \
+                 {}.",
+                migration.gate, migration.annotation
+            ),
+        );
+    }
+    if off.is_none() && !(on.is_empty() && unknown.is_empty()) {
+        add(
+            UpgradeReason::GateUnknown,
+            format!(
+                "Nodes redirect or may, and whether {} will be on cannot be told.",
+                migration.gate
+            ),
+        );
+    }
+    if migration.kubelet_at(minor) == Some(FlagBehaviour::Removed) {
+        let (flagged, flag_unknown) = (&survey.flagged, &survey.flag_unknown);
+        if !flagged.is_empty() {
+            add(
+                UpgradeReason::KubeletRefusesFlag,
+                format!(
+                    "The kubelet of {flagged} will not start at {minor} with --{}: take it off \
+                     before that kubelet is upgraded.",
+                    migration.flag
+                ),
+            );
+        }
+        if !flag_unknown.is_empty() {
+            add(
+                UpgradeReason::KubeletFlagUnknown,
+                format!(
+                    "Whether the kubelet of {flag_unknown} is started with --{}, and so will not \
+                     start at {minor}, is unknown: find out, and annotate with {}.",
+                    migration.flag, migration.annotation
+                ),
+            );
+        }
+    }
+    let stops = matches!(
+        migration.kubelet_at(minor),
+        Some(FlagBehaviour::Ignored | FlagBehaviour::Removed)
+    );
+    if stops && !survey.on.is_empty() {
+        add(
+            UpgradeReason::DependsOnRedirects,
+            format!(
+                "{} stop{} redirecting when upgraded to {minor}: the kubelet itself must reach \
+                 the runtime's streaming server then.",
+                survey.on,
+                survey.on.verb_s()
+            ),
+        );
+    }
+    findings.sort_by_key(|finding| finding.reason);
+    let breaking = match off {
+        Some(false) => 0,
+        Some(true) | None => on.count() + unknown.count(),
+    };
+    Preview { minor, default, settable, gate, breaking, findings }
+}
