@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# Changes of the running apiserver: another image or other flags, through its static pod manifest as on any kubeadm cluster.
+
+MANIFEST=/etc/kubernetes/manifests/kube-apiserver.yaml
+DEFAULT_MANIFEST=/etc/kubernetes/kube-apiserver.default.yaml
+
+# manifest VERSION FLAG…: stdin with that image, and each flag in place of the one of the same name, or added.
+manifest() {
+  local version=$1
+  shift
+  awk -v image="$IMAGE_PREFIX/kube-apiserver:v$version" -v extra="$*" '
+    BEGIN {
+      count = split(extra, flags, " ")
+      for (i = 1; i <= count; i++) { name = flags[i]; sub(/=.*/, "", name); replaced[name] = 1 }
+    }
+    /^    image: / { print "    image: " image; next }
+    /^    - --/ { name = $2; sub(/=.*/, "", name); if (name in replaced) next }
+    { print }
+    /^    - kube-apiserver$/ { for (i = 1; i <= count; i++) print "    - " flags[i] }'
+}
+
+mirror_pod() { kubectl -n kube-system get pod "kube-apiserver-$1" --request-timeout=2s -o json; }
+
+# apiserver_is NODE VERSION COMMAND OLD: the mirror pod shows that command line in a container other than OLD that is
+# ready, and the server says it is that version.
+apiserver_is() {
+  mirror_pod "$1" | jq -e --arg image "$IMAGE_PREFIX/kube-apiserver:v$2" --arg command "$3" --arg old "$4" '
+    .spec.containers[0] as $spec | .status.containerStatuses[0] as $status |
+    $spec.image == $image and ($spec.command | join(" ")) == $command
+    and $status.ready and $status.containerID != $old' || return 1
+  [ "$(kubectl get --raw /version --request-timeout=2s | jq -r .gitVersion)" = "v$2" ] &&
+    [ "$(kubectl get --raw /readyz --request-timeout=2s)" = ok ]
+}
+
+command_line() { awk '/^    - / { sub(/^    - /, ""); line = line (line ? " " : "") $0 } /^    image: / { exit } END { print line }'; }
+
+# set_apiserver NODE VERSION FLAG…
+set_apiserver() {
+  local node=$1 version=$2 image wanted running old
+  shift
+  image=$IMAGE_PREFIX/kube-apiserver:v$version
+  wanted=$(in_host "$node" cat "$DEFAULT_MANIFEST" | manifest "$@")
+  running=$(in_host "$node" cat "$MANIFEST")
+  old=none
+  if [ "$wanted" != "$running" ]; then
+    has_image "$node" "$image" || import "$node" "$(archive "$image")"
+    old=$(mirror_pod "$node" | jq -r '.status.containerStatuses[0].containerID // "none"') || old=none
+    # The kubelet reads every file in the folder, half-written ones too: write elsewhere, then rename.
+    put "$node" "/etc/kubernetes/kube-apiserver.next.yaml" <<<"$wanted"
+    in_host "$node" mv /etc/kubernetes/kube-apiserver.next.yaml "$MANIFEST"
+  fi
+  await 120 "$image ${*:2} to answer" apiserver_is "$node" "$version" "$(command_line <<<"$wanted")" "$old" || {
+    in_host "$node" sh -c 'tail -n 20 /var/log/pods/kube-system_kube-apiserver-*/kube-apiserver/*.log' || true
+    return 1
+  }
+}

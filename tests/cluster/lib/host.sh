@@ -1,0 +1,153 @@
+# shellcheck shell=bash
+# A host: an overlay of this machine's root with namespaces of its own (mount, pid, net, uts, ipc, cgroup) and systemd
+# as its first process. Ending that process ends everything in it.
+
+MASKED="systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udev-trigger.service
+  systemd-sysctl.service systemd-modules-load.service systemd-timesyncd.service systemd-binfmt.service
+  systemd-random-seed.service systemd-hwdb-update.service systemd-pstore.service systemd-journal-flush.service
+  dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount
+  sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount timers.target etcd.service"
+
+cgroup_hierarchies() { findmnt -rn -t cgroup,cgroup2 -o TARGET | grep '^/sys/fs/cgroup'; }
+
+# first_process NAME: the pid of the host's systemd, seen from here; fails if the host is not running.
+first_process() {
+  local pid
+  pid=$(cat "$NODES/$1/pid" 2>/dev/null) || return 1
+  # A number from before a reboot may belong to someone else now: the network namespace must be the host's.
+  [ "/proc/$pid/ns/net" -ef "/run/netns/sluice-$1" ] || return 1
+  echo "$pid"
+}
+
+# in_host NAME COMMAND…: replaces this (sub)shell's command by one inside the host.
+in_host() {
+  local name=$1 pid
+  shift
+  pid=$(first_process "$name") || { echo "host $name is not running" >&2; return 1; }
+  nsenter -t "$pid" -m -u -i -n -p -C env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    HOME=/root LANG=C.UTF-8 TERM="${TERM:-dumb}" KUBECONFIG=/etc/kubernetes/admin.conf "$@"
+}
+
+# furnish NAME: writes into the upper layer what makes the copy of this machine a Kubernetes host.
+furnish() {
+  local name=$1 node upper=$NODES/$1/upper unit kubelet stream=127.0.0.1 flags
+  node=$(declaration "$name")
+  kubelet=$(value "$node" kubelet "$KUBERNETES_VERSION")
+  mkdir -p "$upper"/{etc/systemd/system/kubelet.service.d,etc/default,etc/containerd,etc/cni/net.d,usr/bin}
+  flags="--node-ip=$(address "$name")"
+  if [ "$(value "$node" redirect false)" = true ]; then
+    flags+=" --redirect-container-streaming=true"
+    # Whoever follows the redirect dials the runtime from outside.
+    stream=$(address "$name")
+  fi
+  for flag in $(values "$node" flag); do flags+=" $flag"; done
+  echo "KUBELET_EXTRA_ARGS=$flags" >"$upper/etc/default/kubelet"
+
+  echo "$name" >"$upper/etc/hostname"
+  tr -d - </proc/sys/kernel/random/uuid >"$upper/etc/machine-id"
+  printf '127.0.0.1 localhost\n%s %s\n' "$(address "$name")" "$name" >"$upper/etc/hosts"
+  : >"$upper/etc/fstab"
+  for unit in $MASKED; do ln -s /dev/null "$upper/etc/systemd/system/$unit"; done
+  cp "$HERE"/host/{node.target,kubelet.service} "$upper/etc/systemd/system/"
+  cp "$HERE/host/10-kubeadm.conf" "$upper/etc/systemd/system/kubelet.service.d/"
+
+  cp "$BIN/kubelet-$kubelet" "$upper/usr/bin/kubelet"
+  cp "$BIN/kubeadm-$KUBERNETES_VERSION" "$upper/usr/bin/kubeadm"
+  cp "$BIN/kubectl-$KUBERNETES_VERSION" "$upper/usr/bin/kubectl"
+  # kubeadm refuses to start without crictl, and would only ask it to pull what is already there.
+  printf '#!/bin/sh\nexit 0\n' >"$upper/usr/bin/crictl"
+  chmod 755 "$upper/usr/bin/crictl"
+
+  # restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox cannot lower its own score and would not start.
+  cat >"$upper/etc/containerd/config.toml" <<EOF
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "$PAUSE_IMAGE"
+  restrict_oom_score_adj = true
+  stream_server_address = "$stream"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+EOF
+  # No masquerading: the switch routes pod addresses, so every peer sees who really called.
+  cat >"$upper/etc/cni/net.d/10-bridge.conflist" <<EOF
+{"cniVersion": "0.4.0", "name": "pods", "plugins": [
+  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+   "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}],
+            "ranges": [[{"subnet": "$POD_NETWORK.$(number "$name").0/24"}]]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+EOF
+}
+
+# start_systemd NAME
+start_systemd() {
+  local name=$1 folder=$NODES/$1 hierarchy launcher first
+  for hierarchy in $(cgroup_hierarchies); do
+    mkdir -p "$hierarchy/$CGROUP"
+    # A new cpuset is empty unless it copies its parent's.
+    [ ! -e "$hierarchy/$CGROUP/cgroup.clone_children" ] || echo 1 >"$hierarchy/$CGROUP/cgroup.clone_children"
+    if [ -e "$hierarchy/cpuset.mems" ]; then
+      cat "$hierarchy/cpuset.cpus" >"$hierarchy/$CGROUP/cpuset.cpus"
+      cat "$hierarchy/cpuset.mems" >"$hierarchy/$CGROUP/cpuset.mems"
+    fi
+    mkdir -p "$hierarchy/$CGROUP/$name"
+  done
+  (
+    for hierarchy in $(cgroup_hierarchies); do echo "$BASHPID" >"$hierarchy/$CGROUP/$name/cgroup.procs"; done
+    export NAME=$name UPPER=$folder/upper WORK=$folder/work DATA=$folder
+    exec setsid nsenter --net="/run/netns/sluice-$name" \
+      unshare --fork --pid --mount --uts --ipc --cgroup --propagation private "$HERE/host/boot" "$folder/root"
+  ) >"$LOGS/$name-console.log" 2>&1 </dev/null 9>&- &
+  launcher=$!
+  until first=$(pgrep -P "$launcher") && [ "$(cat "/proc/$first/comm")" = systemd ]; do
+    kill -0 "$launcher" || { echo "host $name died while starting:"; cat "$LOGS/$name-console.log"; return 1; }
+    sleep 0.1
+  done
+  echo "$first" >"$folder/pid"
+}
+
+# boot_host NAME: needs a reserved declaration; leaves a host with systemd, containerd and its images.
+boot_host() {
+  local name=$1
+  mkdir -p "$NODES/$name"/{upper,work,root,containerd,kubelet}
+  furnish "$name"
+  plug "$name" "$(number "$name")"
+  start_systemd "$name"
+  await 60 "systemd on $name" in_host "$name" systemctl is-active --quiet basic.target
+  await 60 "containerd on $name" in_host "$name" ctr version
+  host_images "$name"
+}
+
+# sweep_cgroups NAME: the empty folders that the host's processes leave.
+sweep_cgroups() {
+  local hierarchy failed=0
+  for hierarchy in $(cgroup_hierarchies); do
+    [ ! -d "$hierarchy/$CGROUP/$1" ] || find "$hierarchy/$CGROUP/$1" -depth -type d -exec rmdir {} + || failed=1
+  done
+  return "$failed"
+}
+
+# stop_host NAME: everything of it, in whatever state it is; the declaration goes too.
+stop_host() {
+  local name=$1 pid
+  if pid=$(first_process "$name"); then
+    kill -KILL "$pid"
+    await 30 "the processes of $name to end" eval '! kill -0 '"$pid"
+  fi
+  # A start that died half-way may have left the launcher without a recorded first process.
+  kill_stragglers "$name"
+  await 20 "the cgroups of $name to empty" sweep_cgroups "$name"
+  [ ! -e "$NODES/$name/number" ] || unplug "$name" "$(number "$name")"
+  rm -rf --one-file-system "${NODES:?}/$name"
+}
+
+# kill_stragglers NAME: whatever still sits in the host's cgroups.
+kill_stragglers() {
+  local procs pids
+  for procs in $(cgroup_hierarchies | sed "s#\$#/$CGROUP/$1#"); do
+    [ -d "$procs" ] || continue
+    pids=$(find "$procs" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u) || true
+    # shellcheck disable=SC2086
+    [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
+  done
+}

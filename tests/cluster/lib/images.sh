@@ -1,0 +1,136 @@
+# shellcheck shell=bash
+# Images: a folder tree each, packed by buildah without any base image, kept as archives and imported into containerd.
+
+builder() { buildah --root "$CACHE/buildah/root" --runroot "$CACHE/buildah/run" --storage-driver vfs "$@"; }
+
+archive() { echo "$IMAGES/$(tr '/:' '__' <<<"$1").tar"; }
+
+# with_libraries TREE FILE…: what the files are linked with, at the same paths.
+with_libraries() {
+  local tree=$1 library
+  shift
+  for library in $(ldd "$@" 2>/dev/null | grep -o '/[^ :]*\.so[^ :]*' | sort -u); do
+    install -D -m 755 "$library" "$tree$library"
+  done
+}
+
+# busybox TREE: a shell and its friends, so that tests can look around in any image.
+busybox() {
+  mkdir -p "$1/bin" "$1/etc" "$1/tmp" "$1/root"
+  chmod 1777 "$1/tmp"
+  cp /bin/busybox "$1/bin/"
+  /bin/busybox --list | grep -vx busybox | xargs -I{} ln -s busybox "$1/bin/{}"
+  printf 'root:x:0:0::/root:/bin/sh\nnobody:x:65532:65532::/:/bin/false\n' >"$1/etc/passwd"
+}
+
+tree_pause() { busybox "$1"; }
+tree_busybox() { busybox "$1"; }
+tree_kube-apiserver() { install -D -m 755 "$BIN/kube-apiserver-$2" "$1/usr/local/bin/kube-apiserver"; }
+tree_kube-controller-manager() { install -D "$BIN/kube-controller-manager-$2" "$1/usr/local/bin/kube-controller-manager"; }
+tree_kube-scheduler() { install -D "$BIN/kube-scheduler-$2" "$1/usr/local/bin/kube-scheduler"; }
+tree_etcd() {
+  install -D -m 755 /usr/bin/etcd "$1/usr/local/bin/etcd"
+  with_libraries "$1" /usr/bin/etcd
+}
+
+# kube-proxy calls iptables and conntrack; iptables loads its matches and targets from a folder of plugins. The same
+# flavour (nft) as on the hosts, or the two would not see each other's rules.
+tree_kube-proxy() {
+  local tree=$1 tool plugins
+  busybox "$tree"
+  install -D -m 755 "$BIN/kube-proxy-$2" "$tree/usr/local/bin/kube-proxy"
+  plugins=$(dirname "$(find /usr/lib -name libxt_comment.so | head -n 1)")
+  mkdir -p "$tree$plugins" "$tree/usr/sbin" "$tree/run" "$tree/var"
+  cp -a "$plugins/." "$tree$plugins/"
+  ln -s ../run "$tree/var/run"
+  install -m 755 /usr/sbin/xtables-nft-multi /usr/sbin/conntrack "$tree/usr/sbin/"
+  for tool in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
+    ln -s xtables-nft-multi "$tree/usr/sbin/$tool"
+  done
+  with_libraries "$tree" /usr/sbin/xtables-nft-multi /usr/sbin/conntrack "$plugins"/*.so
+}
+
+# pack IMAGE TREE [CONFIG…]: TREE becomes the one layer of IMAGE, written to its archive.
+pack() {
+  local image=$1 tree=$2 container
+  shift 2
+  container=$(builder from scratch)
+  builder copy --quiet "$container" "$tree" / >/dev/null
+  builder config --env PATH=/usr/local/bin:/usr/sbin:/bin "$@" "$container"
+  rm -f "$(archive "$image")"
+  builder commit --quiet --rm "$container" "docker-archive:$(archive "$image"):$image" >/dev/null
+}
+
+# make_image IMAGE KIND VERSION
+make_image() {
+  local tree
+  tree=$(mktemp -d "$IMAGES/tree.XXXXXX")
+  chmod 755 "$tree"
+  "tree_$2" "$tree" "$3"
+  pack "$1" "$tree" --cmd '["/bin/sleep", "2147483647"]'
+  rm -rf "$tree"
+  echo "$1"
+}
+
+# The images of the cluster, one a line: image kind version.
+image_list() {
+  local kind version
+  echo "$PAUSE_IMAGE pause -"
+  echo "$BUSYBOX_IMAGE busybox -"
+  echo "$ETCD_IMAGE etcd -"
+  for kind in kube-controller-manager kube-scheduler kube-proxy; do
+    echo "$IMAGE_PREFIX/$kind:v$KUBERNETES_VERSION $kind $KUBERNETES_VERSION"
+  done
+  for version in $KUBERNETES_VERSION $APISERVER_VERSIONS; do
+    echo "$IMAGE_PREFIX/kube-apiserver:v$version kube-apiserver $version"
+  done
+}
+
+images_stamp() {
+  cat "$HERE/lib/images.sh" "$BIN/.kubernetes"
+  dpkg-query -W etcd-server busybox-static iptables conntrack
+}
+
+have_images() { [ "$(cat "$IMAGES/.stamp" 2>/dev/null)" = "$(images_stamp | digest)" ]; }
+
+make_images() {
+  local image kind version
+  rm -rf "${IMAGES:?}"
+  mkdir -p "$IMAGES"
+  while read -r image kind version; do make_image "$image" "$kind" "$version"; done < <(image_list)
+  rm -rf "$CACHE/buildah"
+  images_stamp | digest >"$IMAGES/.stamp"
+}
+
+# import NAME ARCHIVE: into the host's containerd, where the kubelet looks.
+import() { in_host "$1" ctr -n k8s.io images import - <"$2"; }
+
+has_image() { in_host "$1" ctr -n k8s.io images list -q | grep -qx "$2"; }
+
+# host_images NAME: what this kind of host needs; other apiservers are brought when they are asked for.
+host_images() {
+  local image images="$PAUSE_IMAGE $BUSYBOX_IMAGE $PROXY_IMAGE" loaded
+  if [ "$(value "$(declaration "$1")" role worker)" = control-plane ]; then
+    images+=" $ETCD_IMAGE"
+    for image in kube-apiserver kube-controller-manager kube-scheduler; do
+      images+=" $IMAGE_PREFIX/$image:v$KUBERNETES_VERSION"
+    done
+  fi
+  for image in $images; do import "$1" "$(archive "$image")"; done
+  for loaded in "$LOADED"/*.tar; do
+    [ ! -e "$loaded" ] || import "$1" "$loaded"
+  done
+}
+
+# load_image ARCHIVE: into every host, and remembered for hosts that come later.
+load_image() {
+  local name pids=()
+  mkdir -p "$LOADED"
+  cp "$1" "$LOADED/$(basename "$1" .tar).tar.part"
+  mv "$LOADED/$(basename "$1" .tar).tar.part" "$LOADED/$(basename "$1" .tar).tar"
+  for name in $(booted); do
+    step "load $(basename "$1") into $name" import "$name" "$1" &
+    pids+=($!)
+  done
+  all_jobs "${pids[@]}"
+}

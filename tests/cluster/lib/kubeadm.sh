@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# The cluster on the hosts: kubeadm init, join, and waiting for what they promise.
+
+CRI_SOCKET=/run/containerd/containerd.sock
+
+kubectl() { "$BIN/kubectl" --kubeconfig "$ADMIN_CONF" "$@"; }
+
+# Without a pod subnet the controller manager allocates none; the CNI's ranges follow the node's address instead.
+init_configuration() {
+  cat <<EOF
+apiVersion: kubeadm.k8s.io/v1beta2
+kind: InitConfiguration
+bootstrapTokens: [{token: $TOKEN, ttl: "0s"}]
+localAPIEndpoint: {advertiseAddress: $CONTROL_PLANE_ADDRESS}
+nodeRegistration: {name: $1, criSocket: $CRI_SOCKET}
+---
+apiVersion: kubeadm.k8s.io/v1beta2
+kind: ClusterConfiguration
+kubernetesVersion: v$KUBERNETES_VERSION
+imageRepository: $IMAGE_PREFIX
+controlPlaneEndpoint: $CONTROL_PLANE_ADDRESS:6443
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: cgroupfs
+failSwapOn: false
+resolvConf: /dev/null
+evictionHard: {memory.available: 1Mi, nodefs.available: 1%}
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
+nodeStatusUpdateFrequency: 3s
+nodeStatusReportFrequency: 1m
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: iptables
+clusterCIDR: $POD_NETWORK.0.0/16
+conntrack: {maxPerCore: 0}
+EOF
+}
+
+join_configuration() {
+  cat <<EOF
+apiVersion: kubeadm.k8s.io/v1beta2
+kind: JoinConfiguration
+nodeRegistration: {name: $1, criSocket: $CRI_SOCKET}
+discovery:
+  bootstrapToken: {token: $TOKEN, apiServerEndpoint: "$CONTROL_PLANE_ADDRESS:6443", unsafeSkipCAVerification: true}
+EOF
+}
+
+# in_host reads its files from stdin: the host sees this machine's root, but not the state folder's newest files.
+put() { in_host "$1" sh -c "umask 077; cat >'$2'"; }
+
+init_control_plane() {
+  init_configuration "$1" | put "$1" /etc/kubeadm.yaml
+  # Preflight looks for what a machine has (memory, swap, kernel modules' folder), most of which a host like this hides.
+  in_host "$1" kubeadm init --config /etc/kubeadm.yaml --ignore-preflight-errors=all --skip-phases=addon/coredns
+  in_host "$1" cp /etc/kubernetes/manifests/kube-apiserver.yaml /etc/kubernetes/kube-apiserver.default.yaml
+  in_host "$1" cat /etc/kubernetes/admin.conf >"$ADMIN_CONF.part"
+  chmod 600 "$ADMIN_CONF.part"
+  mv "$ADMIN_CONF.part" "$ADMIN_CONF"
+}
+
+join_node() {
+  join_configuration "$1" | put "$1" /etc/kubeadm.yaml
+  in_host "$1" kubeadm join --config /etc/kubeadm.yaml --ignore-preflight-errors=all
+  touch "$NODES/$1/joined"
+}
+
+# node_works NAME: Ready, with the declared kubelet, and its kube-proxy running.
+node_works() {
+  local node=$1 version ready
+  version=v$(value "$(declaration "$node")" kubelet "$KUBERNETES_VERSION")
+  ready=$(kubectl get node "$node" -o json |
+    jq -r '.status | "\(.nodeInfo.kubeletVersion) \(.conditions[] | select(.type == "Ready").status)"') || return 1
+  [ "$ready" = "$version True" ] || return 1
+  kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector "spec.nodeName=$node" -o json |
+    jq -e '[.items[] | select(.metadata.deletionTimestamp == null)] | length == 1 and all(.[].status.containerStatuses[]?; .ready)
+           and (.[0].status.phase == "Running")' >/dev/null
+}
+
+node_ready() { await "${1:-120}" "node $2 to be Ready with kube-proxy running" node_works "$2"; }
+
+# forget_node NAME: its Node object and whatever was bound to it. With the host gone nobody confirms a deletion, and a
+# host of the same name would otherwise inherit the pods.
+forget_node() {
+  kubectl delete node "$1" --ignore-not-found --wait=false
+  kubectl delete pods -A --field-selector "spec.nodeName=$1" --force --grace-period=0 --wait=false 2>&1
+}
+
+# raise NAME…: the hosts are reserved; boot them side by side, join them, wait for them.
+raise() {
+  local name pids=()
+  for name in "$@"; do
+    (
+      step "boot $name ($(declaration "$name"))" boot_host "$name"
+      step "kubeadm join $name" join_node "$name"
+      step "$name Ready" node_ready 120 "$name"
+    ) &
+    pids+=($!)
+  done
+  all_jobs "${pids[@]}"
+}

@@ -1,0 +1,91 @@
+# shellcheck shell=bash
+# Declarations: "name key=value…", one line a node. A node that was booted has its declaration in $NODES/NAME/node.
+
+# declared FILE: the lines that declare, in one spelling: comments gone, one space between words.
+declared() { sed 's/#.*//; s/[[:space:]]\+/ /g; s/^ //; s/ $//; /^$/d' "$1"; }
+
+# value DECLARATION KEY [DEFAULT]: the last one of that key.
+value() {
+  local word found=${3:-}
+  for word in $1; do [[ $word != "$2="* ]] || found=${word#*=}; done
+  echo "$found"
+}
+
+# values DECLARATION KEY: all of them, in order.
+values() {
+  local word
+  for word in $1; do [[ $word != "$2="* ]] || echo "${word#*=}"; done
+}
+
+# merged DECLARATION KEY=VALUE…: the new words take the place of the old ones of the same key.
+merged() {
+  local old=$1 word result
+  shift
+  result=${old%% *}
+  for word in ${old#"$result"}; do
+    case " $* " in *" ${word%%=*}="*) ;; *) result+=" $word" ;; esac
+  done
+  # An empty value only takes the old one away: flag= for a node without flags.
+  for word in "$@"; do [[ $word == *= ]] || result+=" $word"; done
+  echo "$result"
+}
+
+# check_declaration DECLARATION
+check_declaration() {
+  local name=${1%% *} word kubelet
+  [[ $name =~ ^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$ ]] || die "node name '$name': lower case letters, digits and dashes"
+  for word in ${1#"$name"}; do
+    case $word in
+    kubelet=* | flag=--*) ;;
+    redirect=true | redirect=false | role=worker | role=control-plane) ;;
+    *) die "node $name: '$word' is none of kubelet=VERSION redirect=true|false role=worker|control-plane flag=--…" ;;
+    esac
+  done
+  kubelet=$(value "$1" kubelet "$KUBERNETES_VERSION")
+  case " $KUBERNETES_VERSION $REDIRECTING_KUBELETS " in
+  *" $kubelet "*) ;;
+  *) die "node $name: no kubelet $kubelet; there are $KUBERNETES_VERSION $REDIRECTING_KUBELETS" ;;
+  esac
+}
+
+# check_declarations FILE
+check_declarations() {
+  local line names="" control_planes=0
+  [ -r "$1" ] || die "cannot read the nodes file $1"
+  while read -r line; do
+    check_declaration "$line"
+    case " $names " in *" ${line%% *} "*) die "$1: ${line%% *} is declared twice" ;; esac
+    names+=" ${line%% *}"
+    [ "$(value "$line" role worker)" != control-plane ] || control_planes=$((control_planes + 1))
+  done < <(declared "$1")
+  ((control_planes == 1)) || die "$1: $control_planes control-plane nodes; exactly one is supported so far"
+}
+
+booted() { [ ! -d "$NODES" ] || find "$NODES" -mindepth 2 -maxdepth 2 -name node -printf '%h\n' | sed 's#.*/##' | sort; }
+
+declaration() { cat "$NODES/$1/node"; }
+
+number() { cat "$NODES/$1/number"; }
+
+address() { echo "$NODE_NETWORK.$(number "$1")"; }
+
+control_plane() {
+  local name
+  for name in $(booted); do
+    [ "$(value "$(declaration "$name")" role worker)" != control-plane ] || echo "$name"
+  done | head -n 1
+}
+
+# reserve DECLARATION: a folder and an address for a new node. The control plane's address is fixed, others go upwards.
+reserve() {
+  local name=${1%% *} candidate=11
+  if [ "$(value "$1" role worker)" = control-plane ]; then
+    candidate=${CONTROL_PLANE_ADDRESS##*.}
+  else
+    while grep -qx "$candidate" "$NODES"/*/number 2>/dev/null; do candidate=$((candidate + 1)); done
+    ((candidate < 254)) || die "no address left for $name"
+  fi
+  mkdir -p "$NODES/$name"
+  echo "$candidate" >"$NODES/$name/number"
+  echo "$1" >"$NODES/$name/node"
+}
