@@ -1,0 +1,94 @@
+{{- define "sluice.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* 50, because a component's name and a purpose follow and 63 is the limit of a label and of a Service. */}}
+{{- define "sluice.fullname" -}}
+{{- $name := include "sluice.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.controller.fullname" -}}
+{{ include "sluice.fullname" . }}-controller
+{{- end }}
+
+{{- define "sluice.test.fullname" -}}
+{{ include "sluice.fullname" . }}-test
+{{- end }}
+
+{{/* Not named after the release: two releases in one namespace would then both believe they lead. */}}
+{{- define "sluice.controller.leaseName" -}}
+sluice-controller
+{{- end }}
+
+{{- define "sluice.controller.serviceAccountName" -}}
+{{- if .Values.controller.serviceAccount.create }}
+{{- default (include "sluice.controller.fullname" .) .Values.controller.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.controller.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* What a selector may name: these never change over the life of a release. */}}
+{{- define "sluice.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "sluice.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "sluice.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "sluice.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: sluice
+{{- end }}
+
+{{- define "sluice.controller.selectorLabels" -}}
+{{ include "sluice.selectorLabels" . }}
+app.kubernetes.io/component: controller
+{{- end }}
+
+{{- define "sluice.controller.labels" -}}
+{{ include "sluice.labels" . }}
+app.kubernetes.io/component: controller
+{{- end }}
+
+{{- define "sluice.test.labels" -}}
+{{ include "sluice.labels" . }}
+app.kubernetes.io/component: test
+{{- end }}
+
+{{/*
+The seccompProfile field came with 1.19; 1.18 drops the unknown field in silence and reads an annotation instead.
+No runAsUser: the image names a user that is not root, and platforms that choose one themselves refuse another.
+*/}}
+{{- define "sluice.podSecurityContext" -}}
+runAsNonRoot: true
+{{- if semverCompare ">=1.19.0-0" .Capabilities.KubeVersion.Version }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+{{- end }}
+
+{{- define "sluice.seccompAnnotations" -}}
+{{- if semverCompare "<1.19.0-0" .Capabilities.KubeVersion.Version -}}
+seccomp.security.alpha.kubernetes.io/pod: runtime/default
+{{- end }}
+{{- end }}
+
+{{- define "sluice.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
