@@ -1,0 +1,41 @@
+//! The objects of `sluice.dev/v1alpha1` as the apiserver stores them.
+//!
+//! Spec fields are typed and checked by the schema. Status fields that hold one of a few names are
+//! plain strings: an older binary must be able to read what a newer one wrote.
+
+mod crd;
+mod node;
+mod policy;
+mod rate;
+
+pub use crd::{Crd, all as crds};
+pub use node::{
+    AgentReport, EvidenceEntry, SkewStatus, StreamingNode, StreamingNodeSpec, StreamingNodeStatus,
+};
+pub use policy::{
+    ApiserverStatus, ApiserversStatus, BlockingNode, GateWish, NodeCounts, NodeOverride, Proxy,
+    ProxyMode, RolloutTrack, StreamingPolicy, StreamingPolicySpec, StreamingPolicyStatus,
+    UpgradeStatus,
+};
+pub use rate::{ByteRate, Error as RateError};
+
+/// The API group.
+pub const GROUP: &str = "sluice.dev";
+
+/// The admin's word about one node's kubelet: `"true"` if it was started with
+/// `--redirect-container-streaming`, `"false"` if not.
+pub const REDIRECT_ANNOTATION: &str = "sluice.dev/redirect-container-streaming";
+
+/// The condition types of a [`StreamingPolicy`].
+pub mod condition {
+    /// The gate may be turned off.
+    pub const SAFE_TO_DISABLE: &str = "SafeToDisable";
+    /// The gate is off on every apiserver.
+    pub const REDIRECTS_DISABLED: &str = "RedirectsDisabled";
+    /// The next upgrade, or the one to `spec.targetVersion`, breaks nothing.
+    pub const UPGRADE_SAFE: &str = "UpgradeSafe";
+    /// The gate is on its way to what the policy wants.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Something is wrong with the cluster or the policy.
+    pub const DEGRADED: &str = "Degraded";
+}

@@ -1,0 +1,121 @@
+//! `StreamingNode`: one node's wishes, evidence and verdict.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::policy::Proxy;
+
+/// What Sluice wants on a node.
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "StreamingNode",
+    plural = "streamingnodes",
+    shortname = "stn",
+    status = "StreamingNodeStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A StreamingNode says what is wanted and what is known of one node's streams: its \
+           kubelet's skew, whether it answers with redirects and how that is known, and what that \
+           means for the gate StreamingProxyRedirects. It has its Node's name and is owned by it.",
+    printcolumn = r#"{"name":"Kubelet","type":"string","jsonPath":".status.kubeletVersion"}"#,
+    printcolumn = r#"{"name":"Skew","type":"integer","description":"Minors behind the newest apiserver","jsonPath":".status.skew.newest"}"#,
+    printcolumn = r#"{"name":"Redirects","type":"string","description":"Whether the kubelet answers with redirects","jsonPath":".status.redirects"}"#,
+    printcolumn = r#"{"name":"Evidence","type":"string","description":"What decided that","jsonPath":".status.decidedBy"}"#,
+    printcolumn = r#"{"name":"Today","type":"string","description":"What happens to a stream today","jsonPath":".status.cellToday"}"#,
+    printcolumn = r#"{"name":"Gate-Off","type":"string","description":"What will happen with the gate off","jsonPath":".status.cellGateOff"}"#,
+    printcolumn = r#"{"name":"Verdict","type":"string","jsonPath":".status.verdict"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason","priority":1}"#,
+    printcolumn = r#"{"name":"Policy","type":"string","jsonPath":".spec.policy","priority":1}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamingNodeSpec {
+    /// The policy that this node follows: the oldest that selects it and has a proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The proxy wanted here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamingNodeStatus {
+    /// The kubelet's version, as it reports it.
+    #[serde(default)]
+    pub kubelet_version: String,
+    /// How many minors it is behind; absent where a version is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew: Option<SkewStatus>,
+    /// On, Off, Ignored, Impossible or Unknown.
+    #[serde(default)]
+    pub redirects: String,
+    /// The kubelet's flag as it has to be assumed: On, Off, Absent or Unknown.
+    #[serde(default)]
+    pub flag: String,
+    /// What decided about redirects: KubeletVersion, Agent, NodeArgs, Annotation or Nothing.
+    #[serde(default)]
+    pub decided_by: String,
+    /// What was said about the flag, by whom, and since when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["source"]))]
+    pub evidence: Vec<EvidenceEntry>,
+    /// What happens to a stream today: Proxied, Followed, Final, Broken or Unknown.
+    #[serde(default)]
+    pub cell_today: String,
+    /// What will happen to a stream once the gate is off: Final, Broken or Unknown.
+    #[serde(default)]
+    pub cell_gate_off: String,
+    /// Safe, Blocks or Overridden.
+    #[serde(default)]
+    pub verdict: String,
+    /// Why, as a stable name.
+    #[serde(default)]
+    pub reason: String,
+    /// Why, and what to do.
+    #[serde(default)]
+    pub message: String,
+    /// What the node's own agent saw. The agent writes it, the controller never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentReport>,
+}
+
+/// How many minors a kubelet is behind the apiservers; negative where it is ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SkewStatus {
+    /// Against the oldest apiserver.
+    pub oldest: i32,
+    /// Against the newest apiserver.
+    pub newest: i32,
+}
+
+/// One statement about the flag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EvidenceEntry {
+    /// Agent, NodeArgs or Annotation.
+    pub source: String,
+    /// On, Off, Absent or Unreadable.
+    pub says: String,
+    /// When the controller first saw it say so.
+    pub since: Time,
+}
+
+/// What a node's own agent saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentReport {
+    /// The flag on the running kubelet's command line: On, Off or Absent.
+    pub flag: String,
+    /// When the agent first saw it so.
+    pub since: Time,
+}

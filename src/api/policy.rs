@@ -1,0 +1,262 @@
+//! `StreamingPolicy`: what a user wants of a cluster's streams, and what Sluice says to it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::rate::ByteRate;
+
+/// What a user wants of a cluster's exec, attach and port-forward streams.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "StreamingPolicy",
+    plural = "streamingpolicies",
+    shortname = "stp",
+    status = "StreamingPolicyStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A StreamingPolicy says what is wanted of a cluster's exec, attach and port-forward \
+           streams; its status says whether the apiserver's gate StreamingProxyRedirects may be \
+           turned off, and what stands in the way.",
+    printcolumn = r#"{"name":"Wants","type":"string","description":"What is wanted of the gate StreamingProxyRedirects","jsonPath":".spec.streamingProxyRedirects"}"#,
+    printcolumn = r#"{"name":"Gate","type":"string","description":"What the gate is now","jsonPath":".status.gate"}"#,
+    printcolumn = r#"{"name":"Safe","type":"string","description":"Whether the gate may be turned off","jsonPath":".status.conditions[?(@.type==\"SafeToDisable\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","description":"Why","jsonPath":".status.conditions[?(@.type==\"SafeToDisable\")].reason"}"#,
+    printcolumn = r#"{"name":"Nodes","type":"integer","description":"All nodes","jsonPath":".status.nodes.total"}"#,
+    printcolumn = r#"{"name":"Blocking","type":"integer","description":"Nodes that stand in the way","jsonPath":".status.nodes.blocking"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Apiserver","type":"string","description":"The oldest apiserver","jsonPath":".status.apiservers.oldest","priority":1}"#,
+    printcolumn = r#"{"name":"Redirecting","type":"integer","description":"Nodes that redirect","jsonPath":".status.nodes.redirecting","priority":1}"#,
+    printcolumn = r#"{"name":"Unknown","type":"integer","description":"Nodes of which nothing tells","jsonPath":".status.nodes.unknown","priority":1}"#,
+    printcolumn = r#"{"name":"Lagging","type":"integer","description":"Nodes two or more minors behind","jsonPath":".status.nodes.lagging","priority":1}"#,
+    printcolumn = r#"{"name":"Overridden","type":"integer","description":"Nodes that an override excepts","jsonPath":".status.nodes.overridden","priority":1}"#,
+    printcolumn = r#"{"name":"Upgrade","type":"string","description":"Whether the next upgrade breaks nothing","jsonPath":".status.conditions[?(@.type==\"UpgradeSafe\")].status","priority":1}"#,
+    printcolumn = r#"{"name":"Degraded","type":"string","description":"Whether something is wrong now","jsonPath":".status.conditions[?(@.type==\"Degraded\")].reason","priority":1}"#,
+    printcolumn = r#"{"name":"Message","type":"string","description":"What stands in the way, and what to do","jsonPath":".status.conditions[?(@.type==\"SafeToDisable\")].message","priority":1}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamingPolicySpec {
+    /// What is wanted of the apiserver's feature gate StreamingProxyRedirects. A policy without it
+    /// leaves the gate to others. If several policies speak about it, the oldest is heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streaming_proxy_redirects: Option<GateWish>,
+
+    /// The nodes whose streams this policy limits; empty selects all. The verdict about the gate
+    /// always counts every node, because there is one gate for all of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// The streaming proxy on the selected nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+
+    /// An apiserver version, such as 1.24, to judge an upgrade for. Without it the next minor is
+    /// judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^v?1\.[0-9]{1,4}(\.[0-9]+.*)?$"))]
+    pub target_version: Option<String>,
+
+    /// Which of KEP-1558's two release plans the cluster's binaries follow. Upstream took
+    /// ExtraSafe.
+    #[serde(default)]
+    pub rollout_track: RolloutTrack,
+
+    /// Judge, but change nothing.
+    #[serde(default)]
+    pub paused: bool,
+
+    /// Nodes that are excepted from the refusal, each with a reason and an end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub overrides: Vec<NodeOverride>,
+}
+
+/// What is wanted of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GateWish {
+    /// The gate stays on.
+    Enabled,
+    /// The gate goes off as soon as that is safe.
+    Disabled,
+}
+
+/// KEP-1558's two release plans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutTrack {
+    /// The gate off by default in 1.21, removed in 1.22.
+    Standard,
+    /// The gate off by default in 1.22, removed in 1.24.
+    #[default]
+    ExtraSafe,
+}
+
+/// The streaming proxy on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxy {
+    /// How the proxy gets at the streams.
+    #[serde(default)]
+    pub mode: ProxyMode,
+    /// The limit of each connection and each direction, in bytes per second, as the apiserver's
+    /// --max-connection-bytes-per-sec; 0 is no limit.
+    #[serde(default)]
+    pub max_connection_bytes_per_sec: ByteRate,
+}
+
+/// How the proxy gets at the streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ProxyMode {
+    /// Connections to the runtime's streaming server pass through the node's agent.
+    #[default]
+    Streams,
+    /// No proxy. (Not `Off`: YAML 1.1 reads that as a boolean.)
+    Disabled,
+}
+
+/// A named, visible exception for one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeOverride {
+    /// The node's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// Why exec may fail there.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: String,
+    /// When the exception ends.
+    pub expires: Time,
+}
+
+/// What Sluice says to a policy. Its size does not depend on the number of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamingPolicyStatus {
+    /// The generation of the spec that was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// SafeToDisable, RedirectsDisabled, UpgradeSafe, Progressing and Degraded.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The gate over all apiservers: Enabled, Disabled, Removed, Mixed or Unknown.
+    #[serde(default)]
+    pub gate: String,
+    /// How many nodes are what.
+    #[serde(default)]
+    pub nodes: NodeCounts,
+    /// The control plane.
+    #[serde(default)]
+    pub apiservers: ApiserversStatus,
+    /// The worst blocking nodes, worst first; at most ten.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub blocking: Vec<BlockingNode>,
+    /// How many nodes block beside those listed.
+    #[serde(default)]
+    pub blocking_more: u32,
+    /// What each apiserver minor ahead, up to 1.24, would meet.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["version"]))]
+    pub upgrades: Vec<UpgradeStatus>,
+}
+
+/// How many nodes are what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCounts {
+    /// All nodes.
+    #[serde(default)]
+    pub total: u32,
+    /// Nodes that redirect, or whose evidence contradicts itself.
+    #[serde(default)]
+    pub redirecting: u32,
+    /// Nodes two or more minors behind the newest apiserver.
+    #[serde(default)]
+    pub lagging: u32,
+    /// Nodes that could redirect, and nothing tells.
+    #[serde(default)]
+    pub unknown: u32,
+    /// Nodes that stand in the way of turning the gate off.
+    #[serde(default)]
+    pub blocking: u32,
+    /// Nodes that would, but for an override.
+    #[serde(default)]
+    pub overridden: u32,
+}
+
+/// The control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiserversStatus {
+    /// The oldest version seen, such as 1.20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<String>,
+    /// The newest version seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<String>,
+    /// How many instances there are.
+    #[serde(default)]
+    pub count: u32,
+    /// The instances; at most ten.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub instances: Vec<ApiserverStatus>,
+}
+
+/// One apiserver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApiserverStatus {
+    /// The node it runs on, or its address.
+    pub name: String,
+    /// Its version, such as 1.20; absent if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The gate there: Enabled, Disabled, Removed or Unknown.
+    pub gate: String,
+    /// Whether redirects that it follows are held to the same host (ValidateProxyRedirects).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validates_redirects: Option<bool>,
+    /// Why something about it cannot be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
+}
+
+/// A node that stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockingNode {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// An apiserver minor ahead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeStatus {
+    /// The minor, such as 1.22.
+    pub version: String,
+    /// The gate there where nobody sets it: Enabled, Disabled or Removed.
+    pub gate_default: String,
+    /// Whether it can be set there.
+    pub gate_settable: bool,
+    /// The gate there with today's command lines.
+    pub gate: String,
+    /// Whether nothing breaks.
+    pub safe: bool,
+    /// How many nodes redirect, or may, and would fail there.
+    pub breaking_nodes: u32,
+    /// Every reason, worst first.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// What breaks, and what to do.
+    #[serde(default)]
+    pub message: String,
+}
