@@ -94,8 +94,8 @@ fn parse(text: &str) -> Option<u128> {
         return None;
     }
     let whole: u128 = whole.parse().unwrap_or(u128::MAX);
-    // Past the ninth decimal a fraction of 1 Ti is still less than what rounding up gives away.
-    let fraction = &fraction[..fraction.len().min(9)];
+    // Beyond 18 decimals there is less than a byte, whatever the unit.
+    let fraction = &fraction[..fraction.len().min(18)];
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let part = fraction.parse::<u128>().ok()? * unit;
     Some(whole.saturating_mul(unit).saturating_add(part.div_ceil(scale)))
