@@ -47,6 +47,18 @@ pub enum Says {
     Unreadable,
 }
 
+impl Says {
+    /// The name that `StreamingNode` uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "On",
+            Self::Off => "Off",
+            Self::Absent => "Absent",
+            Self::Unreadable => "Unreadable",
+        }
+    }
+}
+
 /// One source's statement about a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Claim {

@@ -78,8 +78,8 @@ impl FeatureGates {
     }
 }
 
-/// `strconv.ParseBool`.
-fn go_bool(text: &str) -> Option<bool> {
+/// A boolean as Go flags take it: `strconv.ParseBool`.
+pub fn go_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

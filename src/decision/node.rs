@@ -172,6 +172,8 @@ pub struct NodeJudgement {
     pub verdict: Verdict,
     /// Why.
     pub reason: NodeReason,
+    /// The kubelet's version alone decided about redirects, whatever was said about the flag.
+    pub by_version: bool,
 }
 
 /// Judges one node.
@@ -193,12 +195,10 @@ pub fn judge(
     };
     let skew = skew(node.kubelet, plane);
     let lagging = skew.is_some_and(|skew| skew.newest >= migration.lag_floor);
-    let decided_by_version = behaviour == Some(FlagBehaviour::AlwaysLegacy);
+    let by_version = behaviour.is_some_and(|behaviour| behaviour != FlagBehaviour::Obeyed);
     let reason = match redirects {
         Redirects::On if lagging => NodeReason::RedirectsWhileLagging,
-        Redirects::On if evidence.contradictory && !decided_by_version => {
-            NodeReason::ContradictoryEvidence
-        }
+        Redirects::On if evidence.contradictory && !by_version => NodeReason::ContradictoryEvidence,
         Redirects::On => NodeReason::Redirects,
         Redirects::Unknown if behaviour.is_none() => NodeReason::KubeletVersionUnknown,
         Redirects::Unknown if evidence.source.is_some() => NodeReason::EvidenceUnreadable,
@@ -221,7 +221,64 @@ pub fn judge(
         gate_off: cell_gate_off(redirects),
         verdict,
         reason,
+        by_version,
     }
+}
+
+/// What a person should know of a judged node, and do about it.
+pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
+    let flag = migration.flag;
+    let said = match node.evidence.source {
+        Some(source) if !node.by_version => format!(", says {source}"),
+        _ => String::new(),
+    };
+    let excepted = match node.verdict {
+        Verdict::Overridden => " An override of the policy accepts that.",
+        Verdict::Blocks | Verdict::Safe => "",
+    };
+    let text = match node.reason {
+        NodeReason::RedirectsWhileLagging => {
+            let behind = node.skew.map_or(migration.lag_floor, |skew| skew.newest);
+            let contradicted = if node.evidence.contradictory && !node.by_version {
+                " (other evidence contradicts that)"
+            } else {
+                ""
+            };
+            format!(
+                "The kubelet redirects streams{said}{contradicted}, and is {behind} minors behind \
+                 the apiserver. Take --{flag} off it or upgrade it."
+            )
+        }
+        NodeReason::Redirects => {
+            format!("The kubelet redirects streams{said}. Take --{flag} off it or upgrade it.")
+        }
+        NodeReason::ContradictoryEvidence => format!(
+            "There is evidence for and against redirects, so the kubelet counts as redirecting. \
+             Look at its command line and correct the annotation {}.",
+            migration.annotation
+        ),
+        NodeReason::KubeletVersionUnknown => {
+            "The kubelet's version cannot be read, so it may redirect streams.".to_owned()
+        }
+        NodeReason::EvidenceUnreadable => format!(
+            "The kubelet may redirect streams: what was said about its flag cannot be understood. \
+             The annotation {} takes \"true\" or \"false\".",
+            migration.annotation
+        ),
+        NodeReason::NoEvidence => format!(
+            "The kubelet may redirect streams: nothing tells. Look at its command line and \
+             annotate the node with {}=\"true\" or \"false\".",
+            migration.annotation
+        ),
+        NodeReason::FlagOff => format!("The kubelet proxies streams: --{flag} is off{said}."),
+        NodeReason::FlagIgnored => {
+            format!("The kubelet proxies streams: its version ignores --{flag}.")
+        }
+        NodeReason::FlagRemoved => {
+            format!("The kubelet proxies streams: its version has no --{flag}.")
+        }
+    };
+    text + excepted
 }
 
 fn skew(kubelet: Option<Minor>, plane: &ControlPlane) -> Option<Skew> {

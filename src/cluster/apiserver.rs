@@ -1,0 +1,237 @@
+//! The apiservers of a cluster, from their mirror pods and from who answers for the `kubernetes`
+//! Service.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Container, Endpoints, Pod};
+
+use crate::decision::{
+    apiserver::{Apiserver, Unseen},
+    gate::FeatureGates,
+    version::Minor,
+};
+
+/// Marks the apiserver's view of a static pod (`pkg/kubelet/types/pod_update.go`).
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// The program, and the container in which kubeadm and its relatives start it.
+const PROGRAM: &str = "kube-apiserver";
+
+/// The label by which kubeadm, Cluster API and RKE2 mark the pod of an apiserver.
+pub const POD_SELECTOR: &str = "component=kube-apiserver";
+
+/// An apiserver's mirror pod: what it runs, and the addresses that it may answer at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiserverPod {
+    addresses: BTreeSet<String>,
+    instance: Apiserver,
+}
+
+impl ApiserverPod {
+    /// Reads a pod; `None` if it is no mirror pod of an apiserver.
+    ///
+    /// Only a mirror pod that its Node owns shows what a kubelet really runs: any other pod with
+    /// these labels is somebody's claim.
+    pub fn read(pod: &Pod) -> Option<Self> {
+        let annotations = pod.metadata.annotations.as_ref()?;
+        let spec = pod.spec.as_ref()?;
+        let node = spec.node_name.as_ref()?;
+        let owners = pod.metadata.owner_references.as_ref()?;
+        let owned = owners.iter().any(|owner| owner.kind == "Node" && &owner.name == node);
+        if !annotations.contains_key(MIRROR_ANNOTATION) || !owned {
+            return None;
+        }
+        let container = spec.containers.iter().find(|c| c.name == PROGRAM)?;
+        let args = arguments(container);
+        let mut addresses = BTreeSet::new();
+        if let Some(status) = &pod.status {
+            addresses.extend(status.host_ip.clone());
+            addresses.extend(status.pod_ip.clone());
+        }
+        let advertised = args
+            .as_ref()
+            .and_then(|args| args.iter().find_map(|arg| arg.strip_prefix("--advertise-address=")));
+        addresses.extend(advertised.map(str::to_owned));
+        Some(Self { addresses, instance: instance(node, container, args) })
+    }
+
+    /// The node it runs on.
+    pub fn node(&self) -> &str {
+        &self.instance.name
+    }
+}
+
+fn instance(node: &str, container: &Container, args: Option<Vec<&str>>) -> Apiserver {
+    let image = container.image.as_deref().unwrap_or_default();
+    let minor = tag(image).and_then(|tag| tag.parse::<Minor>().ok());
+    let gates = args.map(FeatureGates::from_args);
+    let unseen = match &gates {
+        None => Some(Unseen::HiddenCommand),
+        Some(gates) => match (gates.unreadable(), minor) {
+            (Some(why), _) => Some(Unseen::Gates(why.to_owned())),
+            (None, None) => Some(Unseen::Version(image.to_owned())),
+            (None, Some(_)) => None,
+        },
+    };
+    Apiserver { name: node.to_owned(), minor, gates, unseen }
+}
+
+/// The arguments after the program's name; `None` where a shell or a wrapper may hide some.
+fn arguments(container: &Container) -> Option<Vec<&str>> {
+    let words = container.command.iter().chain(&container.args).flatten().map(String::as_str);
+    let mut words = words.skip_while(|word| word.rsplit('/').next() != Some(PROGRAM));
+    words.next()?;
+    Some(words.collect())
+}
+
+/// The tag of an image reference, without registry, port and digest.
+fn tag(image: &str) -> Option<&str> {
+    let name = image.rsplit('/').next()?;
+    let name = name.split('@').next()?;
+    name.split_once(':').map(|(_, tag)| tag)
+}
+
+/// The addresses that answer for the `kubernetes` Service, ready or not.
+pub fn endpoint_addresses(endpoints: &Endpoints) -> BTreeSet<String> {
+    let subsets = endpoints.subsets.iter().flatten();
+    subsets
+        .flat_map(|s| s.addresses.iter().chain(&s.not_ready_addresses).flatten())
+        .map(|address| address.ip.clone())
+        .collect()
+}
+
+/// Every apiserver: those with a mirror pod, and those that answer without one.
+///
+/// `endpoints` is `None` where nobody looked. `served` is the version that an apiserver reported
+/// of itself; it stands for the others only where none of them can be seen.
+pub fn instances<'a>(
+    pods: impl IntoIterator<Item = &'a ApiserverPod>,
+    endpoints: Option<&BTreeSet<String>>,
+    served: Option<Minor>,
+) -> Vec<Apiserver> {
+    let pods: Vec<&ApiserverPod> = pods.into_iter().collect();
+    let minor = served.filter(|_| pods.is_empty());
+    let blind = |name: &str| Apiserver {
+        name: name.to_owned(),
+        minor,
+        gates: None,
+        unseen: Some(Unseen::NoMirrorPod),
+    };
+    let unmatched = endpoints
+        .into_iter()
+        .flatten()
+        .filter(|address| !pods.iter().any(|pod| pod.addresses.contains(*address)))
+        .map(|address| blind(address));
+    let mut all: Vec<Apiserver> =
+        pods.iter().map(|pod| pod.instance.clone()).chain(unmatched).collect();
+    if all.is_empty() && served.is_some() {
+        all.push(blind("apiserver"));
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decision::{gate::Gate, migration::STREAMING_REDIRECTS};
+
+    fn pod(patch: impl FnOnce(&mut Value)) -> Pod {
+        let mut pod = json!({
+            "metadata": {
+                "name": "kube-apiserver-cp1", "namespace": "kube-system",
+                "annotations": {"kubernetes.io/config.mirror": "hash"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "cp1", "uid": "u"}],
+            },
+            "spec": {
+                "nodeName": "cp1",
+                "containers": [{
+                    "name": "kube-apiserver", "image": "reg.example:5000/kube-apiserver:v1.20.2@sha256:00",
+                    "command": ["kube-apiserver", "--advertise-address=10.0.0.1", "--v=2"],
+                }],
+            },
+            "status": {"hostIP": "192.168.0.1"},
+        });
+        patch(&mut pod);
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn gate(pod: &Pod) -> (Option<Minor>, Gate, Option<&'static str>) {
+        let read = ApiserverPod::read(pod).unwrap().instance;
+        let gate = read.gate(&STREAMING_REDIRECTS, Default::default());
+        (read.minor, gate, read.unseen.as_ref().map(Unseen::reason))
+    }
+
+    #[test]
+    fn reads_version_and_gate() {
+        let off = "--feature-gates=StreamingProxyRedirects=false";
+        for (command, expected) in [
+            (json!(["kube-apiserver", "--v=2"]), (Gate::Enabled, None)),
+            (json!(["kube-apiserver", off]), (Gate::Disabled, None)),
+            (
+                json!(["/go-runner", "--", "/usr/local/bin/kube-apiserver", off]),
+                (Gate::Disabled, None),
+            ),
+            (
+                json!(["/bin/sh", "-c", "exec kube-apiserver --v=2"]),
+                (Gate::Unknown, Some("HiddenCommand")),
+            ),
+            (
+                json!(["kube-apiserver", "--feature-gates=x"]),
+                (Gate::Unknown, Some("FeatureGatesUnreadable")),
+            ),
+        ] {
+            let pod = pod(|pod| pod["spec"]["containers"][0]["command"] = command.clone());
+            assert_eq!(gate(&pod), (Some(Minor(20)), expected.0, expected.1), "{command}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_read_is_said() {
+        for image in ["kube-apiserver", "kube-apiserver:latest", "kube-apiserver@sha256:00"] {
+            let pod = pod(|pod| pod["spec"]["containers"][0]["image"] = json!(image));
+            assert_eq!(gate(&pod), (None, Gate::Unknown, Some("VersionUnreadable")), "{image}");
+        }
+    }
+
+    #[test]
+    fn only_a_mirror_pod_of_its_own_node_counts() {
+        for patch in [
+            |pod: &mut Value| pod["metadata"]["annotations"] = json!({"x": "y"}),
+            |pod: &mut Value| pod["metadata"]["ownerReferences"] = json!([]),
+            |pod: &mut Value| pod["metadata"]["ownerReferences"][0]["name"] = json!("other"),
+            |pod: &mut Value| pod["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet"),
+            |pod: &mut Value| pod["spec"]["containers"][0]["name"] = json!("etcd"),
+        ] {
+            assert_eq!(ApiserverPod::read(&pod(patch)), None);
+        }
+    }
+
+    #[test]
+    fn who_answers_without_a_mirror_pod_is_an_instance_too() {
+        let seen = ApiserverPod::read(&pod(|_| ())).unwrap();
+        let addresses =
+            |list: &[&str]| list.iter().map(|a| (*a).to_owned()).collect::<BTreeSet<_>>();
+        for (pods, endpoints, served, expected) in [
+            (vec![&seen], None, None, vec![("cp1", Some(20))]),
+            (vec![&seen], Some(addresses(&["10.0.0.1"])), None, vec![("cp1", Some(20))]),
+            (vec![&seen], Some(addresses(&["192.168.0.1"])), None, vec![("cp1", Some(20))]),
+            (
+                vec![&seen],
+                Some(addresses(&["10.0.0.1", "10.0.0.2"])),
+                Some(Minor(20)),
+                vec![("10.0.0.2", None), ("cp1", Some(20))],
+            ),
+            (vec![], Some(addresses(&["10.0.0.2"])), Some(Minor(27)), vec![("10.0.0.2", Some(27))]),
+            (vec![], None, Some(Minor(27)), vec![("apiserver", Some(27))]),
+            (vec![], None, None, vec![]),
+        ] {
+            let all = instances(pods, endpoints.as_ref(), served);
+            let seen: Vec<_> =
+                all.iter().map(|i| (i.name.as_str(), i.minor.map(|m| m.0))).collect();
+            assert_eq!(seen, expected);
+        }
+    }
+}

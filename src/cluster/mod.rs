@@ -1,0 +1,210 @@
+//! What is known of a cluster, and the statuses that follow from it.
+//!
+//! This is the edge between Kubernetes objects and [`crate::decision`]. The controller fills a
+//! [`Cluster`] from watches, the command line from files or one look at the API; both get the same
+//! statuses out of it.
+
+mod apiserver;
+mod node;
+mod policy;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
+pub use node::NodeView;
+pub use policy::{Content, Policy, Wish};
+pub use report::{NodeReport, NodeScene, PolicyReport};
+
+use crate::{
+    api::AgentReport,
+    decision::{
+        self, Judgement,
+        apiserver::Apiserver,
+        evidence::{Claim, Says, Source},
+        migration::STREAMING_REDIRECTS,
+        node::NodeFacts,
+        policy::{Owner, PolicyFacts},
+        version::Minor,
+    },
+};
+
+/// A node, as it is kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    /// The Node's uid.
+    pub uid: String,
+    /// The kubelet's version, as it reports it.
+    pub kubelet: String,
+    /// The labels, for policies to select by.
+    pub labels: BTreeMap<String, String>,
+    /// What decisions take: the Node's own claims and the agent's.
+    pub facts: NodeFacts,
+}
+
+/// What is known of a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    nodes: BTreeMap<String, Node>,
+    agents: BTreeMap<String, Claim>,
+    policies: BTreeMap<String, Policy>,
+    pods: BTreeMap<String, ApiserverPod>,
+    endpoints: Option<BTreeSet<String>>,
+    served: Option<Minor>,
+    instances: Vec<Apiserver>,
+    lost: Option<&'static str>,
+}
+
+impl Cluster {
+    /// Takes a node; `true` if anything that matters has changed.
+    pub fn set_node(&mut self, view: NodeView) -> bool {
+        let Some(name) = view.metadata.name.clone() else { return false };
+        let mut claims = view.claims();
+        claims.extend(self.agents.get(&name));
+        claims.sort();
+        let node = Node {
+            uid: view.metadata.uid.unwrap_or_default(),
+            facts: NodeFacts { kubelet: view.kubelet_version.parse().ok(), claims },
+            kubelet: view.kubelet_version,
+            labels: view.metadata.labels.unwrap_or_default(),
+        };
+        if self.nodes.get(&name) == Some(&node) {
+            return false;
+        }
+        self.nodes.insert(name, node);
+        true
+    }
+
+    /// Forgets a node; `true` if it was known.
+    pub fn remove_node(&mut self, name: &str) -> bool {
+        self.nodes.remove(name).is_some()
+    }
+
+    /// Takes what a node's agent saw; `true` if that has changed.
+    pub fn set_agent(&mut self, node: &str, report: Option<&AgentReport>) -> bool {
+        let claim = report.map(|report| Claim {
+            source: Source::Agent,
+            says: match report.flag.as_str() {
+                "On" => Says::On,
+                "Off" => Says::Off,
+                "Absent" => Says::Absent,
+                _ => Says::Unreadable,
+            },
+        });
+        if self.agents.get(node).copied() == claim {
+            return false;
+        }
+        if let Some(known) = self.nodes.get_mut(node) {
+            known.facts.claims.retain(|c| c.source != Source::Agent);
+            known.facts.claims.extend(claim);
+            known.facts.claims.sort();
+        }
+        match claim {
+            Some(claim) => self.agents.insert(node.to_owned(), claim),
+            None => self.agents.remove(node),
+        };
+        true
+    }
+
+    /// Takes a policy; `true` if anything but its status has changed.
+    pub fn set_policy(&mut self, name: String, policy: Policy) -> bool {
+        let same = |old: &Policy| {
+            (&old.uid, old.created, old.generation, &old.content)
+                == (&policy.uid, policy.created, policy.generation, &policy.content)
+        };
+        let changed = !self.policies.get(&name).is_some_and(same);
+        self.policies.insert(name, policy);
+        changed
+    }
+
+    /// Forgets a policy; `true` if it was known.
+    pub fn remove_policy(&mut self, name: &str) -> bool {
+        self.policies.remove(name).is_some()
+    }
+
+    /// Takes a pod that may be an apiserver's; `true` if the apiservers have changed.
+    pub fn set_pod(&mut self, name: String, pod: Option<ApiserverPod>) -> bool {
+        match pod {
+            Some(pod) => self.pods.insert(name, pod),
+            None => self.pods.remove(&name),
+        };
+        self.refresh_instances()
+    }
+
+    /// Takes who answers for the `kubernetes` Service; `true` if the apiservers have changed.
+    pub fn set_endpoints(&mut self, endpoints: Option<BTreeSet<String>>) -> bool {
+        self.endpoints = endpoints;
+        self.refresh_instances()
+    }
+
+    /// Takes the version that an apiserver reported of itself; `true` if the apiservers have
+    /// changed.
+    pub fn set_served(&mut self, served: Option<Minor>) -> bool {
+        self.served = served;
+        self.refresh_instances()
+    }
+
+    /// Takes instances that somebody describes in words instead of pods.
+    pub fn set_instances(&mut self, instances: Vec<Apiserver>) {
+        self.instances = instances;
+    }
+
+    /// Says that a kind of object can no longer be watched, or can again; `true` on a change.
+    pub fn set_lost(&mut self, kind: Option<&'static str>) -> bool {
+        std::mem::replace(&mut self.lost, kind) != kind
+    }
+
+    fn refresh_instances(&mut self) -> bool {
+        let now = apiserver::instances(self.pods.values(), self.endpoints.as_ref(), self.served);
+        let changed = self.instances != now;
+        self.instances = now;
+        changed
+    }
+
+    /// The nodes, by name.
+    pub fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+
+    /// The policies, by name.
+    pub fn policies(&self) -> &BTreeMap<String, Policy> {
+        &self.policies
+    }
+
+    /// The names of the mirror pods that are known.
+    pub fn pods(&self) -> impl Iterator<Item = &String> {
+        self.pods.keys()
+    }
+
+    /// The apiservers, by name.
+    pub fn instances(&self) -> &[Apiserver] {
+        &self.instances
+    }
+
+    /// Who decides about the gate.
+    pub fn owner(&self) -> Owner<'_> {
+        let claimants = self.policies.iter().map(|(name, policy)| policy.claimant(name));
+        decision::policy::owner(claimants)
+    }
+
+    /// The facts of the policy that owns the gate.
+    pub fn owner_facts(&self) -> Option<&PolicyFacts> {
+        let Owner::Policy(name) = self.owner() else { return None };
+        self.policies.get(name)?.content.as_ref().ok().map(|content| &content.facts)
+    }
+
+    /// The next moment after `now` at which time alone changes a judgement.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let contents = self.policies.values().filter_map(|policy| policy.content.as_ref().ok());
+        contents.filter_map(|content| content.facts.next_expiry(now)).min()
+    }
+
+    /// Judges the cluster for one policy.
+    fn judge<'a>(&'a self, name: &str, facts: &PolicyFacts, now: Timestamp) -> Judgement<'a> {
+        let nodes = self.nodes.iter().map(|(name, node)| (name.as_str(), &node.facts));
+        let (migration, owner) = (&STREAMING_REDIRECTS, self.owner());
+        decision::judge(migration, facts, name, owner, &self.instances, nodes, now)
+    }
+}

@@ -1,0 +1,272 @@
+//! A Node as Sluice keeps it: the few fields that are used, of the ten kilobytes that there are.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use k8s_openapi::{
+    Resource as _, api::core::v1::Node as FullNode, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+
+use crate::decision::{
+    evidence::{Claim, Says, Source},
+    gate::go_bool,
+    migration::{Migration, STREAMING_REDIRECTS},
+};
+
+/// The annotations in which k3s and RKE2 publish a node's arguments.
+const NODE_ARGS: [&str; 2] = ["k3s.io/node-args", "rke2.io/node-args"];
+
+/// The projection of a Node. It deserializes from the full object and skips the rest unread.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeView {
+    /// Name, uid, resource version, labels, and the annotations that are evidence.
+    pub metadata: ObjectMeta,
+    /// `status.nodeInfo.kubeletVersion`, or empty.
+    pub kubelet_version: String,
+}
+
+impl NodeView {
+    /// What the Node itself says about its kubelet's flag.
+    pub fn claims(&self) -> Vec<Claim> {
+        let migration = &STREAMING_REDIRECTS;
+        let annotations = self.metadata.annotations.iter().flatten();
+        let mut claims: Vec<Claim> = annotations
+            .filter_map(|(key, value)| {
+                if key == migration.annotation {
+                    Some(Claim { source: Source::Annotation, says: annotation_says(value) })
+                } else if NODE_ARGS.contains(&key.as_str()) {
+                    Some(Claim { source: Source::NodeArgs, says: node_args_say(migration, value) })
+                } else {
+                    None
+                }
+            })
+            .collect();
+        claims.sort();
+        claims
+    }
+}
+
+/// The admin's word: exactly `true` or `false`, anything else cannot be understood.
+fn annotation_says(value: &str) -> Says {
+    match value {
+        "true" => Says::On,
+        "false" => Says::Absent,
+        _ => Says::Unreadable,
+    }
+}
+
+/// What k3s's JSON list of arguments says: the last `--kubelet-arg` about the flag wins, as it
+/// does on the kubelet's command line.
+fn node_args_say(migration: &Migration, value: &str) -> Says {
+    let Ok(args) = serde_json::from_str::<Vec<String>>(value) else { return Says::Unreadable };
+    let mut says = Says::Absent;
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let kubelet_arg = match arg.strip_prefix("--kubelet-arg") {
+            Some("") => args.next().map(String::as_str),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        };
+        let Some(kubelet_arg) = kubelet_arg else { continue };
+        let bare = kubelet_arg.trim_start_matches('-');
+        let (name, value) = bare.split_once('=').unwrap_or((bare, "true"));
+        if name == migration.flag {
+            says = match go_bool(value) {
+                Some(true) => Says::On,
+                Some(false) => Says::Off,
+                None => Says::Unreadable,
+            };
+        }
+    }
+    says
+}
+
+impl kube::Resource for NodeView {
+    type DynamicType = ();
+    type Scope = k8s_openapi::ClusterResourceScope;
+
+    fn kind(_: &()) -> Cow<'_, str> {
+        FullNode::KIND.into()
+    }
+
+    fn group(_: &()) -> Cow<'_, str> {
+        FullNode::GROUP.into()
+    }
+
+    fn version(_: &()) -> Cow<'_, str> {
+        FullNode::VERSION.into()
+    }
+
+    fn plural(_: &()) -> Cow<'_, str> {
+        FullNode::URL_PATH_SEGMENT.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    metadata: RawMeta,
+    #[serde(default)]
+    status: RawStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawMeta {
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    annotations: Evidence,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawStatus {
+    node_info: RawNodeInfo,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawNodeInfo {
+    kubelet_version: String,
+}
+
+impl<'de> Deserialize<'de> for NodeView {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Raw { metadata, status } = Raw::deserialize(deserializer)?;
+        Ok(Self {
+            metadata: ObjectMeta {
+                name: metadata.name,
+                uid: metadata.uid,
+                resource_version: metadata.resource_version,
+                labels: metadata.labels,
+                annotations: Some(metadata.annotations.0).filter(|kept| !kept.is_empty()),
+                ..ObjectMeta::default()
+            },
+            kubelet_version: status.node_info.kubelet_version,
+        })
+    }
+}
+
+/// The annotations that are evidence; the others are skipped without being copied.
+#[derive(Default)]
+struct Evidence(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Evidence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kept;
+        impl<'de> Visitor<'de> for Kept {
+            type Value = Evidence;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("annotations")
+            }
+
+            fn visit_unit<E>(self) -> Result<Evidence, E> {
+                Ok(Evidence::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Evidence, A::Error> {
+                let mut kept = BTreeMap::new();
+                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    if key == STREAMING_REDIRECTS.annotation || NODE_ARGS.contains(&&*key) {
+                        kept.insert(key.into_owned(), map.next_value()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Evidence(kept))
+            }
+        }
+        deserializer.deserialize_any(Kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn projects_a_node() {
+        let view: NodeView = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {
+                "name": "old1", "uid": "u1", "resourceVersion": "7",
+                "labels": {"zone": "a"},
+                "annotations": {"sluice.dev/redirect-container-streaming": "true", "other": "x"},
+                "managedFields": [{"manager": "kubelet"}],
+            },
+            "spec": {"podCIDR": "10.0.0.0/24"},
+            "status": {"images": [{"names": ["a"]}], "nodeInfo": {"kubeletVersion": "v1.18.20", "osImage": "d"}},
+        }))
+        .unwrap();
+        assert_eq!(view.kubelet_version, "v1.18.20");
+        assert_eq!(view.metadata.annotations.as_ref().map(BTreeMap::len), Some(1));
+        assert_eq!(view.metadata.labels.as_ref().map(BTreeMap::len), Some(1));
+        assert_eq!(view.metadata.managed_fields, None);
+        assert_eq!(view.claims(), [Claim { source: Source::Annotation, says: Says::On }]);
+    }
+
+    #[test]
+    fn a_node_without_status_is_not_an_error() {
+        for node in [
+            json!({"metadata": {"name": "n"}}),
+            json!({"metadata": {"name": "n", "annotations": null}, "status": {}}),
+        ] {
+            let view: NodeView = serde_json::from_value(node).unwrap();
+            assert_eq!((view.kubelet_version.as_str(), view.claims()), ("", vec![]));
+        }
+    }
+
+    #[test]
+    fn the_admins_word_is_true_or_false_and_nothing_else() {
+        for (value, says) in [
+            ("true", Says::On),
+            ("false", Says::Absent),
+            ("True", Says::Unreadable),
+            ("yes", Says::Unreadable),
+            ("", Says::Unreadable),
+        ] {
+            assert_eq!(annotation_says(value), says, "{value}");
+        }
+    }
+
+    #[test]
+    fn node_args_as_k3s_writes_them() {
+        for (value, says) in [
+            (r#"["agent"]"#, Says::Absent),
+            (r#"["agent","--kubelet-arg","redirect-container-streaming=true"]"#, Says::On),
+            (r#"["agent","--kubelet-arg=redirect-container-streaming=true"]"#, Says::On),
+            (r#"["agent","--kubelet-arg","redirect-container-streaming"]"#, Says::On),
+            (r#"["agent","--kubelet-arg","--redirect-container-streaming=false"]"#, Says::Off),
+            (
+                r#"["agent","--kubelet-arg","v=2","--kubelet-arg","redirect-container-streaming=1"]"#,
+                Says::On,
+            ),
+            (
+                r#"["a","--kubelet-arg=redirect-container-streaming=true","--kubelet-arg=redirect-container-streaming=false"]"#,
+                Says::Off,
+            ),
+            (r#"["agent","--node-label","redirect-container-streaming=true"]"#, Says::Absent),
+            (r#"["agent","--kubelet-arg","redirect-container-streaming=maybe"]"#, Says::Unreadable),
+            (r#"["agent","--kubelet-arg"]"#, Says::Absent),
+            ("agent --kubelet-arg x", Says::Unreadable),
+        ] {
+            assert_eq!(node_args_say(&STREAMING_REDIRECTS, value), says, "{value}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A `StreamingPolicy` as decisions take it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::{
+    api::{self, StreamingPolicySpec, StreamingPolicyStatus},
+    decision::{
+        migration::Track,
+        policy::{Claimant, GateWish, Override, PolicyFacts},
+    },
+};
+
+/// A policy that is stored, or that somebody has in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Its uid; empty if it is not stored.
+    pub uid: String,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+    /// What it says, or why that cannot be read.
+    pub content: Result<Content, String>,
+    /// The status that it has.
+    pub status: Option<StreamingPolicyStatus>,
+}
+
+/// What a readable policy says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Content {
+    /// What decisions take.
+    pub facts: PolicyFacts,
+    /// The nodes that follow its proxy.
+    pub selector: BTreeMap<String, String>,
+    /// What it wants on those nodes.
+    pub wish: Wish,
+}
+
+/// What a policy wants on the nodes that it selects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Wish {
+    /// Nothing: the node is free to follow another policy.
+    #[default]
+    Nothing,
+    /// This proxy.
+    Proxy(api::Proxy),
+    /// It is paused, or what it asks for cannot be taken: the node keeps what it has.
+    Keep,
+}
+
+impl Content {
+    /// Reads a spec. What cannot be taken becomes a sentence in [`PolicyFacts::invalid`], and is
+    /// left out: the rest still counts.
+    pub fn read(spec: &StreamingPolicySpec) -> Self {
+        let mut invalid = Vec::new();
+        let target = spec.target_version.as_deref().and_then(|text| {
+            text.parse().map_err(|e| invalid.push(format!("spec.targetVersion: {e}."))).ok()
+        });
+        let refused = spec.proxy.as_ref().and_then(|proxy| {
+            let rate = proxy.max_connection_bytes_per_sec.bytes_per_sec();
+            let field = "spec.proxy.maxConnectionBytesPerSec";
+            rate.err()
+                .map(|e| invalid.push(format!("{field}: {e}; the nodes keep what they have.")))
+        });
+        let wish = match &spec.proxy {
+            None => Wish::Nothing,
+            Some(_) if spec.paused || refused.is_some() => Wish::Keep,
+            Some(proxy) => Wish::Proxy(proxy.clone()),
+        };
+        let overrides = spec.overrides.iter();
+        let overrides =
+            overrides.map(|o| Override { node: o.node.clone(), expires: o.expires.0 }).collect();
+        let facts = PolicyFacts {
+            gate: spec.streaming_proxy_redirects.map(|wish| match wish {
+                api::GateWish::Enabled => GateWish::Enabled,
+                api::GateWish::Disabled => GateWish::Disabled,
+            }),
+            paused: spec.paused,
+            target,
+            track: match spec.rollout_track {
+                api::RolloutTrack::Standard => Track::Standard,
+                api::RolloutTrack::ExtraSafe => Track::ExtraSafe,
+            },
+            overrides,
+            invalid,
+        };
+        Self { facts, selector: spec.node_selector.clone(), wish }
+    }
+
+    /// Whether this policy speaks for a node with these labels.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.wish != Wish::Nothing
+            && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+impl Policy {
+    /// The policy among others that may own the gate.
+    pub fn claimant<'a>(&self, name: &'a str) -> Claimant<'a> {
+        let claims = self.content.as_ref().ok().map(|content| content.facts.gate.is_some());
+        Claimant { name, created: self.created, claims }
+    }
+}

@@ -1,0 +1,138 @@
+//! The spec and the status of a `StreamingNode`.
+
+use jiff::Timestamp;
+
+use super::{
+    super::{Cluster, Node, Wish},
+    seconds,
+};
+use crate::{
+    api::{self, EvidenceEntry, SkewStatus, StreamingNodeSpec, StreamingNodeStatus},
+    decision::{
+        apiserver::ControlPlane,
+        migration::STREAMING_REDIRECTS,
+        node::{self, NodeJudgement, Redirects, Verdict},
+        policy::{Overrides, PolicyFacts},
+    },
+};
+
+/// What all nodes are judged against; made once for many of them.
+#[derive(Debug)]
+pub struct NodeScene<'a> {
+    plane: ControlPlane,
+    overrides: Overrides<'a>,
+    /// Policies that want something on nodes, oldest first.
+    wishes: Vec<(&'a str, &'a super::super::Content)>,
+    unreadable: Vec<&'a str>,
+}
+
+/// What a `StreamingNode` ought to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeReport {
+    /// What is wanted there; `None` where the node keeps what it has.
+    pub spec: Option<StreamingNodeSpec>,
+    /// What is known of it.
+    pub status: StreamingNodeStatus,
+    /// Whether it answers with redirects.
+    pub redirects: Redirects,
+    /// What it means for turning the gate off.
+    pub verdict: Verdict,
+}
+
+impl Cluster {
+    /// What the nodes are judged against now.
+    pub fn node_scene(&self, now: Timestamp) -> NodeScene<'_> {
+        let default = PolicyFacts::default();
+        let facts = self.owner_facts();
+        let track = facts.unwrap_or(&default).track;
+        let mut wishes: Vec<_> = self
+            .policies
+            .iter()
+            .filter_map(|(name, policy)| {
+                let content = policy.content.as_ref().ok()?;
+                (content.wish != Wish::Nothing).then_some((policy.created, name.as_str(), content))
+            })
+            .collect();
+        wishes.sort_by_key(|(created, name, _)| (created.is_none(), *created, *name));
+        let unreadable = self.policies.iter().filter(|(_, policy)| policy.content.is_err());
+        NodeScene {
+            plane: ControlPlane::of(&self.instances, &STREAMING_REDIRECTS, track),
+            overrides: facts.map(|facts| facts.overrides_at(now)).unwrap_or_default(),
+            wishes: wishes.into_iter().map(|(_, name, content)| (name, content)).collect(),
+            unreadable: unreadable.map(|(name, _)| name.as_str()).collect(),
+        }
+    }
+}
+
+impl NodeScene<'_> {
+    /// What one node's object ought to be. `follows` is the policy that it follows so far, `known`
+    /// the evidence that it already has: an entry that says the same keeps its time.
+    pub fn report(
+        &self,
+        name: &str,
+        node: &Node,
+        follows: Option<&str>,
+        known: &[EvidenceEntry],
+        now: Timestamp,
+    ) -> NodeReport {
+        let overridden = self.overrides.hold(name);
+        let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &self.plane, overridden);
+        let evidence = node.facts.claims.iter().map(|claim| {
+            let (source, says) = (claim.source.as_str(), claim.says.as_str());
+            let same = known.iter().find(|entry| entry.source == source && entry.says == says);
+            same.cloned().unwrap_or_else(|| EvidenceEntry {
+                source: source.to_owned(),
+                says: says.to_owned(),
+                since: seconds(now),
+            })
+        });
+        let mut evidence: Vec<_> = evidence.collect();
+        // Two annotations of one kind (k3s and RKE2) are one source; the list is keyed by source.
+        evidence.dedup_by(|a, b| a.source == b.source);
+        let status = StreamingNodeStatus {
+            kubelet_version: node.kubelet.clone(),
+            skew: judged.skew.map(|s| SkewStatus { oldest: s.oldest, newest: s.newest }),
+            redirects: judged.redirects.as_str().to_owned(),
+            flag: judged.evidence.flag.as_str().to_owned(),
+            decided_by: decided_by(&judged).to_owned(),
+            evidence,
+            cell_today: judged.today.as_str().to_owned(),
+            cell_gate_off: judged.gate_off.as_str().to_owned(),
+            verdict: judged.verdict.as_str().to_owned(),
+            reason: judged.reason.as_str().to_owned(),
+            message: node::explain(&STREAMING_REDIRECTS, &judged),
+            agent: None,
+        };
+        let spec = self.wish(node, follows);
+        NodeReport { spec, status, redirects: judged.redirects, verdict: judged.verdict }
+    }
+
+    /// The oldest policy that selects the node and wants something there is followed.
+    fn wish(&self, node: &Node, follows: Option<&str>) -> Option<StreamingNodeSpec> {
+        // Whatever an unreadable policy wanted of the nodes that follow it still stands.
+        if follows.is_some_and(|policy| self.unreadable.contains(&policy)) {
+            return None;
+        }
+        let chosen = self.wishes.iter().find(|(_, content)| content.selects(&node.labels));
+        let proxy: Option<(&str, &api::Proxy)> = match chosen {
+            Some((_, content)) if content.wish == Wish::Keep => return None,
+            Some((name, content)) => match &content.wish {
+                Wish::Proxy(proxy) => Some((name, proxy)),
+                Wish::Keep | Wish::Nothing => None,
+            },
+            None => None,
+        };
+        Some(StreamingNodeSpec {
+            policy: proxy.map(|(name, _)| name.to_owned()),
+            proxy: proxy.map(|(_, proxy)| proxy.clone()),
+        })
+    }
+}
+
+fn decided_by(judged: &NodeJudgement) -> &'static str {
+    match (judged.by_version, judged.evidence.source) {
+        (true, _) => "KubeletVersion",
+        (false, Some(source)) => source.as_str(),
+        (false, None) => "Nothing",
+    }
+}

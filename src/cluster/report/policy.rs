@@ -1,0 +1,188 @@
+//! The status of a `StreamingPolicy`.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{super::Cluster, seconds};
+use crate::{
+    api::{
+        ApiserverStatus, ApiserversStatus, BlockingNode, NodeCounts, StreamingPolicyStatus,
+        UpgradeStatus, condition,
+    },
+    decision::{
+        Judgement,
+        apiserver::{Apiserver, Unseen},
+        gate::Gate,
+        migration::{STREAMING_REDIRECTS, Track},
+        policy::PolicyFacts,
+        safety::{Holds, Outcome},
+        upgrade::Preview,
+    },
+};
+
+/// So many apiservers are listed.
+const INSTANCES_LISTED: usize = 10;
+
+/// A policy's status, and what of the judgement others want to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyReport {
+    /// The status.
+    pub status: StreamingPolicyStatus,
+    /// Whether the gate may be turned off.
+    pub safe: bool,
+}
+
+impl Cluster {
+    /// The status that a policy ought to have. Conditions keep their transition times from the
+    /// status that it has. `None` where there is no such policy.
+    pub fn policy_report(&self, name: &str, now: Timestamp) -> Option<PolicyReport> {
+        let policy = self.policies.get(name)?;
+        let unreadable = PolicyFacts::default();
+        let facts = policy.content.as_ref().map_or(&unreadable, |content| &content.facts);
+        let mut judgement = self.judge(name, facts, now);
+        if let Err(why) = &policy.content {
+            judgement = refuse(
+                judgement,
+                "PolicyUnreadable",
+                format!(
+                    "The policy cannot be read ({why}). Mend it: nothing is permitted by a policy that \
+                 nobody understands."
+                ),
+            );
+        }
+        if let Some(kind) = self.lost {
+            judgement = refuse(
+                judgement,
+                "WatchLost",
+                format!(
+                    "The {kind} of the cluster can no longer be watched, so what is known of them may \
+                 be old. Look at the controller's log and its ClusterRole."
+                ),
+            );
+        }
+        let old = policy.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        let status = status(&judgement, &self.instances, facts.track, policy.generation, old, now);
+        let safe = judgement.safe_to_disable.holds == Holds::True;
+        Some(PolicyReport { status, safe })
+    }
+}
+
+/// Turns a judgement into a refusal for a reason that outweighs everything judged.
+fn refuse<'a>(
+    mut judgement: Judgement<'a>,
+    reason: &'static str,
+    message: String,
+) -> Judgement<'a> {
+    let outcome = |holds| Outcome { holds, reason, message: message.clone() };
+    judgement.safe_to_disable = outcome(Holds::False);
+    judgement.upgrade_safe = outcome(Holds::False);
+    judgement.progressing = outcome(Holds::False);
+    judgement.degraded = outcome(Holds::True);
+    judgement
+}
+
+fn status(
+    judgement: &Judgement<'_>,
+    instances: &[Apiserver],
+    track: Track,
+    generation: Option<i64>,
+    old: &[Condition],
+    now: Timestamp,
+) -> StreamingPolicyStatus {
+    let conditions = [
+        (condition::SAFE_TO_DISABLE, &judgement.safe_to_disable),
+        (condition::REDIRECTS_DISABLED, &judgement.redirects_disabled),
+        (condition::UPGRADE_SAFE, &judgement.upgrade_safe),
+        (condition::PROGRESSING, &judgement.progressing),
+        (condition::DEGRADED, &judgement.degraded),
+    ];
+    let survey = &judgement.survey;
+    let counts = survey.counts;
+    StreamingPolicyStatus {
+        observed_generation: generation,
+        conditions: conditions
+            .map(|(kind, outcome)| condition(kind, outcome, generation, old, now))
+            .into(),
+        gate: judgement.plane.gate.as_str().to_owned(),
+        nodes: NodeCounts {
+            total: count(counts.nodes),
+            redirecting: count(counts.redirecting),
+            lagging: count(counts.lagging),
+            unknown: count(counts.unknown),
+            blocking: count(counts.blocking),
+            overridden: count(counts.overridden),
+        },
+        apiservers: ApiserversStatus {
+            oldest: judgement.plane.oldest.map(|minor| minor.to_string()),
+            newest: judgement.plane.newest.map(|minor| minor.to_string()),
+            count: count(instances.len()),
+            instances: instances
+                .iter()
+                .take(INSTANCES_LISTED)
+                .map(|instance| apiserver(instance, track))
+                .collect(),
+        },
+        blocking: survey
+            .worst
+            .iter()
+            .map(|(reason, name)| BlockingNode {
+                name: (*name).to_owned(),
+                reason: reason.as_str().to_owned(),
+            })
+            .collect(),
+        blocking_more: count(counts.blocking - survey.worst.len()),
+        upgrades: judgement.upgrades.iter().map(upgrade).collect(),
+    }
+}
+
+fn condition(
+    kind: &str,
+    outcome: &Outcome,
+    generation: Option<i64>,
+    old: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let status = outcome.holds.as_str();
+    let unchanged = old.iter().find(|c| c.type_ == kind && c.status == status);
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: outcome.reason.to_owned(),
+        message: outcome.message.clone(),
+        observed_generation: generation,
+        last_transition_time: unchanged
+            .map_or_else(|| seconds(now), |c| c.last_transition_time.clone()),
+    }
+}
+
+fn apiserver(instance: &Apiserver, track: Track) -> ApiserverStatus {
+    let gate = instance.gate(&STREAMING_REDIRECTS, track);
+    ApiserverStatus {
+        name: instance.name.clone(),
+        version: instance.minor.map(|minor| minor.to_string()),
+        gate: gate.as_str().to_owned(),
+        // Where the gate is gone there is nothing to validate.
+        validates_redirects: (gate != Gate::Removed)
+            .then(|| instance.validates_redirects())
+            .flatten(),
+        unseen: instance.unseen.as_ref().map(Unseen::reason).map(str::to_owned),
+    }
+}
+
+fn upgrade(preview: &Preview) -> UpgradeStatus {
+    let messages: Vec<&str> = preview.findings.iter().map(|f| f.message.as_str()).collect();
+    UpgradeStatus {
+        version: preview.minor.to_string(),
+        gate_default: preview.default.as_str().to_owned(),
+        gate_settable: preview.settable,
+        gate: preview.gate.as_str().to_owned(),
+        safe: preview.is_safe(),
+        breaking_nodes: count(preview.breaking),
+        reasons: preview.findings.iter().map(|f| f.reason.as_str().to_owned()).collect(),
+        message: messages.join(" "),
+    }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
