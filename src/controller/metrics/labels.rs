@@ -1,0 +1,143 @@
+//! The labels, and what they may say.
+
+use std::fmt;
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+/// A kind of object that is watched or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1` Node.
+    Node,
+    /// `sluice.dev/v1alpha1` StreamingNode.
+    StreamingNode,
+    /// `sluice.dev/v1alpha1` StreamingPolicy.
+    StreamingPolicy,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Node, Self::StreamingNode, Self::StreamingPolicy];
+
+    /// The kind's name in the API, which is its label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "Node",
+            Self::StreamingNode => "StreamingNode",
+            Self::StreamingPolicy => "StreamingPolicy",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// What a watch event did to the engine's picture of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Something the engine looks at is different now.
+    Changed,
+    /// Nothing the engine looks at is.
+    Unchanged,
+    /// The object could not be understood.
+    Malformed,
+}
+
+impl Effect {
+    pub(super) const ALL: [Self; 3] = [Self::Changed, Self::Unchanged, Self::Malformed];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// How a write to the apiserver ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteResult {
+    /// It was accepted.
+    Ok,
+    /// Somebody else had written first (409).
+    Conflict,
+    /// It failed in any other way.
+    Error,
+}
+
+impl WriteResult {
+    pub(super) const ALL: [Self; 3] = [Self::Ok, Self::Conflict, Self::Error];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Conflict => "conflict",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What became of a Kubernetes Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventResult {
+    /// The apiserver has it.
+    Created,
+    /// The apiserver refused it or could not be reached.
+    Failed,
+    /// It was thrown away, because too many were waiting or the process ended.
+    Dropped,
+}
+
+impl EventResult {
+    pub(super) const ALL: [Self; 3] = [Self::Created, Self::Failed, Self::Dropped];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Reason {
+    pub(super) reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Redirects {
+    pub(super) redirects: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct OfKind {
+    pub(super) kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct KindEffect {
+    pub(super) kind: &'static str,
+    pub(super) effect: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct KindResult {
+    pub(super) kind: &'static str,
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ResultOnly {
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Build {
+    pub(super) version: &'static str,
+}
