@@ -4,4 +4,5 @@
 pub mod events;
 pub mod lease;
 pub mod metrics;
+pub mod serve;
 pub mod shutdown;
