@@ -1,2 +1,49 @@
 # shellcheck shell=bash
-cmd_image() { die "not yet"; }
+# The operator's image, from the Dockerfile that users build. Only its compiling stage is replaced, by a folder with the
+# binary that this machine's cargo has compiled (incrementally, and without a base image to pull).
+
+crate_version() { sed -n '/^\[package\]/,/^\[/s/^version *= *"\(.*\)"/\1/p' "$REPO/Cargo.toml" | head -n 1; }
+
+# compile_operator DESTINATION: the same build as the Dockerfile's.
+compile_operator() {
+  local target
+  target=$(rustc -vV | sed -n 's/^host: //p')
+  cd "$REPO" || return
+  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --bin sluice --target "$target"
+  install -D -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/sluice" "$1"
+}
+
+operator_stamp() { cat "$REPO/Dockerfile" "$1" "$HERE/lib/operator.sh"; }
+
+# build_operator IMAGE ARCHIVE BINARY
+build_operator() {
+  local image=$1 archive=$2 binary=$3 stage
+  stage=$(mktemp -d "$CACHE/stage.XXXXXX")
+  # shellcheck disable=SC2064  # the folder is known now
+  trap "rm -rf '$stage' '$CACHE/buildah'" EXIT
+  install -D -m 755 "$binary" "$stage/out/sluice"
+  builder build --quiet --pull-never --build-context "build=$stage" --tag "$image" "$REPO"
+  mkdir -p "$(dirname "$archive")"
+  rm -f "$archive"
+  builder push --quiet "$image" "docker-archive:$archive:$image"
+  operator_stamp "$binary" | digest >"$archive.stamp"
+}
+
+# cmd_image [BINARY]: a static binary to use instead of compiling one.
+cmd_image() {
+  local image binary=${1:-} archive
+  image=$OPERATOR_IMAGE:$(crate_version)
+  archive=$CACHE/operator/$(basename "$(archive "$image")")
+  if [ -z "$binary" ]; then
+    binary=$CACHE/operator/sluice
+    step "compile the operator" compile_operator "$binary"
+  fi
+  # Only now: the cluster need not wait for cargo.
+  alone
+  [ -r "$binary" ] || die "cannot read $binary"
+  if [ "$(cat "$archive.stamp" 2>/dev/null)" != "$(operator_stamp "$binary" | digest)" ]; then
+    step "image $image" build_operator "$image" "$archive" "$binary"
+  fi
+  if [ -n "$(booted)" ] && ! cmp -s "$archive" "$LOADED/$(basename "$archive")"; then load_image "$archive"; fi
+  echo "$image"
+}
