@@ -50,7 +50,7 @@ pub struct StreamingNodeSpec {
 #[serde(rename_all = "camelCase")]
 pub struct StreamingNodeStatus {
     /// The kubelet's version, as it reports it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kubelet_version: String,
     /// How many minors it is behind; absent where a version is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -256,7 +256,7 @@ pub struct UpgradeStatus {
     /// Every reason, worst first.
     #[serde(default)]
     pub reasons: Vec<String>,
-    /// What breaks, and what to do.
+    /// What breaks, and what to do. Never empty: an apiserver of 1.20 may refuse empty strings.
     #[serde(default)]
     pub message: String,
 }

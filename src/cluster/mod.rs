@@ -25,8 +25,9 @@ use crate::{
         apiserver::Apiserver,
         evidence::{Claim, Says, Source},
         migration::STREAMING_REDIRECTS,
-        node::NodeFacts,
+        node::{NodeFacts, Redirects},
         policy::{Owner, PolicyFacts},
+        safety::Holds,
         version::Minor,
     },
 };
@@ -42,6 +43,19 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// What decisions take: the Node's own claims and the agent's.
     pub facts: NodeFacts,
+}
+
+/// The cluster in a few numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// How many nodes are in each state.
+    pub redirects: Vec<(Redirects, usize)>,
+    /// How many nodes stand in the way of turning the gate off.
+    pub blocking: usize,
+    /// Whether it may be turned off.
+    pub safe: bool,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// What is known of a cluster.
@@ -199,6 +213,25 @@ impl Cluster {
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let contents = self.policies.values().filter_map(|policy| policy.content.as_ref().ok());
         contents.filter_map(|content| content.facts.next_expiry(now)).min()
+    }
+
+    /// The cluster in a few numbers, as the policy that owns the gate sees it, or as one without
+    /// wishes would.
+    pub fn summary(&self, now: Timestamp) -> Summary {
+        let default = PolicyFacts::default();
+        let name = match self.owner() {
+            Owner::Policy(name) => name,
+            Owner::Nobody | Owner::Unreadable(_) => "",
+        };
+        let judgement = self.judge(name, self.owner_facts().unwrap_or(&default), now);
+        let safe = &judgement.safe_to_disable;
+        let lost = self.lost.is_some();
+        Summary {
+            redirects: judgement.survey.by_redirects().collect(),
+            blocking: judgement.survey.counts.blocking,
+            safe: safe.holds == Holds::True && !lost,
+            reason: if lost { "WatchLost" } else { safe.reason },
+        }
     }
 
     /// Judges the cluster for one policy.

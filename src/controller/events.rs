@@ -93,9 +93,9 @@ pub struct Occurrence {
     /// To which object.
     pub regarding: Regarding,
     /// How bad it is: the Event's `type`.
-    pub kind: Severity,
+    pub severity: Severity,
     /// Why, in one word for programs, such as `NodesMayRedirect`.
-    pub reason: &'static str,
+    pub reason: String,
     /// Why, in a sentence for people; cut after 1024 bytes.
     pub message: String,
 }
@@ -125,12 +125,7 @@ impl Publisher {
             waiting: waiting.clone(),
             metrics: metrics.clone(),
         };
-        Self {
-            queue,
-            worker: tokio::spawn(sender.run(occurrences)),
-            waiting,
-            metrics,
-        }
+        Self { queue, worker: tokio::spawn(sender.run(occurrences)), waiting, metrics }
     }
 
     /// Has an Event sent at the next opportunity. Never waits: with 256 of
@@ -147,12 +142,7 @@ impl Publisher {
 
     /// Sends what is waiting, for at most `limit`; the rest is dropped and counted.
     pub async fn drain(self, limit: Duration) {
-        let Self {
-            queue,
-            mut worker,
-            waiting,
-            metrics,
-        } = self;
+        let Self { queue, mut worker, waiting, metrics } = self;
         // The task ends by itself when it has emptied the queue.
         drop(queue);
         if tokio::time::timeout(limit, &mut worker).await.is_err() {
@@ -222,21 +212,18 @@ fn event(occurrence: &Occurrence, instance: &str, time: Timestamp, unique: Times
             ..ObjectReference::default()
         },
         type_: Some(
-            match occurrence.kind {
+            match occurrence.severity {
                 Severity::Normal => "Normal",
                 Severity::Warning => "Warning",
             }
             .to_owned(),
         ),
-        reason: Some(occurrence.reason.to_owned()),
+        reason: Some(occurrence.reason.clone()),
         message: Some(cut(&occurrence.message, MESSAGE_LIMIT).to_owned()),
         count: Some(1),
         first_timestamp: Some(Time(time)),
         last_timestamp: Some(Time(time)),
-        source: Some(EventSource {
-            component: Some(COMPONENT.to_owned()),
-            host: None,
-        }),
+        source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
         reporting_component: Some(COMPONENT.to_owned()),
         reporting_instance: Some(instance.to_owned()),
         ..Event::default()
@@ -285,8 +272,8 @@ mod tests {
                 uid: Some("1234".to_owned()),
                 resource_version: None,
             },
-            kind: Severity::Warning,
-            reason: "NodesMayRedirect",
+            severity: Severity::Warning,
+            reason: "NodesMayRedirect".to_owned(),
             message: message.to_owned(),
         }
     }
@@ -302,11 +289,7 @@ mod tests {
         assert_eq!(request.uri().path(), "/api/v1/namespaces/default/events");
         let body = request.into_body().collect_bytes().await.unwrap();
         let response = Response::builder().status(status);
-        let answer = if status < 300 {
-            body.to_vec()
-        } else {
-            b"{}".to_vec()
-        };
+        let answer = if status < 300 { body.to_vec() } else { b"{}".to_vec() };
         respond.send_response(response.body(Body::from(answer)).unwrap());
         serde_json::from_slice(&body).unwrap()
     }

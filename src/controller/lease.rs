@@ -139,20 +139,14 @@ impl Timing {
             ));
         }
         if lease_duration <= renew_deadline {
-            return Err(Error::Invalid(
-                "the lease duration must be above the renew deadline",
-            ));
+            return Err(Error::Invalid("the lease duration must be above the renew deadline"));
         }
         if lease_duration.subsec_nanos() != 0 || i32::try_from(lease_duration.as_secs()).is_err() {
             return Err(Error::Invalid(
                 "the lease duration must be whole seconds, at most 2147483647",
             ));
         }
-        Ok(Self {
-            lease_duration,
-            renew_deadline,
-            retry_period,
-        })
+        Ok(Self { lease_duration, renew_deadline, retry_period })
     }
 
     /// How long others wait for a sign of life before they take the Lease.
@@ -246,11 +240,7 @@ impl Elector {
         if settings.identity.is_empty() {
             return Err(Error::Invalid("the identity must not be empty"));
         }
-        Ok(Self {
-            client,
-            settings,
-            metrics,
-        })
+        Ok(Self { client, settings, metrics })
     }
 
     /// Waits until the Lease is ours, for as long as that takes.

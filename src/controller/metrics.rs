@@ -128,10 +128,7 @@ impl Metrics {
 
     /// A watch delivered something.
     pub fn watch_event(&self, kind: Kind, effect: Effect) {
-        self.0
-            .watch_events
-            .get_or_create(&labels(kind, effect))
-            .inc();
+        self.0.watch_events.get_or_create(&labels(kind, effect)).inc();
     }
 
     /// An object was written, or was not.
@@ -175,16 +172,8 @@ impl Inner {
     fn register(&mut self) {
         let version = env!("CARGO_PKG_VERSION");
         let registry = &mut self.registry;
-        registry.register(
-            "build",
-            "The running program's version",
-            Info::new(Build { version }),
-        );
-        registry.register(
-            "leader",
-            "1 if this process holds the Lease",
-            self.leader.clone(),
-        );
+        registry.register("build", "The running program's version", Info::new(Build { version }));
+        registry.register("leader", "1 if this process holds the Lease", self.leader.clone());
         registry.register(
             "nodes",
             "Nodes by whether their kubelet redirects streaming requests",
@@ -200,11 +189,7 @@ impl Inner {
             "1 if StreamingProxyRedirects may be turned off",
             self.safe_to_disable.clone(),
         );
-        registry.register(
-            "decisions",
-            "Decisions by their reason",
-            self.decisions.clone(),
-        );
+        registry.register("decisions", "Decisions by their reason", self.decisions.clone());
         registry.register(
             "evaluations",
             "How often the cluster was judged",
@@ -221,11 +206,7 @@ impl Inner {
             "What watches delivered, by what it changed",
             self.watch_events.clone(),
         );
-        registry.register(
-            "writes",
-            "Writes to the apiserver by their result",
-            self.writes.clone(),
-        );
+        registry.register("writes", "Writes to the apiserver by their result", self.writes.clone());
         registry.register("errors", "Errors by their reason", self.errors.clone());
         registry.register(
             "events",
@@ -241,17 +222,11 @@ impl Inner {
 }
 
 fn labels(kind: Kind, effect: Effect) -> KindEffect {
-    KindEffect {
-        kind: kind.as_str(),
-        effect: effect.as_str(),
-    }
+    KindEffect { kind: kind.as_str(), effect: effect.as_str() }
 }
 
 fn outcome(kind: Kind, result: WriteResult) -> KindResult {
-    KindResult {
-        kind: kind.as_str(),
-        result: result.as_str(),
-    }
+    KindResult { kind: kind.as_str(), result: result.as_str() }
 }
 
 fn number(count: usize) -> i64 {
@@ -278,11 +253,7 @@ mod tests {
         metrics.watch_healthy(Kind::Node, true);
         let text = metrics.encode().unwrap();
         for line in [
-            concat!(
-                "sluice_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
+            concat!("sluice_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "sluice_leader 1",
             "sluice_nodes{redirects=\"never\"} 3",
             "sluice_blocking_nodes 2",

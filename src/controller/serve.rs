@@ -110,16 +110,11 @@ impl Health {
             return Ok(());
         }
         let turned = Duration::from_millis(self.0.turned.load(Ordering::Acquire));
-        let idle = now
-            .saturating_duration_since(self.0.origin)
-            .saturating_sub(turned);
+        let idle = now.saturating_duration_since(self.0.origin).saturating_sub(turned);
         if idle < STALL_LIMIT {
             return Ok(());
         }
-        Err(format!(
-            "the engine has not turned for {} s",
-            idle.as_secs()
-        ))
+        Err(format!("the engine has not turned for {} s", idle.as_secs()))
     }
 
     /// Whether the process can do its part: any standby can, a leader needs to
@@ -163,11 +158,7 @@ pub fn router(metrics: Metrics, health: Health, clock: Clock) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(Served {
-            metrics,
-            health,
-            clock,
-        })
+        .with_state(Served { metrics, health, clock })
 }
 
 async fn metrics_page(State(served): State<Served>) -> Response {
@@ -198,9 +189,7 @@ fn probe(result: Result<(), String>) -> Response {
 ///
 /// [`Error::Bind`] when the operating system refuses.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Bind { address, source })
+    TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })
 }
 
 /// Serves `router` until `shutdown` resolves, and requests in progress for five
@@ -252,11 +241,7 @@ mod tests {
         let content_type = content_type.map_or("", |value| value.to_str().unwrap());
         let content_type = content_type.to_owned();
         let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        (
-            status,
-            content_type,
-            String::from_utf8(body.to_vec()).unwrap(),
-        )
+        (status, content_type, String::from_utf8(body.to_vec()).unwrap())
     }
 
     fn clock() -> Instant {
@@ -296,7 +281,7 @@ mod tests {
         health.synced(Kind::StreamingNode, true);
         let (code, _, body) = get(&router, "/readyz").await;
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(body, "not synced: Node, StreamingPolicy\n");
+        assert_eq!(body, "not synced: Endpoints, Node, Pod, StreamingPolicy\n");
         for kind in Kind::ALL {
             health.synced(kind, true);
         }
@@ -356,9 +341,7 @@ mod tests {
             let _ = ended.await;
         }));
         let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: sluice\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: sluice\r\n\r\n").unwrap();
         arrived.recv().await.unwrap();
 
         tokio::time::pause();

@@ -132,10 +132,8 @@ mod tests {
     #[tokio::test]
     async fn a_signal_is_a_request() {
         let shutdown = Shutdown::on_signals().unwrap();
-        let status = std::process::Command::new("sh")
-            .args(["-c", "kill -TERM $PPID"])
-            .status()
-            .unwrap();
+        let status =
+            std::process::Command::new("sh").args(["-c", "kill -TERM $PPID"]).status().unwrap();
         assert!(status.success());
         shutdown.requested().await;
     }

@@ -91,6 +91,15 @@ impl Preview {
         self.findings.iter().all(|finding| !finding.reason.breaks())
     }
 
+    /// All findings as one text. Never empty.
+    pub fn message(&self) -> String {
+        if self.findings.is_empty() {
+            return format!("Nothing that Sluice knows of breaks at {}.", self.minor);
+        }
+        let all: Vec<&str> = self.findings.iter().map(|f| f.message.as_str()).collect();
+        format!("At {}: {}", self.minor, all.join(" "))
+    }
+
     /// The worst reason, if there is any.
     pub fn reason(&self) -> Option<UpgradeReason> {
         self.findings.first().map(|finding| finding.reason)
@@ -127,18 +136,9 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
     let next = if oldest < scene.migration.last { oldest.next() } else { newest };
     let minor = target.unwrap_or(next);
     let preview = preview(scene, minor);
-    let all: Vec<&str> = preview.findings.iter().map(|f| f.message.as_str()).collect();
-    match (preview.reason(), preview.is_safe()) {
-        (None, _) => Outcome::new(
-            Holds::True,
-            "NothingBreaks",
-            format!("Nothing of this breaks at {minor}."),
-        ),
-        (Some(reason), safe) => {
-            let holds = if safe { Holds::True } else { Holds::False };
-            Outcome::new(holds, reason.as_str(), format!("At {minor}: {}", all.join(" ")))
-        }
-    }
+    let holds = if preview.is_safe() { Holds::True } else { Holds::False };
+    let reason = preview.reason().map_or("NothingBreaks", UpgradeReason::as_str);
+    Outcome::new(holds, reason, preview.message())
 }
 
 fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {

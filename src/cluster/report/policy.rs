@@ -170,7 +170,6 @@ fn apiserver(instance: &Apiserver, track: Track) -> ApiserverStatus {
 }
 
 fn upgrade(preview: &Preview) -> UpgradeStatus {
-    let messages: Vec<&str> = preview.findings.iter().map(|f| f.message.as_str()).collect();
     UpgradeStatus {
         version: preview.minor.to_string(),
         gate_default: preview.default.as_str().to_owned(),
@@ -179,7 +178,7 @@ fn upgrade(preview: &Preview) -> UpgradeStatus {
         safe: preview.is_safe(),
         breaking_nodes: count(preview.breaking),
         reasons: preview.findings.iter().map(|f| f.reason.as_str().to_owned()).collect(),
-        message: messages.join(" "),
+        message: preview.message(),
     }
 }
 

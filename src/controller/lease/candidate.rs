@@ -80,9 +80,7 @@ pub fn step(
 /// Who holds the Lease; an empty name is nobody.
 #[must_use]
 pub fn holder(spec: &LeaseSpec) -> Option<&str> {
-    spec.holder_identity
-        .as_deref()
-        .filter(|name| !name.is_empty())
+    spec.holder_identity.as_deref().filter(|name| !name.is_empty())
 }
 
 fn promised(spec: &LeaseSpec) -> Option<Duration> {
@@ -167,12 +165,7 @@ impl Candidate {
     /// all candidates for the Lease, and so must that of its successors.
     #[must_use]
     pub fn new(identity: String, timing: Timing) -> Self {
-        Self {
-            identity,
-            timing,
-            observed: None,
-            held_until: None,
-        }
+        Self { identity, timing, observed: None, held_until: None }
     }
 
     /// Takes note of an answer to a read: the Lease's content, or `None` when
@@ -188,11 +181,7 @@ impl Candidate {
                 if holder(&spec).is_some_and(|holder| holder != self.identity) {
                     self.held_until = None;
                 }
-                self.observed = Some(Observed {
-                    spec,
-                    exists: true,
-                    changed: received,
-                });
+                self.observed = Some(Observed { spec, exists: true, changed: received });
             }
         }
     }
@@ -210,12 +199,7 @@ impl Candidate {
     /// What to do now.
     #[must_use]
     pub fn step(&self, now: Instant) -> Step {
-        step(
-            self.observed.as_ref(),
-            &self.identity,
-            self.timing.lease_duration(),
-            now,
-        )
+        step(self.observed.as_ref(), &self.identity, self.timing.lease_duration(), now)
     }
 
     /// The content to write now, were it at `wall` time.
@@ -293,11 +277,7 @@ mod tests {
             (Some("them"), Some(15), false, 15.0, Step::Create),
         ];
         for (holder, seconds, exists, passed, expected) in table {
-            let observed = Observed {
-                spec: spec(holder, seconds),
-                exists,
-                changed: start,
-            };
+            let observed = Observed { spec: spec(holder, seconds), exists, changed: start };
             assert_eq!(
                 step(Some(&observed), "us", LEASE, at(passed)),
                 expected,
@@ -332,10 +312,7 @@ mod tests {
         assert_eq!(holder(&empty), None);
         assert_eq!(empty.lease_duration_seconds, Some(1));
         assert_eq!(empty.lease_transitions, Some(1));
-        assert_eq!(
-            held(Some(&empty), "b", LEASE, later).lease_transitions,
-            Some(2)
-        );
+        assert_eq!(held(Some(&empty), "b", LEASE, later).lease_transitions, Some(2));
     }
 
     #[test]
@@ -374,10 +351,7 @@ mod tests {
         candidate.saw(Some(theirs.clone()), at(0));
         candidate.saw(Some(theirs.clone()), at(14));
         assert_eq!(candidate.step(at(15)), Step::Takeover);
-        candidate.saw(
-            Some(held(Some(&theirs), "them", LEASE, Timestamp::UNIX_EPOCH)),
-            at(15),
-        );
+        candidate.saw(Some(held(Some(&theirs), "them", LEASE, Timestamp::UNIX_EPOCH)), at(15));
         assert_eq!(candidate.step(at(15)), Step::Wait { until: at(30) });
     }
 }

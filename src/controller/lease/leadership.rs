@@ -35,10 +35,7 @@ struct Releaser(Claim);
 
 impl std::fmt::Debug for Releaser {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_tuple("Releaser")
-            .field(self.0.settings())
-            .finish()
+        formatter.debug_tuple("Releaser").field(self.0.settings()).finish()
     }
 }
 
@@ -66,11 +63,7 @@ impl Leadership {
         let release = Releaser(claim.anew());
         let mut renewal = JoinSet::new();
         renewal.spawn(renew(claim, until, sender, metrics));
-        Self {
-            state,
-            renewal,
-            release,
-        }
+        Self { state, renewal, release }
     }
 
     /// A check that can be given to whoever writes on the leader's behalf.
@@ -117,9 +110,7 @@ impl Leadership {
 }
 
 fn expired(last: Option<Error>) -> Error {
-    Error::Expired {
-        last: last.map(Box::new),
-    }
+    Error::Expired { last: last.map(Box::new) }
 }
 
 /// Renews until that fails for too long.
@@ -161,10 +152,7 @@ async fn renew(
                 last = Some(error);
             }
         }
-        state.send_replace(State::Held {
-            until,
-            last: last.clone(),
-        });
+        state.send_replace(State::Held { until, last: last.clone() });
     };
     metrics.error(cause.reason());
     tracing::error!(error = %cause, reason = cause.reason(), "no longer leading");

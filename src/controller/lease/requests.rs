@@ -80,9 +80,7 @@ impl Claim {
         }
         self.written = None;
         let read = self.read().await?;
-        let spec = read
-            .as_ref()
-            .map(|lease| lease.spec.clone().unwrap_or_default());
+        let spec = read.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
         self.candidate.saw(spec, now());
         match self.candidate.step(now()) {
             Step::Wait { .. } => Ok(Attempt::Waiting),
@@ -112,8 +110,7 @@ impl Claim {
     }
 
     async fn read(&self) -> Result<Option<Lease>, Error> {
-        self.limited("get", self.api.get_opt(&self.settings.name))
-            .await
+        self.limited("get", self.api.get_opt(&self.settings.name)).await
     }
 
     /// Writes our claim into `lease`, or into a new one.
@@ -177,10 +174,7 @@ impl Claim {
         let limit = self.settings.timing.request_timeout();
         match tokio::time::timeout(limit, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Error::Request {
-                verb,
-                source: Arc::new(error),
-            }),
+            Ok(Err(error)) => Err(Error::Request { verb, source: Arc::new(error) }),
             Err(_) => Err(Error::Timeout { verb, limit }),
         }
     }

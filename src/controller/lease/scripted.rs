@@ -50,30 +50,17 @@ impl Received {
 impl Scripted {
     pub(super) fn start() -> (Client, Self) {
         let (service, handle) = mock::pair();
-        let server = Self {
-            handle,
-            lease: None,
-            version: 0,
-            unanswered: Vec::new(),
-        };
+        let server = Self { handle, lease: None, version: 0, unanswered: Vec::new() };
         (Client::new(service, "default"), server)
     }
 
     pub(super) async fn receive(&mut self) -> Received {
         let (request, respond) = self.handle.next_request().await.unwrap();
         let method = request.method().clone();
-        let expected = if method == Method::POST {
-            COLLECTION
-        } else {
-            OBJECT
-        };
+        let expected = if method == Method::POST { COLLECTION } else { OBJECT };
         assert_eq!(request.uri().path(), expected);
         let body = request.into_body().collect_bytes().await.unwrap().to_vec();
-        Received {
-            method,
-            body,
-            respond,
-        }
+        Received { method, body, respond }
     }
 
     /// Receives a request and does as it asks; returns its method.
@@ -94,18 +81,12 @@ impl Scripted {
 
     /// Optimistic locking; the status of a refusal.
     pub(super) fn apply(&mut self, method: &Method, body: &[u8]) -> Option<u16> {
-        let current = self
-            .lease
-            .as_ref()
-            .map(|lease| &lease.metadata.resource_version);
+        let current = self.lease.as_ref().map(|lease| &lease.metadata.resource_version);
         if method == Method::GET {
             return current.is_none().then_some(404);
         }
         let lease: Lease = serde_json::from_slice(body).unwrap();
-        assert_eq!(
-            *method == Method::POST,
-            lease.metadata.resource_version.is_none()
-        );
+        assert_eq!(*method == Method::POST, lease.metadata.resource_version.is_none());
         match current {
             None if *method == Method::PUT => return Some(404),
             Some(_) if *method == Method::POST => return Some(409),

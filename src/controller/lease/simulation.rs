@@ -116,19 +116,15 @@ fn identity(index: usize) -> String {
 impl World {
     fn new(scenario: Scenario) -> Self {
         let timing = Timing::default();
-        let processes = scenario
-            .rates
-            .iter()
-            .enumerate()
-            .map(|(index, rate)| Process {
-                candidate: Candidate::new(identity(index), timing),
-                written: None,
-                pending: None,
-                releasing: false,
-                rate: *rate,
-                jitter: 0.0,
-                whim: Whim::None,
-            });
+        let processes = scenario.rates.iter().enumerate().map(|(index, rate)| Process {
+            candidate: Candidate::new(identity(index), timing),
+            written: None,
+            pending: None,
+            releasing: false,
+            rate: *rate,
+            jitter: 0.0,
+            whim: Whim::None,
+        });
         let mut world = Self {
             processes: processes.collect(),
             timing,
@@ -198,17 +194,9 @@ impl World {
         state.jitter = fate.jitter;
         state.whim = fate.whim;
         let started = self.local(process);
-        self.processes[process].pending = Some(Pending {
-            id,
-            request: request.clone(),
-            started,
-            answered: false,
-        });
-        self.after(
-            fate.there,
-            process,
-            Event::Arrival(id, request, fate.back, fate.stall),
-        );
+        self.processes[process].pending =
+            Some(Pending { id, request: request.clone(), started, answered: false });
+        self.after(fate.there, process, Event::Arrival(id, request, fate.back, fate.stall));
         let patience = self.lasting(process, self.timing.request_timeout());
         self.after(patience, process, Event::Timeout(id));
     }
@@ -390,14 +378,8 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 fn outage() -> impl Strategy<Value = Outage> {
-    (0..3_usize, 0..300_000_u64, 5_000..40_000_u64, any::<bool>()).prop_map(
-        |(candidate, from, length, one_way)| Outage {
-            candidate,
-            from,
-            length,
-            one_way,
-        },
-    )
+    (0..3_usize, 0..300_000_u64, 5_000..40_000_u64, any::<bool>())
+        .prop_map(|(candidate, from, length, one_way)| Outage { candidate, from, length, one_way })
 }
 
 fn scenario() -> impl Strategy<Value = Scenario> {
@@ -406,11 +388,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         prop::collection::vec(fate(), 1..300),
         prop::collection::vec(outage(), 0..12),
     )
-        .prop_map(|(rates, fates, outages)| Scenario {
-            rates,
-            fates,
-            outages,
-        })
+        .prop_map(|(rates, fates, outages)| Scenario { rates, fates, outages })
 }
 
 proptest! {
@@ -424,19 +402,8 @@ proptest! {
 
 #[test]
 fn leadership_moves_on_in_a_good_network() {
-    let fate = Fate {
-        there: 10,
-        back: Some(10),
-        stall: 0,
-        jitter: 0.5,
-        whim: Whim::None,
-    };
-    let outage = Outage {
-        candidate: 0,
-        from: 30_000,
-        length: 60_000,
-        one_way: false,
-    };
+    let fate = Fate { there: 10, back: Some(10), stall: 0, jitter: 0.5, whim: Whim::None };
+    let outage = Outage { candidate: 0, from: 30_000, length: 60_000, one_way: false };
     let mut world = World::new(Scenario {
         rates: vec![1.0, 1.1, 0.9],
         fates: vec![fate],

@@ -69,9 +69,8 @@ async fn waits_for_a_holder_to_expire() {
     let (elector, _) = elector(client);
     server.held_by(Some("them"));
     let start = Instant::now();
-    let (_leadership, ()) = tokio::join!(acquire(&elector), async {
-        while server.serve().await != Method::PUT {}
-    });
+    let (_leadership, ()) =
+        tokio::join!(acquire(&elector), async { while server.serve().await != Method::PUT {} });
     let passed = start.elapsed();
     assert!(Duration::from_secs(15) <= passed, "{passed:?}");
     assert!(passed < Duration::from_secs(20), "{passed:?}");
@@ -196,12 +195,7 @@ async fn lost_after_the_renew_deadline_when_nothing_answers() {
     assert_eq!(error.reason(), "LeaseExpired");
     let passed = start.elapsed();
     assert!(passed < Duration::from_millis(10_100), "{passed:?}");
-    assert!(
-        metrics
-            .encode()
-            .unwrap()
-            .contains("{reason=\"LeaseTimeout\"} 1\n")
-    );
+    assert!(metrics.encode().unwrap().contains("{reason=\"LeaseTimeout\"} 1\n"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,12 @@ use prometheus_client::encoding::EncodeLabelSet;
 /// A kind of object that is watched or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    /// `v1` Endpoints: who answers for the `kubernetes` Service.
+    Endpoints,
     /// `v1` Node.
     Node,
+    /// `v1` Pod: the apiservers' mirror pods.
+    Pod,
     /// `sluice.dev/v1alpha1` StreamingNode.
     StreamingNode,
     /// `sluice.dev/v1alpha1` StreamingPolicy.
@@ -17,13 +21,16 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Node, Self::StreamingNode, Self::StreamingPolicy];
+    pub const ALL: [Self; 5] =
+        [Self::Endpoints, Self::Node, Self::Pod, Self::StreamingNode, Self::StreamingPolicy];
 
     /// The kind's name in the API, which is its label value.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Endpoints => "Endpoints",
             Self::Node => "Node",
+            Self::Pod => "Pod",
             Self::StreamingNode => "StreamingNode",
             Self::StreamingPolicy => "StreamingPolicy",
         }

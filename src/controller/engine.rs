@@ -1,0 +1,206 @@
+//! The controller's loop: watches in, writes out, one task that owns the state.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinError, JoinSet},
+};
+
+use super::{
+    events::Publisher,
+    lease::Fence,
+    metrics::{Kind, Metrics, WriteResult},
+    serve::Health,
+    watch,
+    world::{Change, World},
+    write::{self, Body, Key, Stored, Write},
+};
+
+/// Changes that come together are judged together: a restart of many kubelets is one verdict.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Writes for nodes that are under way at once. The apiserver orders them; more would only queue.
+const WRITES: usize = 16;
+
+/// The loop turns at least this often, so that a standstill is one.
+const TURN: Duration = Duration::from_secs(10);
+
+/// How long writes that are under way may take at shutdown.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Everything the loop talks to.
+pub struct Engine {
+    /// The apiserver, without retries of the client's own.
+    pub client: Client,
+    /// Whether we still lead.
+    pub fence: Fence,
+    /// Events.
+    pub publisher: Publisher,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Liveness and readiness.
+    pub health: Health,
+}
+
+type Done = (Write, Result<Stored, write::Error>);
+
+impl Engine {
+    /// Runs until `stop` resolves, then lets the writes under way end.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (sender, mut changes) = mpsc::channel(1024);
+        let mut watches = watch::start(&self.client, &sender, &self.metrics);
+        let mut world = World::default();
+        let mut writes: JoinSet<Done> = JoinSet::new();
+        let mut keys: HashMap<Id, Key> = HashMap::new();
+        let mut dirty_since: Option<Instant> = None;
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let now = Instant::now();
+            self.health.turned(now);
+            let turn = now + TURN;
+            let wake = world.wake(Timestamp::now(), now).map_or(turn, |at| at.min(turn));
+            let wake = dirty_since.map_or(wake, |since| wake.min(since + SETTLE));
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(done) = writes.join_next_with_id() => {
+                    self.written(&mut world, &mut keys, done);
+                }
+                Some(change) = changes.recv() => {
+                    self.changed(&mut world, change);
+                    // What is waiting already belongs to the same turn.
+                    while let Ok(change) = changes.try_recv() {
+                        self.changed(&mut world, change);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            let now = Instant::now();
+            let woken = world.wake(Timestamp::now(), now).is_some_and(|at| at <= now);
+            if world.is_dirty() {
+                dirty_since.get_or_insert(now);
+            }
+            if woken || dirty_since.is_some_and(|since| now.duration_since(since) >= SETTLE) {
+                dirty_since = None;
+                self.evaluate(&mut world, &mut writes, &mut keys);
+            }
+        }
+        watches.shutdown().await;
+        let rest = async { while writes.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, rest).await.is_err() {
+            tracing::warn!("writes were still under way at shutdown");
+        }
+        self.publisher.drain(GRACE).await;
+    }
+
+    fn changed(&self, world: &mut World, change: Change) {
+        if let Some((kind, effect)) = world.apply(change) {
+            self.metrics.watch_event(kind, effect);
+        }
+        for kind in Kind::ALL {
+            self.health.synced(kind, world.synced(kind));
+        }
+    }
+
+    fn evaluate(&self, world: &mut World, writes: &mut JoinSet<Done>, keys: &mut HashMap<Id, Key>) {
+        // A leader that has lost its lease judges nothing any more; the process is about to end.
+        if !self.fence.holds() {
+            return;
+        }
+        let started = Instant::now();
+        let now = Timestamp::now();
+        let judges = world.will_judge();
+        let room = WRITES.saturating_sub(world.node_writes_in_flight());
+        for write in world.due(now, started, room) {
+            let client = self.client.clone();
+            let key = write.key.clone();
+            let task = writes.spawn(async move {
+                let result = write::perform(&client, &write).await;
+                (write, result)
+            });
+            keys.insert(task.id(), key);
+        }
+        if judges {
+            let summary = world.cluster().summary(now);
+            for (redirects, count) in summary.redirects {
+                self.metrics.nodes(redirects.as_str(), count);
+            }
+            self.metrics.blocking_nodes(summary.blocking);
+            self.metrics.safe_to_disable(summary.safe);
+            self.metrics.decision(summary.reason);
+        }
+        self.metrics.evaluated(started.elapsed());
+    }
+
+    fn written(
+        &self,
+        world: &mut World,
+        keys: &mut HashMap<Id, Key>,
+        done: Result<(Id, Done), JoinError>,
+    ) {
+        let (id, (write, result)) = match done {
+            Ok(done) => done,
+            // A panic in a write is a bug of ours; the object is tried again like any failure.
+            Err(error) => {
+                tracing::error!(error = %error, "a write did not end");
+                if let Some(key) = keys.remove(&error.id()) {
+                    world.write_failed(key, Instant::now());
+                }
+                return;
+            }
+        };
+        keys.remove(&id);
+        let (kind, name) = match &write.key {
+            Key::Policy(name) => (Kind::StreamingPolicy, name),
+            Key::Node(name) => (Kind::StreamingNode, name),
+        };
+        match result {
+            Ok(stored) => {
+                self.metrics.write(kind, WriteResult::Ok);
+                for occurrence in &write.occurrences {
+                    tracing::info!(
+                        kind = occurrence.regarding.kind,
+                        name = occurrence.regarding.name,
+                        reason = occurrence.reason,
+                        message = occurrence.message,
+                        "transition"
+                    );
+                    self.publisher.publish(occurrence);
+                }
+                match (&write.body, stored) {
+                    (Body::Policy(status), Stored::Policy(stored)) => {
+                        world.policy_written(name, status, *stored);
+                    }
+                    (Body::Node { wanted, .. }, Stored::Node(stored)) => {
+                        world.node_written(name, stored.map(|stored| *stored), *wanted);
+                    }
+                    _ => {}
+                }
+            }
+            Err(error) => {
+                let conflict = error.reason() == "WriteConflict";
+                let result = if conflict { WriteResult::Conflict } else { WriteResult::Error };
+                self.metrics.write(kind, result);
+                self.metrics.error(error.reason());
+                tracing::warn!(
+                    kind = kind.as_str(), name, reason = error.reason(), error = %error,
+                    "write failed, will be tried again"
+                );
+                // The stored policy is one that its own schema refuses: an Event is all that can
+                // still reach its author.
+                if error.reason() == "WriteInvalid"
+                    && let Some(occurrence) = world.unwritable(name)
+                {
+                    self.publisher.publish(&occurrence);
+                }
+                world.write_failed(write.key, Instant::now());
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Which transitions are told as Events, and in which words.
+
+use super::events::{Occurrence, Regarding, Severity};
+use crate::{
+    api::{StreamingPolicyStatus, condition},
+    cluster::{Node, NodeReport, Policy},
+    decision::node::Verdict,
+};
+
+/// Conditions whose transitions are told, and the status that is good news.
+const TOLD: [(&str, &str); 4] = [
+    (condition::SAFE_TO_DISABLE, "True"),
+    (condition::REDIRECTS_DISABLED, "True"),
+    (condition::UPGRADE_SAFE, "True"),
+    (condition::DEGRADED, "False"),
+];
+
+/// The transitions between the status that a policy has and the one it gets. A first status is no
+/// transition.
+pub(super) fn of_policy(
+    name: &str,
+    policy: &Policy,
+    next: &StreamingPolicyStatus,
+) -> Vec<Occurrence> {
+    let Some(before) = &policy.status else { return Vec::new() };
+    let told = TOLD.iter().filter_map(|(kind, good)| {
+        let old = before.conditions.iter().find(|c| c.type_ == *kind)?;
+        let new = next.conditions.iter().find(|c| c.type_ == *kind)?;
+        (old.status != new.status).then(|| Occurrence {
+            regarding: regarding(name, policy),
+            severity: if new.status == *good { Severity::Normal } else { Severity::Warning },
+            reason: new.reason.clone(),
+            message: format!("{kind} is {}: {}", new.status, new.message),
+        })
+    });
+    told.collect()
+}
+
+/// A stored policy that its own schema refuses, so that no status can be written to it.
+pub(super) fn of_unwritable_policy(name: &str, policy: &Policy) -> Occurrence {
+    let why = match &policy.content {
+        Ok(_) => "its schema refuses the status".to_owned(),
+        Err(why) => why.clone(),
+    };
+    Occurrence {
+        regarding: regarding(name, policy),
+        severity: Severity::Warning,
+        reason: "PolicyUnreadable".to_owned(),
+        message: format!(
+            "Nothing is permitted by this policy, and its status cannot be written: {why}. Mend \
+             or delete it."
+        ),
+    }
+}
+
+fn regarding(name: &str, policy: &Policy) -> Regarding {
+    Regarding {
+        api_version: "sluice.dev/v1alpha1".to_owned(),
+        kind: "StreamingPolicy".to_owned(),
+        name: name.to_owned(),
+        uid: Some(policy.uid.clone()),
+        resource_version: None,
+    }
+}
+
+/// The transition of a node's verdict. A first verdict is no transition: installing Sluice on a
+/// large cluster must not tell thousands of them.
+pub(super) fn of_node(
+    name: &str,
+    node: &Node,
+    before: &str,
+    report: &NodeReport,
+) -> Option<Occurrence> {
+    let verdict = report.verdict;
+    (!before.is_empty() && before != verdict.as_str()).then(|| Occurrence {
+        regarding: Regarding {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: name.to_owned(),
+            uid: Some(node.uid.clone()),
+            resource_version: None,
+        },
+        severity: match verdict {
+            Verdict::Safe => Severity::Normal,
+            Verdict::Blocks | Verdict::Overridden => Severity::Warning,
+        },
+        reason: report.status.reason.clone(),
+        message: report.status.message.clone(),
+    })
+}

@@ -1,0 +1,488 @@
+//! The state of the controller: what the watches said, what is stored of our own objects, and what
+//! has to be looked at again. No I/O and no clock: the engine feeds it and carries out its writes.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use kube::{Resource, ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
+
+use super::{
+    events::Occurrence,
+    metrics::{Effect, Kind},
+    published::{Published, PublishedPolicy, Wanted, version},
+    write::{Body, Key, Write},
+};
+use crate::{
+    api::{StreamingNode, StreamingPolicy, StreamingPolicyStatus},
+    cluster::{ApiserverPod, Cluster, Content, NodeView, Policy, endpoint_addresses},
+    decision::version::Minor,
+};
+
+/// Nodes that are looked at in one turn, so that a turn stays short on the largest cluster.
+const NODES_A_TURN: usize = 2_000;
+
+/// A failed write is tried again after this long, doubled each time up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What a watch or a poll said.
+#[derive(Debug)]
+pub enum Change {
+    /// A Node.
+    Node(Event<NodeView>),
+    /// A StreamingPolicy.
+    Policy(Event<DeserializeGuard<StreamingPolicy>>),
+    /// A StreamingNode.
+    StreamingNode(Event<DeserializeGuard<StreamingNode>>),
+    /// A pod that may be an apiserver's.
+    Pod(Box<Event<Pod>>),
+    /// The endpoints of the `kubernetes` Service.
+    Endpoints(Event<Endpoints>),
+    /// The version that an apiserver reports of itself.
+    Served(Option<Minor>),
+    /// A kind can no longer be watched (`true`), or can again.
+    Lost(Kind, bool),
+}
+
+/// The state of the controller.
+#[derive(Debug, Default)]
+pub struct World {
+    cluster: Cluster,
+    published: HashMap<String, Published>,
+    policies: HashMap<String, PublishedPolicy>,
+    /// Names seen in the list that is under way, per kind; what was known and is not in it is gone.
+    listing: HashMap<Kind, HashSet<String>>,
+    listed: HashSet<Kind>,
+    lost: BTreeSet<Kind>,
+    dirty_nodes: BTreeSet<String>,
+    dirty_policies: bool,
+    /// Everything that nodes are judged against has changed.
+    dirty_scene: bool,
+    in_flight: HashSet<Key>,
+    retries: HashMap<Key, Retry>,
+    next_change: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    /// `None` once it is due.
+    after: Option<Instant>,
+    wait: Duration,
+}
+
+impl World {
+    /// What is known of the cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The kinds that have been listed in full, or given up on for now.
+    pub fn synced(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind) || self.lost.contains(&kind)
+    }
+
+    fn all_synced(&self) -> bool {
+        Kind::ALL.into_iter().all(|kind| self.synced(kind))
+    }
+
+    /// Whether a turn has something to look at.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty_policies || self.dirty_scene || !self.dirty_nodes.is_empty()
+    }
+
+    /// Whether the next turn judges policies.
+    pub fn will_judge(&self) -> bool {
+        self.dirty_policies && self.all_synced()
+    }
+
+    /// Takes what a watch said; tells the kind and what it did, for the metrics.
+    pub fn apply(&mut self, change: Change) -> Option<(Kind, Effect)> {
+        match change {
+            Change::Node(event) => {
+                self.listed_event(Kind::Node, event, Self::node, Self::node_gone)
+            }
+            Change::Policy(event) => {
+                self.listed_event(Kind::StreamingPolicy, event, Self::policy, Self::policy_gone)
+            }
+            Change::StreamingNode(event) => self.listed_event(
+                Kind::StreamingNode,
+                event,
+                Self::streaming_node,
+                Self::streaming_node_gone,
+            ),
+            Change::Pod(event) => self.listed_event(Kind::Pod, *event, Self::pod, Self::pod_gone),
+            Change::Endpoints(event) => {
+                self.listed_event(Kind::Endpoints, event, Self::endpoints, Self::endpoints_gone)
+            }
+            Change::Served(minor) => {
+                let changed = self.cluster.set_served(minor);
+                self.scene_changed(changed);
+                None
+            }
+            Change::Lost(kind, lost) => {
+                if lost {
+                    self.lost.insert(kind)
+                } else {
+                    self.lost.remove(&kind)
+                };
+                let changed = self.cluster.set_lost(self.lost.first().map(|kind| kind.as_str()));
+                self.dirty_policies |= changed;
+                None
+            }
+        }
+    }
+
+    /// One event of a list-and-watch: `set` takes an object, `gone` forgets one by name.
+    fn listed_event<K: Resource<DynamicType = ()>>(
+        &mut self,
+        kind: Kind,
+        event: Event<K>,
+        set: fn(&mut Self, String, K) -> Effect,
+        gone: fn(&mut Self, &str) -> bool,
+    ) -> Option<(Kind, Effect)> {
+        let effect = match event {
+            Event::Init => {
+                self.listing.insert(kind, HashSet::new());
+                return None;
+            }
+            Event::InitApply(object) => {
+                let name = object.name_any();
+                if let Some(seen) = self.listing.get_mut(&kind) {
+                    seen.insert(name.clone());
+                }
+                set(self, name, object)
+            }
+            Event::InitDone => {
+                let seen = self.listing.remove(&kind).unwrap_or_default();
+                for name in self.known(kind).filter(|n| !seen.contains(n)).collect::<Vec<_>>() {
+                    gone(self, &name);
+                }
+                if self.listed.insert(kind) {
+                    self.dirty_policies = true;
+                    self.dirty_scene = true;
+                }
+                return None;
+            }
+            Event::Apply(object) => set(self, object.name_any(), object),
+            Event::Delete(object) => match gone(self, &object.name_any()) {
+                true => Effect::Changed,
+                false => Effect::Unchanged,
+            },
+        };
+        Some((kind, effect))
+    }
+
+    fn known(&self, kind: Kind) -> Box<dyn Iterator<Item = String> + '_> {
+        match kind {
+            Kind::Node => Box::new(self.cluster.nodes().keys().cloned()),
+            Kind::StreamingPolicy => Box::new(self.cluster.policies().keys().cloned()),
+            Kind::StreamingNode => Box::new(self.published.keys().cloned()),
+            Kind::Pod => Box::new(self.cluster.pods().cloned()),
+            Kind::Endpoints => Box::new(std::iter::once(String::new())),
+        }
+    }
+
+    fn node(&mut self, name: String, view: NodeView) -> Effect {
+        if !self.cluster.set_node(view) {
+            return Effect::Unchanged;
+        }
+        self.dirty_nodes.insert(name);
+        self.dirty_policies = true;
+        Effect::Changed
+    }
+
+    fn node_gone(&mut self, name: &str) -> bool {
+        // Its StreamingNode is owned by it, and goes with it.
+        let known = self.cluster.remove_node(name);
+        self.dirty_policies |= known;
+        known
+    }
+
+    fn policy(&mut self, name: String, object: DeserializeGuard<StreamingPolicy>) -> Effect {
+        let malformed = object.0.is_err();
+        let version = version(object.meta().resource_version.as_deref());
+        let published = self.policies.entry(name.clone()).or_default();
+        if version < published.version {
+            return Effect::Unchanged;
+        }
+        published.version = version;
+        let (metadata, content, status) = match object.0 {
+            Ok(policy) => (policy.metadata, Ok(Content::read(&policy.spec)), policy.status),
+            Err(invalid) => (invalid.metadata, Err(invalid.error), None),
+        };
+        let policy = Policy {
+            uid: metadata.uid.unwrap_or_default(),
+            created: metadata.creation_timestamp.map(|time| time.0),
+            generation: metadata.generation,
+            content,
+            status,
+        };
+        let before = self.cluster.policies().get(&name).and_then(|policy| policy.status.as_ref());
+        let status_changed = before != policy.status.as_ref();
+        let changed = self.cluster.set_policy(name, policy);
+        // A status that somebody else has changed is put right; what we wrote compares equal.
+        self.dirty_policies |= changed || status_changed;
+        self.dirty_scene |= changed;
+        match (malformed, changed) {
+            (true, _) => Effect::Malformed,
+            (false, true) => Effect::Changed,
+            (false, false) => Effect::Unchanged,
+        }
+    }
+
+    fn policy_gone(&mut self, name: &str) -> bool {
+        self.policies.remove(name);
+        let known = self.cluster.remove_policy(name);
+        self.scene_changed(known);
+        known
+    }
+
+    fn streaming_node(&mut self, name: String, object: DeserializeGuard<StreamingNode>) -> Effect {
+        let (read, agent, malformed) = match object.0 {
+            Ok(object) => {
+                let agent = object.status.as_ref().and_then(|status| status.agent.clone());
+                (Published::read(&object), agent, false)
+            }
+            Err(invalid) => {
+                let version = version(invalid.metadata.resource_version.as_deref());
+                (Published::unreadable(version), None, true)
+            }
+        };
+        let known = self.published.entry(name.clone()).or_default();
+        if read.version < known.version {
+            return Effect::Unchanged;
+        }
+        let same = (known.spec, known.status) == (read.spec, read.status);
+        known.replace(read);
+        let evidence_changed = self.cluster.set_agent(&name, agent.as_ref());
+        self.dirty_policies |= evidence_changed;
+        if !same || evidence_changed {
+            self.dirty_nodes.insert(name);
+        }
+        match (malformed, same && !evidence_changed) {
+            (true, _) => Effect::Malformed,
+            (false, true) => Effect::Unchanged,
+            (false, false) => Effect::Changed,
+        }
+    }
+
+    fn streaming_node_gone(&mut self, name: &str) -> bool {
+        let known = self.published.remove(name).is_some();
+        self.dirty_policies |= self.cluster.set_agent(name, None);
+        // Deleted by hand, or with an earlier Node of this name: it is wanted again.
+        self.dirty_nodes.insert(name.to_owned());
+        known
+    }
+
+    fn pod(&mut self, name: String, pod: Pod) -> Effect {
+        let changed = self.cluster.set_pod(name, ApiserverPod::read(&pod));
+        self.scene_changed(changed)
+    }
+
+    fn pod_gone(&mut self, name: &str) -> bool {
+        let changed = self.cluster.set_pod(name.to_owned(), None);
+        self.scene_changed(changed) == Effect::Changed
+    }
+
+    fn endpoints(&mut self, name: String, endpoints: Endpoints) -> Effect {
+        // An empty name stands for the one object; see `known`.
+        if let Some(seen) = self.listing.get_mut(&Kind::Endpoints) {
+            seen.remove(&name);
+            seen.insert(String::new());
+        }
+        let changed = self.cluster.set_endpoints(Some(endpoint_addresses(&endpoints)));
+        self.scene_changed(changed)
+    }
+
+    fn endpoints_gone(&mut self, _: &str) -> bool {
+        let changed = self.cluster.set_endpoints(None);
+        self.scene_changed(changed) == Effect::Changed
+    }
+
+    fn scene_changed(&mut self, changed: bool) -> Effect {
+        self.dirty_scene |= changed;
+        self.dirty_policies |= changed;
+        if changed { Effect::Changed } else { Effect::Unchanged }
+    }
+
+    /// The writes that are due, at most `room` of them for nodes; policies come first and always.
+    pub fn due(&mut self, now: Timestamp, instant: Instant, room: usize) -> Vec<Write> {
+        if !self.all_synced() {
+            return Vec::new();
+        }
+        if self.next_change.is_some_and(|at| at <= now) {
+            self.dirty_policies = true;
+            self.dirty_scene = true;
+        }
+        self.next_change = self.cluster.next_change(now);
+        for (key, retry) in &mut self.retries {
+            if retry.after.is_some_and(|after| after <= instant) {
+                retry.after = None;
+                match key {
+                    Key::Policy(_) => self.dirty_policies = true,
+                    Key::Node(name) => drop(self.dirty_nodes.insert(name.clone())),
+                }
+            }
+        }
+        if std::mem::take(&mut self.dirty_scene) {
+            self.dirty_nodes = self.cluster.nodes().keys().cloned().collect();
+        }
+        let mut writes = Vec::new();
+        if std::mem::take(&mut self.dirty_policies) {
+            self.policy_writes(now, instant, &mut writes);
+        }
+        // Without the list of what is stored every node would look new.
+        if self.listed.contains(&Kind::StreamingNode) {
+            self.node_writes(now, instant, room, &mut writes);
+        }
+        for write in &writes {
+            self.in_flight.insert(write.key.clone());
+        }
+        writes
+    }
+
+    fn waits(&self, key: &Key, instant: Instant) -> bool {
+        self.in_flight.contains(key)
+            || self.retries.get(key).and_then(|r| r.after).is_some_and(|after| after > instant)
+    }
+
+    fn policy_writes(&mut self, now: Timestamp, instant: Instant, writes: &mut Vec<Write>) {
+        let mut again = false;
+        for (name, policy) in self.cluster.policies() {
+            let key = Key::Policy(name.clone());
+            if self.waits(&key, instant) {
+                again |= self.in_flight.contains(&key);
+                continue;
+            }
+            let Some(report) = self.cluster.policy_report(name, now) else { continue };
+            let published = self.policies.get(name);
+            if policy.status.as_ref() == Some(&report.status)
+                || published.is_some_and(|p| p.is_settled(&report.status, policy.status.as_ref()))
+            {
+                self.retries.remove(&key);
+                continue;
+            }
+            let occurrences = super::occurrences::of_policy(name, policy, &report.status);
+            writes.push(Write { key, body: Body::Policy(report.status), occurrences });
+        }
+        // What is being written may be old already: it is looked at again when that has ended.
+        self.dirty_policies = again;
+    }
+
+    fn node_writes(
+        &mut self,
+        now: Timestamp,
+        instant: Instant,
+        room: usize,
+        writes: &mut Vec<Write>,
+    ) {
+        let scene = self.cluster.node_scene(now);
+        let turn: Vec<String> = self.dirty_nodes.iter().take(NODES_A_TURN).cloned().collect();
+        let mut left = room;
+        let new = Published::default();
+        for name in turn {
+            let key = Key::Node(name.clone());
+            if left == 0 {
+                break;
+            }
+            self.dirty_nodes.remove(&name);
+            let Some(node) = self.cluster.nodes().get(&name) else { continue };
+            if self.waits(&key, instant) {
+                continue;
+            }
+            let stored = self.published.get(&name);
+            let known = stored.unwrap_or(&new);
+            let follows = known.follows.as_deref();
+            let mut report = scene.report(&name, node, follows, &known.evidence, now);
+            if stored.is_none() && report.spec.is_none() {
+                report.spec = Some(Default::default());
+            }
+            let wanted = Wanted::of(&report, &node.uid);
+            let (spec, status) = match stored {
+                None => (true, true),
+                Some(stored) => stored.differs(wanted),
+            };
+            if !spec && !status {
+                self.retries.remove(&key);
+                continue;
+            }
+            left -= 1;
+            let occurrence = super::occurrences::of_node(&name, node, &known.verdict, &report);
+            let occurrences = occurrence.into_iter().collect();
+            let spec = report.spec.filter(|_| spec).map(|spec| (spec, node.uid.clone()));
+            let body = Body::Node { spec, status: status.then_some(report.status), wanted };
+            writes.push(Write { key, body, occurrences });
+        }
+    }
+
+    /// A write of a policy's status has succeeded; the apiserver answered with what it stored.
+    pub fn policy_written(
+        &mut self,
+        name: &str,
+        wanted: &StreamingPolicyStatus,
+        stored: DeserializeGuard<StreamingPolicy>,
+    ) {
+        let key = Key::Policy(name.to_owned());
+        self.in_flight.remove(&key);
+        self.retries.remove(&key);
+        if !self.cluster.policies().contains_key(name) {
+            return;
+        }
+        let status = stored.0.as_ref().ok().and_then(|policy| policy.status.clone());
+        self.policy(name.to_owned(), stored);
+        if let Some(published) = self.policies.get_mut(name) {
+            published.settle(wanted, status.as_ref());
+        }
+    }
+
+    /// A write of a node's object has succeeded; the apiserver answered with what it stored.
+    pub fn node_written(&mut self, name: &str, stored: Option<StreamingNode>, wanted: Wanted) {
+        let key = Key::Node(name.to_owned());
+        self.in_flight.remove(&key);
+        self.retries.remove(&key);
+        if let Some(stored) = stored {
+            self.streaming_node(name.to_owned(), DeserializeGuard(Ok(stored)));
+        }
+        if let Some(published) = self.published.get_mut(name) {
+            published.settle(wanted);
+        }
+        // The node may have changed meanwhile.
+        self.dirty_nodes.insert(name.to_owned());
+    }
+
+    /// A write has failed; it is tried again after a while.
+    pub fn write_failed(&mut self, key: Key, instant: Instant) {
+        self.in_flight.remove(&key);
+        let wait = self.retries.get(&key).map_or(RETRY_MIN, |r| (r.wait * 2).min(RETRY_MAX));
+        self.retries.insert(key, Retry { after: Some(instant + wait), wait });
+    }
+
+    /// What to tell the author of a policy whose status cannot be written, once for each version
+    /// of the policy.
+    pub fn unwritable(&mut self, name: &str) -> Option<Occurrence> {
+        let policy = self.cluster.policies().get(name)?;
+        let published = self.policies.get_mut(name)?;
+        if !published.first_refusal() {
+            return None;
+        }
+        Some(super::occurrences::of_unwritable_policy(name, policy))
+    }
+
+    /// How many writes for nodes are under way.
+    pub fn node_writes_in_flight(&self) -> usize {
+        self.in_flight.iter().filter(|key| matches!(key, Key::Node(_))).count()
+    }
+
+    /// When to look again although nothing was said: a retry, or an override that ends.
+    pub fn wake(&self, now: Timestamp, instant: Instant) -> Option<Instant> {
+        let retry = self.retries.values().filter_map(|retry| retry.after).min();
+        let change = self
+            .next_change
+            .map(|at| instant + Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        retry.into_iter().chain(change).min()
+    }
+}

@@ -1,0 +1,159 @@
+//! Writes to the apiserver: server-side apply, and nothing else.
+
+use std::time::Duration;
+
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    core::DeserializeGuard,
+};
+use serde_json::json;
+
+use super::{events::Occurrence, published::Wanted};
+use crate::api::{
+    StreamingNode, StreamingNodeSpec, StreamingNodeStatus, StreamingPolicy, StreamingPolicyStatus,
+};
+
+/// Who applies specs.
+const MANAGER: &str = "sluice-controller";
+/// Who applies statuses. One manager for both would take away with each apply what the other set.
+const STATUS_MANAGER: &str = "sluice-controller-status";
+
+/// One request must not take longer; it is tried again.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An object of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// A StreamingPolicy.
+    Policy(String),
+    /// A StreamingNode.
+    Node(String),
+}
+
+/// What to write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A policy's status.
+    Policy(StreamingPolicyStatus),
+    /// A node's object: the spec with the Node's uid, the status, each only where it differs.
+    Node {
+        /// What is wanted there, and the uid of the Node that owns it.
+        spec: Option<(StreamingNodeSpec, String)>,
+        /// What is known of it.
+        status: Option<StreamingNodeStatus>,
+        /// Both, as the state compares them.
+        wanted: Wanted,
+    },
+}
+
+/// A write that is due, and what to tell about it once it has succeeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The object.
+    pub key: Key,
+    /// What to write.
+    pub body: Body,
+    /// The transitions that it brings.
+    pub occurrences: Vec<Occurrence>,
+}
+
+/// Why a write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The apiserver refused it or could not be reached.
+    #[error("cannot apply: {0}")]
+    Request(#[from] kube::Error),
+    /// It did not answer in time.
+    #[error("cannot apply: no answer within {TIMEOUT:?}")]
+    Timeout,
+}
+
+impl Error {
+    /// A short, stable name for metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Request(kube::Error::Api(status)) => match status.code {
+                403 => "WriteForbidden",
+                404 => "WriteNotFound",
+                409 => "WriteConflict",
+                422 => "WriteInvalid",
+                429 => "WriteThrottled",
+                _ => "WriteRefused",
+            },
+            Self::Request(_) => "WriteUnreachable",
+            Self::Timeout => "WriteTimeout",
+        }
+    }
+}
+
+/// What the apiserver stored.
+#[derive(Debug)]
+pub enum Stored {
+    /// A policy.
+    Policy(Box<DeserializeGuard<StreamingPolicy>>),
+    /// A node's object, if anything of it was written.
+    Node(Option<Box<StreamingNode>>),
+}
+
+/// Carries out a write.
+///
+/// # Errors
+/// Where the apiserver refuses a part or cannot be reached; parts before it are stored.
+pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
+    let apply = |manager| PatchParams::apply(manager).force();
+    match (&write.key, &write.body) {
+        (Key::Policy(name), Body::Policy(status)) => {
+            let api: Api<DeserializeGuard<StreamingPolicy>> = Api::all(client.clone());
+            let patch = object("StreamingPolicy", name, json!({ "status": status }));
+            let params = apply(STATUS_MANAGER);
+            let stored = within(api.patch_status(name, &params, &Patch::Apply(patch))).await?;
+            Ok(Stored::Policy(Box::new(stored)))
+        }
+        (Key::Node(name), Body::Node { spec, status, .. }) => {
+            let api: Api<StreamingNode> = Api::all(client.clone());
+            let mut stored = None;
+            if let Some((spec, uid)) = spec {
+                let patch = object(
+                    "StreamingNode",
+                    name,
+                    json!({
+                        "metadata": {
+                            "name": name,
+                            "ownerReferences": [
+                                {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid},
+                            ],
+                        },
+                        "spec": spec,
+                    }),
+                );
+                let params = apply(MANAGER);
+                stored = Some(within(api.patch(name, &params, &Patch::Apply(patch))).await?);
+            }
+            if let Some(status) = status {
+                let patch = object("StreamingNode", name, json!({ "status": status }));
+                let params = apply(STATUS_MANAGER);
+                stored = Some(within(api.patch_status(name, &params, &Patch::Apply(patch))).await?);
+            }
+            Ok(Stored::Node(stored.map(Box::new)))
+        }
+        // A key and a body of different kinds are never put together.
+        _ => Ok(Stored::Node(None)),
+    }
+}
+
+fn object(kind: &str, name: &str, parts: serde_json::Value) -> serde_json::Value {
+    let mut object = json!({
+        "apiVersion": "sluice.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name},
+    });
+    if let (Some(object), serde_json::Value::Object(parts)) = (object.as_object_mut(), parts) {
+        object.extend(parts);
+    }
+    object
+}
+
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Timeout)?.map_err(Error::from)
+}
