@@ -22,6 +22,11 @@ switch_up() {
 switch_down() {
   ip link delete "$MACHINE_LINK" 2>/dev/null || true
   [ ! -e "/run/netns/$SWITCH" ] || ip netns delete "$SWITCH"
+  # ip makes this folder a mount with the first namespace and leaves it so after the last.
+  if mountpoint -q /run/netns && [ -z "$(ls /run/netns)" ]; then
+    umount /run/netns
+    rmdir /run/netns
+  fi
 }
 
 # plug NAME NUMBER: a network namespace for the host, its eth0 on the switch, and the way to its pods.
