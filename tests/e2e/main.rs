@@ -1,0 +1,10 @@
+//! What the operator and its claims look like on a real, skewed cluster: `tests/cluster` says how that comes about.
+//!
+//! Every test is ignored by default, since the first one starts four hosts:
+//! `cargo test --test e2e -- --ignored --test-threads=1`.
+
+mod bed;
+mod cells;
+mod operations;
+mod operator;
+mod policy;

@@ -1,0 +1,116 @@
+//! Sluice as its users install it: by helm, and read by kubectl.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bed::{Bed, Output};
+
+/// Where the chart is installed.
+pub const NAMESPACE: &str = "sluice-system";
+/// The policy of `examples/policy.yaml`.
+pub const POLICY: &str = "cluster";
+/// The admin's word about a kubelet.
+pub const ANNOTATION: &str = "sluice.dev/redirect-container-streaming";
+/// What "within seconds" is allowed to mean on a machine of two cores that runs four hosts.
+pub const SECONDS: Duration = Duration::from_secs(20);
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sluice");
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/policy.yaml");
+
+/// One condition of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+}
+
+impl Condition {
+    /// Status and reason in one, as tests compare them.
+    pub fn brief(&self) -> (&str, &str) {
+        (&self.status, &self.reason)
+    }
+}
+
+/// Installs the chart with this checkout's image, or upgrades it, and waits until both replicas are ready.
+#[track_caller]
+pub fn install(bed: &Bed, extra: &[&str]) -> Output {
+    bed.image();
+    let args = ["upgrade", "--install", "sluice", CHART, "--namespace", NAMESPACE];
+    let wait = ["--create-namespace", "--wait", "--timeout", "110s"];
+    bed.helm(&[&args[..], &wait, extra].concat()).succeeded()
+}
+
+/// The default cluster with Sluice on it and no policy, no admin's word.
+#[track_caller]
+pub fn fresh(bed: &Bed) {
+    bed.default_shape();
+    bed.default_apiserver();
+    install(bed, &[]);
+    bed.kubectl(&["delete", "streamingpolicies", "--all"]).succeeded();
+    bed.kubectl(&["annotate", "nodes", "--all", &format!("{ANNOTATION}-")]).succeeded();
+}
+
+/// `kubectl apply` of the example, as the README says it.
+#[track_caller]
+pub fn apply_example(bed: &Bed) {
+    bed.kubectl(&["apply", "-f", EXAMPLE]).succeeded();
+}
+
+/// The admin's word about one node.
+#[track_caller]
+pub fn annotate(bed: &Bed, node: &str, redirects: bool) {
+    let word = format!("{ANNOTATION}={redirects}");
+    bed.kubectl(&["annotate", "node", node, "--overwrite", &word]).succeeded();
+}
+
+/// A policy's condition, once it stands for the policy as it is now.
+pub fn condition(bed: &Bed, policy: &str, kind: &str) -> Option<Condition> {
+    let policy = bed.get(&["streamingpolicy", policy])?;
+    let conditions = policy["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == kind)?;
+    (found["observedGeneration"] == policy["metadata"]["generation"]).then(|| Condition {
+        status: text(&found["status"]),
+        reason: text(&found["reason"]),
+        message: text(&found["message"]),
+    })
+}
+
+/// Waits for a condition's status and reason; returns its message.
+#[track_caller]
+pub fn becomes(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
+    let mut last = None;
+    bed.wait_for(&format!("{kind}={status} ({reason}) on {POLICY}"), SECONDS, || {
+        let now = condition(bed, POLICY, kind);
+        if now != last {
+            eprintln!("{kind}: {now:?}");
+            last.clone_from(&now);
+        }
+        now.filter(|c| c.brief() == (status, reason)).map(|c| c.message)
+    })
+}
+
+/// A field of a StreamingNode's status.
+pub fn node_status(bed: &Bed, node: &str, field: &str) -> Option<String> {
+    let node = bed.get(&["streamingnode", node])?;
+    node["status"][field].as_str().map(str::to_owned)
+}
+
+/// The Events of a kind of object with this reason: their messages.
+pub fn events(bed: &Bed, kind: &str, reason: &str) -> Vec<String> {
+    let selector = format!("involvedObject.kind={kind},reason={reason}");
+    let events = bed.get(&["events", "-n", "default", "--field-selector", &selector]);
+    let items = events.and_then(|events| events["items"].as_array().cloned());
+    items.unwrap_or_default().iter().map(|event| text(&event["message"])).collect()
+}
+
+/// The pod that holds the Lease.
+pub fn leader(bed: &Bed) -> Option<String> {
+    let lease = bed.get(&["lease", "sluice-controller", "-n", NAMESPACE])?;
+    lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

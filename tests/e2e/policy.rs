@@ -1,0 +1,181 @@
+//! The verdict on the real cluster: refused by name, permitted, taken back, foretold.
+
+use std::time::Duration;
+
+use crate::{
+    bed::{Bed, Client},
+    operator::{
+        self, POLICY, SECONDS, annotate, apply_example, becomes, condition, events, node_status,
+    },
+};
+
+const REFUSED: &str = "invalid upgrade response: status code 302";
+
+/// `kubectl exec` into a pod of our own on the node.
+fn exec(bed: &Bed, node: &str) -> Result<(), String> {
+    let name = format!("exec-{node}");
+    bed.apply(&format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: default}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {{name: main, image: "k8s.gcr.io/busybox:1", command: [sleep, "86400"]}}
+"#
+    ));
+    bed.pod_ready("default", &name);
+    let output = bed.kubectl_of(Client::Current, &["exec", &name, "--", "true"]);
+    if output.success() { Ok(()) } else { Err(output.failed()) }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn the_floor_case_is_refused_by_name() {
+    let bed = Bed::shared();
+    operator::fresh(&bed);
+    annotate(&bed, "old1", true);
+    apply_example(&bed);
+    let message = becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+    assert!(message.starts_with("old1 answers"), "{message}");
+    assert!(message.contains("old2 may redirect too"), "{message}");
+
+    // What a person sees.
+    let table = bed.kubectl(&["get", "streamingpolicy"]).succeeded();
+    let row: Vec<&str> = table.text().lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        row[..6],
+        [POLICY, "Disabled", "Enabled", "False", "NodesRedirectWhileLagging", "4"]
+    );
+    assert_eq!(row[6], "2", "blocking");
+    let table = bed.kubectl(&["get", "streamingnodes"]).succeeded();
+    let rows: Vec<Vec<&str>> =
+        table.text().lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
+    let rows: Vec<&[&str]> = rows.iter().map(|row| &row[..8]).collect();
+    assert_eq!(
+        rows,
+        [
+            ["cp1", "v1.20.2", "0", "Ignored", "KubeletVersion", "Proxied", "Final", "Safe"],
+            ["new1", "v1.20.2", "0", "Ignored", "KubeletVersion", "Proxied", "Final", "Safe"],
+            ["old1", "v1.18.20", "2", "On", "Annotation", "Followed", "Broken", "Blocks"],
+            ["old2", "v1.18.20", "2", "Unknown", "Nothing", "Unknown", "Unknown", "Blocks"],
+        ]
+    );
+
+    // The object is its Node's, and goes with it.
+    let owners =
+        bed.get(&["streamingnode", "old1"]).unwrap()["metadata"]["ownerReferences"].clone();
+    assert_eq!(owners[0]["uid"], bed.get(&["node", "old1"]).unwrap()["metadata"]["uid"]);
+
+    annotate(&bed, "old2", false);
+    bed.wait_for("old2 to be off", SECONDS, || {
+        node_status(&bed, "old2", "redirects").filter(|r| r == "Off")
+    });
+    let message = becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+    assert!(!message.contains("old2"), "{message}");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn permitted_when_no_node_redirects_and_taken_back_when_one_may() {
+    let bed = Bed::shared();
+    operator::fresh(&bed);
+    annotate(&bed, "old1", true);
+    annotate(&bed, "old2", false);
+    apply_example(&bed);
+    becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+
+    bed.replace("old1", &["kubelet=1.20.2", "redirect=false"]);
+    let wait = format!("streamingpolicy/{POLICY}");
+    bed.kubectl(&["wait", "--for=condition=SafeToDisable", &wait, "--timeout=20s"]).succeeded();
+    assert_eq!(
+        condition(&bed, POLICY, "SafeToDisable").unwrap().brief(),
+        ("True", "NoNodeRedirects")
+    );
+    // It holds: with the gate off, exec works everywhere.
+    bed.apiserver("1.20.2", &["--feature-gates=StreamingProxyRedirects=false"]);
+    becomes(&bed, "RedirectsDisabled", "True", "GateOff");
+    for node in ["cp1", "new1", "old1", "old2"] {
+        assert_eq!(exec(&bed, node), Ok(()), "exec to {node}");
+    }
+    bed.default_apiserver();
+    becomes(&bed, "RedirectsDisabled", "False", "GateOn");
+
+    // A node that nothing is known of joins.
+    bed.add("late1", &["kubelet=1.18.20", "redirect=true"]);
+    let message = becomes(&bed, "SafeToDisable", "False", "NodesUnknown");
+    assert!(message.starts_with("late1 may"), "{message}");
+    bed.wait_for("an event that says why", SECONDS, || {
+        events(&bed, "StreamingPolicy", "NodesUnknown").into_iter().find(|m| m.contains("late1"))
+    });
+    bed.remove("late1");
+    becomes(&bed, "SafeToDisable", "True", "NoNodeRedirects");
+    bed.wait_for("the StreamingNode to go with its Node", Duration::from_secs(60), || {
+        bed.get(&["streamingnode", "late1"]).is_none().then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn upgrades_are_foretold_and_come_true() {
+    let bed = Bed::shared();
+    operator::fresh(&bed);
+    annotate(&bed, "old1", true);
+    annotate(&bed, "old2", false);
+    annotate(&bed, "new1", true);
+    apply_example(&bed);
+    becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+    let target = |version: &str| {
+        let patch = format!(r#"{{"spec":{{"targetVersion":"{version}"}}}}"#);
+        bed.kubectl(&["patch", "streamingpolicy", POLICY, "--type=merge", "-p", &patch])
+            .succeeded();
+    };
+
+    target("1.22");
+    let message = becomes(&bed, "UpgradeSafe", "False", "GateOffByDefault");
+    assert!(message.contains("old1") && !message.contains("old2"), "{message}");
+    target("1.24");
+    let message = becomes(&bed, "UpgradeSafe", "False", "GateGone");
+    // The cliff: new1's flag, harmless today, stops a kubelet of 1.24.
+    assert!(message.contains("The kubelet of new1 and old1 will not start at 1.24"), "{message}");
+    let policy = bed.get(&["streamingpolicy", POLICY]).unwrap();
+    let upgrades = policy["status"]["upgrades"].as_array().unwrap();
+    let seen: Vec<_> = upgrades
+        .iter()
+        .map(|u| {
+            (
+                u["version"].as_str(),
+                u["gate"].as_str(),
+                u["safe"].as_bool(),
+                u["breakingNodes"].as_u64(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (Some("1.21"), Some("Enabled"), Some(true), Some(0)),
+            (Some("1.22"), Some("Disabled"), Some(false), Some(1)),
+            (Some("1.23"), Some("Disabled"), Some(false), Some(1)),
+            (Some("1.24"), Some("Removed"), Some(false), Some(1)),
+        ]
+    );
+    // A target behind the apiserver is said, and loses nothing.
+    target("1.19");
+    becomes(&bed, "Degraded", "True", "TargetVersionBehind");
+    becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+    target("1.22");
+
+    // The proof: that apiserver, nothing else changed.
+    assert_eq!(exec(&bed, "old1"), Ok(()));
+    bed.apiserver("1.22.17", &[]);
+    let failure = exec(&bed, "old1").unwrap_err();
+    assert!(failure.contains(REFUSED), "{failure}");
+    assert_eq!(exec(&bed, "old2"), Ok(()));
+    let message = becomes(&bed, "Degraded", "True", "StreamsFail");
+    assert!(message.contains("old1"), "{message}");
+    bed.default_apiserver();
+    becomes(&bed, "Degraded", "False", "AsExpected");
+}
