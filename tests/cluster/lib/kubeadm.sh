@@ -3,7 +3,7 @@
 
 CRI_SOCKET=/run/containerd/containerd.sock
 
-kubectl() { "$BIN/kubectl" --kubeconfig "$ADMIN_CONF" "$@"; }
+kubectl() { KUBECACHEDIR=$CLIENTS "$BIN/kubectl" --kubeconfig "$ADMIN_CONF" "$@"; }
 
 # Without a pod subnet the controller manager allocates none; the CNI's ranges follow the node's address instead.
 init_configuration() {

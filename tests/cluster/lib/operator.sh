@@ -9,7 +9,7 @@ compile_operator() {
   local target
   target=$(rustc -vV | sed -n 's/^host: //p')
   cd "$REPO" || return
-  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --bin sluice --target "$target"
+  RUSTFLAGS='-C target-feature=+crt-static' nice cargo build --release --locked --bin sluice --target "$target"
   install -D -m 755 "${CARGO_TARGET_DIR:-target}/$target/release/sluice" "$1"
 }
 

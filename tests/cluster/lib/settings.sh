@@ -27,4 +27,5 @@ NODES=$STATE/nodes
 LOGS=$STATE/logs
 LOADED=$STATE/loaded                     # archives given to `load`, for nodes that come later
 ADMIN_CONF=$STATE/admin.conf
+CLIENTS=$STATE/clients                   # what kubectl and helm like to remember
 REPO=$(cd "$HERE/../.." && pwd)
