@@ -91,8 +91,9 @@ async fn feed(
             }
             Err(_) => (None, false),
         };
-        if let Some(lost) = streak.turn(failed, Instant::now()) {
-            metrics.watch_healthy(kind, !lost);
+        let turned = streak.turn(failed, Instant::now());
+        metrics.watch_healthy(kind, !streak.lost);
+        if let Some(lost) = turned {
             if changes.send(Change::Lost(kind, lost)).await.is_err() {
                 return;
             }
