@@ -93,10 +93,10 @@ async fn feed(
         };
         let turned = streak.turn(failed, Instant::now());
         metrics.watch_healthy(kind, !streak.lost);
-        if let Some(lost) = turned {
-            if changes.send(Change::Lost(kind, lost)).await.is_err() {
-                return;
-            }
+        if let Some(lost) = turned
+            && changes.send(Change::Lost(kind, lost)).await.is_err()
+        {
+            return;
         }
         if let Some(change) = change
             && changes.send(change).await.is_err()
