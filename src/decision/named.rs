@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 /// So many are named before the rest is counted.
-const SHOWN: usize = 3;
+pub(super) const SHOWN: usize = 3;
 
 /// A group of nodes: the first names in alphabetical order, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,15 @@ impl<'a> Named<'a> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// The first name, and how many more there are: for where several groups share a line.
+    pub fn first_and_count(&self) -> String {
+        let name = self.first.first().copied().unwrap_or_default();
+        match self.count {
+            0 | 1 => name.to_owned(),
+            count => format!("{name} and {} more", count - 1),
+        }
     }
 
     /// `s` where there is exactly one (he goes), nothing otherwise (they go).

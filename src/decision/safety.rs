@@ -1,11 +1,13 @@
 //! May the gate be turned off, is it off, and is something wrong: the words of a policy's
 //! conditions.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
-    apiserver::{Apiserver, ControlPlane, GateSummary},
+    apiserver::{Apiserver, ControlPlane, GateSummary, Unseen},
     gate::Gate,
     migration::{FlagBehaviour, Migration, Track},
-    named::Named,
+    named::{Named, SHOWN},
     node::NodeReason,
     policy::{GateWish, Owner, PolicyFacts},
     survey::Survey,
@@ -72,15 +74,43 @@ impl Scene<'_> {
     }
 
     fn unseen(&self) -> Option<String> {
-        let which = self.instances_where(|i| {
+        let unseen = |i: &Apiserver| {
             i.minor.is_none() || i.gate(self.migration, self.track) == Gate::Unknown
-        });
-        let reason = self.instances.iter().find_map(|i| i.unseen.as_ref()).map(|u| u.reason());
-        match (which.is_empty(), reason) {
+        };
+        let which = self.instances_where(unseen);
+        let reasons: BTreeSet<&str> = self
+            .instances
+            .iter()
+            .filter(|i| unseen(i))
+            .filter_map(|i| i.unseen.as_ref().map(Unseen::reason))
+            .collect();
+        let reasons = Vec::from_iter(reasons).join(", ");
+        match (which.is_empty(), reasons.as_str()) {
             (true, _) => None,
-            (false, Some(reason)) => Some(format!("{which} ({reason})")),
-            (false, None) => Some(which.to_string()),
+            (false, "") => Some(which.to_string()),
+            (false, reasons) => Some(format!("{which} ({reasons})")),
         }
+    }
+
+    /// How the instances differ: each version and gate with one that has it, oldest first.
+    fn differences(&self) -> String {
+        let mut alike: BTreeMap<_, Named<'_>> = BTreeMap::new();
+        for i in self.instances {
+            let kind = (i.minor, i.gate(self.migration, self.track));
+            alike.entry(kind).or_default().add(&i.name);
+        }
+        let mut text: Vec<String> = alike
+            .iter()
+            .take(SHOWN)
+            .map(|((minor, gate), named)| {
+                let minor = minor.map_or_else(|| "unknown".to_owned(), |minor| minor.to_string());
+                format!("{minor} {} on {}", gate.as_str(), named.first_and_count())
+            })
+            .collect();
+        if alike.len() > SHOWN {
+            text.push(format!("{} more", alike.len() - SHOWN));
+        }
+        text.join(", ")
     }
 }
 
@@ -181,7 +211,7 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
             format!(
                 "No node could redirect, but the apiservers differ ({}). Wait for the rollout \
                  that is under way, or bring them to one version and one gate setting.",
-                scene.instances.iter().map(|i| describe(i, scene)).collect::<Vec<_>>().join(", "),
+                scene.differences(),
             ),
         );
     }
@@ -202,12 +232,6 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
         n => format!("All {n} nodes proxy"),
     };
     Outcome::new(Holds::True, "NoNodeRedirects", format!("{all} streams locally."))
-}
-
-fn describe(instance: &Apiserver, scene: &Scene<'_>) -> String {
-    let version = instance.minor.map_or_else(|| "unknown".to_owned(), |minor| minor.to_string());
-    let gate = instance.gate(scene.migration, scene.track).as_str();
-    format!("{} {version} {gate}", instance.name)
 }
 
 fn also_unknown(survey: &Survey<'_>) -> String {
