@@ -1,6 +1,7 @@
 //! What an upgrade of the apiserver would break, minor by minor.
 
 use super::{
+    apiserver::Apiserver,
     gate::{self, Gate},
     migration::{FlagBehaviour, GateBehaviour},
     safety::{Holds, Outcome, Scene},
@@ -150,9 +151,7 @@ fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
         Some(GateBehaviour::Removed) => (Gate::Removed, false),
         None => (Gate::Unknown, false),
     };
-    let there = |i: &super::apiserver::Apiserver| {
-        gate::effective(migration, track, Some(minor), i.gates.as_ref())
-    };
+    let there = |i: &Apiserver| gate::effective(migration, track, Some(minor), i.gates.as_ref());
     // Gone, then off, then unknown, then on: the worst of what the instances will be.
     let gate = instances.iter().map(there).max_by_key(|gate| match gate {
         Gate::Removed => 3,
@@ -172,7 +171,7 @@ fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
             let all: Vec<&str> = migration
                 .gates()
                 .filter(|gate| {
-                    let set = |i: &super::apiserver::Apiserver| {
+                    let set = |i: &Apiserver| {
                         i.gates.as_ref().is_some_and(|gates| gates.get(gate).is_some())
                     };
                     instances.iter().any(set)
@@ -186,8 +185,14 @@ fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
                 ),
             );
         }
-        let unseen = scene
-            .instances_where(|i| i.gates.as_ref().is_none_or(|gates| gates.unreadable().is_some()));
+        // One that runs a version without the gate has started without it.
+        let past = |i: &Apiserver| {
+            let here = i.minor.and_then(|minor| migration.apiserver_at(minor, track));
+            here == Some(GateBehaviour::Removed)
+        };
+        let unseen = scene.instances_where(|i| {
+            !past(i) && i.gates.as_ref().is_none_or(|gates| gates.unreadable().is_some())
+        });
         if !unseen.is_empty() || instances.is_empty() {
             let which =
                 if instances.is_empty() { "any apiserver".to_owned() } else { unseen.to_string() };
