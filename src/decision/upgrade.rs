@@ -133,8 +133,9 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
             format!("The target {target} is behind the apiserver's {newest}."),
         );
     }
-    // Past the last change only the kubelets' own upgrades can still break something.
-    let next = if oldest < scene.migration.last { oldest.next() } else { newest };
+    // Past the last change only the kubelets' own upgrades can still break something. And what
+    // the newest runs already is where the others are going, however far behind one of them is.
+    let next = if oldest < scene.migration.last { oldest.next().max(newest) } else { newest };
     let minor = target.unwrap_or(next);
     let preview = preview(scene, minor);
     let holds = if preview.is_safe() { Holds::True } else { Holds::False };
