@@ -296,6 +296,18 @@ pub fn progressing(scene: &Scene<'_>, policy: &PolicyFacts, owns: bool, safe: &O
     if policy.paused {
         return no("Paused", "The policy is paused.".to_owned());
     }
+    let gone = scene.instances_where(|i| i.gate(scene.migration, scene.track) == Gate::Removed);
+    if policy.gate == Some(GateWish::Enabled) && !gone.is_empty() {
+        // To set it there, as an admin who waits for it might, keeps the apiserver from starting.
+        return no(
+            "GateRemoved",
+            format!(
+                "{gone} {} no gate {gate} any more, so it cannot be turned on. Let the policy \
+                 want it Disabled, or not speak of it.",
+                if gone.count() == 1 { "has" } else { "have" },
+            ),
+        );
+    }
     if scene.plane.gate == GateSummary::Mixed {
         let wanted = match policy.gate {
             Some(GateWish::Enabled) => "on",
@@ -308,6 +320,9 @@ pub fn progressing(scene: &Scene<'_>, policy: &PolicyFacts, owns: bool, safe: &O
         );
     }
     match policy.gate {
+        Some(GateWish::Enabled) if scene.plane.gate == GateSummary::All(Gate::Unknown) => {
+            no("GateUnknown", redirects_disabled(scene).message)
+        }
         Some(GateWish::Enabled) => {
             no("WaitingForAdmin", format!("{gate} is off; the apiservers' --feature-gates decide."))
         }
