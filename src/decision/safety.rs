@@ -125,6 +125,7 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
     let modern = migration
         .kubelet_since(FlagBehaviour::Ignored)
         .map_or(String::new(), |minor| format!(" or upgrade them to {minor} or later"));
+    let unknown = survey.blocking_unknown.count();
     match survey.worst_reason() {
         Some(NodeReason::RedirectsWhileLagging) => {
             let (on, lagging) = (&survey.blocking_on, &survey.blocking_lagging);
@@ -144,7 +145,7 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
                      these kubelets{modern}.{}",
                     lagging.verb_s(),
                     migration.lag_floor,
-                    also_unknown(survey),
+                    also_unknown(unknown),
                 ),
             );
         }
@@ -156,7 +157,7 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
                     "{on} answer{} streams with a redirect: without the gate every exec there \
                      fails. Take --{flag} off these kubelets{modern}.{}",
                     on.verb_s(),
-                    also_unknown(survey),
+                    also_unknown(unknown),
                 ),
             );
         }
@@ -170,7 +171,33 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
                     if nodes.count() == 1 { "has" } else { "have" },
                     nodes.verb_s(),
                     migration.annotation,
-                    also_unknown(survey),
+                    also_unknown(unknown),
+                ),
+            );
+        }
+        Some(NodeReason::KubeletVersionUnknown) => {
+            let nodes = &survey.blocking_unversioned;
+            return no(
+                "NodesUnknown",
+                format!(
+                    "{nodes} may answer streams with a redirect: the kubelet's version cannot be \
+                     read. Look at status.nodeInfo.kubeletVersion of the Node: while that is no \
+                     version of Kubernetes 1, only an override of the policy excepts the node.{}",
+                    also_unknown(unknown - nodes.count()),
+                ),
+            );
+        }
+        Some(NodeReason::EvidenceUnreadable) => {
+            let nodes = &survey.blocking_unreadable;
+            return no(
+                "NodesUnknown",
+                format!(
+                    "{nodes} may answer streams with a redirect: what is said about --{flag} \
+                     cannot be understood. Look at the Node's annotations and correct them: {} \
+                     takes \"true\" or \"false\", and a node-args annotation holds what k3s or \
+                     RKE2 was started with.{}",
+                    migration.annotation,
+                    also_unknown(unknown - nodes.count()),
                 ),
             );
         }
@@ -234,10 +261,12 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
     Outcome::new(Holds::True, "NoNodeRedirects", format!("{all} streams locally."))
 }
 
-fn also_unknown(survey: &Survey<'_>) -> String {
-    match &survey.blocking_unknown {
-        nodes if nodes.is_empty() => String::new(),
-        nodes => format!(" {nodes} may redirect too: nothing tells."),
+/// Nodes that may redirect, beside those that are named: only counted, as the worst are named.
+fn also_unknown(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        1 => " 1 more node may redirect.".to_owned(),
+        n => format!(" {n} more nodes may redirect."),
     }
 }
 

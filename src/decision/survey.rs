@@ -46,6 +46,10 @@ pub struct Survey<'a> {
     pub blocking_contradictory: Named<'a>,
     /// Blocking nodes that may redirect.
     pub blocking_unknown: Named<'a>,
+    /// Those of them whose kubelet has no version that can be read.
+    pub blocking_unversioned: Named<'a>,
+    /// Those of them about which something was said that cannot be understood.
+    pub blocking_unreadable: Named<'a>,
     /// Nodes that an override excepts.
     pub overridden: Named<'a>,
     /// All nodes that redirect, overridden or not: what fails while the gate is off.
@@ -112,6 +116,11 @@ impl<'a> Survey<'a> {
         }
         if node.redirects == Redirects::Unknown {
             self.blocking_unknown.add(name);
+            match node.reason {
+                NodeReason::KubeletVersionUnknown => self.blocking_unversioned.add(name),
+                NodeReason::EvidenceUnreadable => self.blocking_unreadable.add(name),
+                _ => {}
+            }
             return;
         }
         self.blocking_on.add(name);
