@@ -121,7 +121,15 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
         return Outcome::new(
             Holds::False,
             "ApiserverUnknown",
-            "No apiserver's version can be seen, so no upgrade can be judged.".to_owned(),
+            match scene.instances_where(|_| true) {
+                all if all.is_empty() => "No apiserver can be seen, so no upgrade can be judged. \
+                                          Look at their versions and command lines yourself."
+                    .to_owned(),
+                all => format!(
+                    "The version of {all} cannot be seen, so no upgrade can be judged. Look at \
+                     their versions and command lines yourself."
+                ),
+            },
         );
     };
     if let Some(target) = target
@@ -130,7 +138,11 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
         return Outcome::new(
             Holds::False,
             "TargetVersionBehind",
-            format!("The target {target} is behind the apiserver's {newest}."),
+            format!(
+                "The target {target} is behind the {newest} of {}: set spec.targetVersion to what \
+                 you are going to, or take it out.",
+                scene.instances_where(|i| i.minor == Some(newest))
+            ),
         );
     }
     // Past the last change only the kubelets' own upgrades can still break something. And what
@@ -201,7 +213,7 @@ fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
                 UpgradeReason::ApiserverUnknown,
                 format!(
                     "The command line of {which} cannot be seen: if its --feature-gates names {}, \
-                     it will not start.",
+                     it will not start. Look at it first, and take the gate out.",
                     migration.gate
                 ),
             );
@@ -247,11 +259,18 @@ fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
         );
     }
     if off.is_none() && !(on.is_empty() && unknown.is_empty()) {
+        let (nodes, what) = if on.is_empty() {
+            (unknown, "may redirect".to_owned())
+        } else {
+            (on, format!("redirect{}", on.verb_s()))
+        };
+        let hidden = scene.instances_where(|i| there(i) == Gate::Unknown);
         add(
             UpgradeReason::GateUnknown,
             format!(
-                "Nodes redirect or may, and whether {} will be on cannot be told.",
-                migration.gate
+                "{nodes} {what}, and whether {} will be on cannot be told of {hidden}: look at \
+                 its command line first, or take --{} off the kubelets.",
+                migration.gate, migration.flag
             ),
         );
     }
