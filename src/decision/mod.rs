@@ -14,6 +14,7 @@ pub mod migration;
 mod named;
 pub mod node;
 pub mod policy;
+mod refusal;
 pub mod safety;
 pub mod survey;
 pub mod upgrade;

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     apiserver::{Apiserver, ControlPlane, GateSummary, Unseen},
     gate::Gate,
-    migration::{FlagBehaviour, Migration, Track},
+    migration::{Migration, Track},
     named::{Named, SHOWN},
-    node::NodeReason,
     policy::{GateWish, Owner, PolicyFacts},
+    refusal,
     survey::Survey,
 };
 
@@ -120,101 +120,10 @@ impl Scene<'_> {
 /// skew, and while the apiservers are not all seen and alike. The worst reason wins.
 pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
     let Scene { migration, plane, survey, .. } = *scene;
-    let no = |reason, message| Outcome::new(Holds::False, reason, message);
-    let flag = migration.flag;
-    let modern = migration
-        .kubelet_since(FlagBehaviour::Ignored)
-        .map_or(String::new(), |minor| format!(" or upgrade them to {minor} or later"));
-    let unknown = survey.blocking_unknown.count();
-    match survey.worst_reason() {
-        Some(NodeReason::RedirectsWhileLagging) => {
-            let (on, lagging) = (&survey.blocking_on, &survey.blocking_lagging);
-            let others = on.count() - lagging.count();
-            let others = match others {
-                0 => String::new(),
-                n => format!(
-                    "; {n} more redirect{} at a smaller skew",
-                    if n == 1 { "s" } else { "" }
-                ),
-            };
-            return no(
-                "NodesRedirectWhileLagging",
-                format!(
-                    "{lagging} answer{} streams with a redirect, {} or more minors behind the \
-                     apiserver{others}: without the gate every exec there fails. Take --{flag} off \
-                     these kubelets{modern}.{}",
-                    lagging.verb_s(),
-                    migration.lag_floor,
-                    also_unknown(unknown),
-                ),
-            );
-        }
-        Some(NodeReason::Redirects) => {
-            let on = &survey.blocking_on;
-            return no(
-                "NodesRedirect",
-                format!(
-                    "{on} answer{} streams with a redirect: without the gate every exec there \
-                     fails. Take --{flag} off these kubelets{modern}.{}",
-                    on.verb_s(),
-                    also_unknown(unknown),
-                ),
-            );
-        }
-        Some(NodeReason::ContradictoryEvidence) => {
-            let nodes = &survey.blocking_contradictory;
-            return no(
-                "EvidenceContradictory",
-                format!(
-                    "{nodes} {} evidence for and against redirects, and count{} as redirecting. \
-                     Look at the kubelet's command line there and correct the annotation {}.{}",
-                    if nodes.count() == 1 { "has" } else { "have" },
-                    nodes.verb_s(),
-                    migration.annotation,
-                    also_unknown(unknown),
-                ),
-            );
-        }
-        Some(NodeReason::KubeletVersionUnknown) => {
-            let nodes = &survey.blocking_unversioned;
-            return no(
-                "NodesUnknown",
-                format!(
-                    "{nodes} may answer streams with a redirect: the kubelet's version cannot be \
-                     read. Look at status.nodeInfo.kubeletVersion of the Node: while that is no \
-                     version of Kubernetes 1, only an override of the policy excepts the node.{}",
-                    also_unknown(unknown - nodes.count()),
-                ),
-            );
-        }
-        Some(NodeReason::EvidenceUnreadable) => {
-            let nodes = &survey.blocking_unreadable;
-            return no(
-                "NodesUnknown",
-                format!(
-                    "{nodes} may answer streams with a redirect: what is said about --{flag} \
-                     cannot be understood. Look at the Node's annotations and correct them: {} \
-                     takes \"true\" or \"false\", and a node-args annotation holds what k3s or \
-                     RKE2 was started with.{}",
-                    migration.annotation,
-                    also_unknown(unknown - nodes.count()),
-                ),
-            );
-        }
-        Some(_) => {
-            let nodes = &survey.blocking_unknown;
-            return no(
-                "NodesUnknown",
-                format!(
-                    "{nodes} may answer streams with a redirect: nothing tells. Look at the \
-                     kubelet's command line there and annotate the node with {}=\"true\" or \
-                     \"false\".",
-                    migration.annotation,
-                ),
-            );
-        }
-        None => {}
+    if let Some(refusal) = refusal::of_nodes(scene) {
+        return refusal;
     }
+    let no = |reason, message| Outcome::new(Holds::False, reason, message);
     if plane.gate == GateSummary::All(Gate::Removed) {
         return Outcome::new(
             Holds::True,
@@ -259,15 +168,6 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
         n => format!("All {n} nodes proxy"),
     };
     Outcome::new(Holds::True, "NoNodeRedirects", format!("{all} streams locally."))
-}
-
-/// Nodes that may redirect, beside those that are named: only counted, as the worst are named.
-fn also_unknown(more: usize) -> String {
-    match more {
-        0 => String::new(),
-        1 => " 1 more node may redirect.".to_owned(),
-        n => format!(" {n} more nodes may redirect."),
-    }
 }
 
 /// `RedirectsDisabled`: no apiserver follows redirects any more.
