@@ -1,0 +1,12 @@
+//! The decision as a whole, against a second telling of the published history.
+//!
+//! [`oracle`] writes the history down again as plain literals and never asks the code under test;
+//! [`cluster`] builds inputs. The rest are the tests: [`table`] over every pair of versions,
+//! [`properties`] over random clusters, [`upgrades`] and [`messages`].
+
+mod cluster;
+mod messages;
+mod oracle;
+mod properties;
+mod table;
+mod upgrades;
