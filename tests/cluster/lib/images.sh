@@ -86,8 +86,12 @@ image_list() {
   done
 }
 
+# What makes the images, without what only imports them.
 images_stamp() {
-  cat "$HERE/lib/images.sh" "$BIN/.kubernetes"
+  # shellcheck disable=SC2046
+  declare -f builder busybox with_libraries pack make_image image_list $(compgen -A function tree_)
+  image_list
+  cat "$BIN/.kubernetes"
   dpkg-query -W etcd-server busybox-static iptables conntrack
 }
 
@@ -122,15 +126,16 @@ host_images() {
   done
 }
 
-# load_image ARCHIVE: into every host, and remembered for hosts that come later.
+# load_image ARCHIVE: into every host, and remembered for hosts that come later, which a bad archive would keep from booting.
 load_image() {
-  local name pids=()
-  mkdir -p "$LOADED"
-  cp "$1" "$LOADED/$(basename "$1" .tar).tar.part"
-  mv "$LOADED/$(basename "$1" .tar).tar.part" "$LOADED/$(basename "$1" .tar).tar"
+  local name base pids=()
+  base=$(basename "$1" .tar)
   for name in $(booted); do
-    step "load $(basename "$1") into $name" import "$name" "$1" &
+    step "load $base into $name" import "$name" "$1" &
     pids+=($!)
   done
-  all_jobs "${pids[@]}"
+  all_jobs "${pids[@]}" || exit 1
+  mkdir -p "$LOADED"
+  cp "$1" "$LOADED/$base.part"
+  mv "$LOADED/$base.part" "$LOADED/$base.tar"
 }
