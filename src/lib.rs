@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;

@@ -1,0 +1,163 @@
+//! The command line: `sluice crds` and `controller`.
+//!
+//! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
+//! `kubectl sluice`.
+
+pub mod connect;
+pub mod controller;
+pub mod crds;
+pub mod output;
+
+use std::{ffi::OsString, io, path::Path, process::ExitCode};
+
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// The file name under which kubectl finds a plugin.
+const PLUGIN: &str = "kubectl-sluice";
+
+/// Carries a cluster from redirected to kubelet-proxied exec, attach and port-forward.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # Install the CustomResourceDefinitions
+  sluice crds | kubectl apply --server-side -f -";
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    Crds(crds::Args),
+    Controller(controller::Args),
+}
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It is safe, or there was nothing to judge.
+    Ok,
+    /// Something could not be done.
+    Error,
+    /// It was judged, and refused.
+    Refused,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Error => 1,
+            Exit::Refused => 2,
+        })
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `crds` failed.
+    #[error(transparent)]
+    Crds(#[from] crds::Error),
+    /// `controller` failed.
+    #[error(transparent)]
+    Controller(#[from] controller::Error),
+    /// Nothing asynchronous can run.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// Help cannot be printed.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
+
+impl Error {
+    /// A short, stable name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Crds(error) => error.reason(),
+            Self::Controller(error) => error.reason(),
+            Self::Runtime(_) => "Runtime",
+            Self::Output(_) => "Output",
+        }
+    }
+}
+
+/// Runs the program with these arguments, the first of which is its own name.
+///
+/// # Errors
+/// Where the command could not do its work. A refusal is no error.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<Exit, Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match matches(&args) {
+        Ok(cli) => run(cli.command),
+        Err(usage) => match usage.print() {
+            // clap would exit with 2, which here means that something was judged and refused.
+            Ok(()) if usage.use_stderr() => Ok(Exit::Error),
+            Ok(()) => Ok(Exit::Ok),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
+            Err(error) => Err(Error::Output(error)),
+        },
+    }
+}
+
+fn matches(args: &[OsString]) -> Result<Cli, clap::Error> {
+    let program = args.first().map(Path::new).and_then(Path::file_stem);
+    let mut command = command(program.is_some_and(|name| name == PLUGIN));
+    let matches: ArgMatches = command.try_get_matches_from_mut(args)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command line's definition, in the words of the plugin or of the plain program.
+fn command(plugin: bool) -> Command {
+    let command = Cli::command();
+    if !plugin {
+        return command.bin_name("sluice");
+    }
+    let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    let command =
+        names.iter().fold(command, |command, name| command.mut_subcommand(name, as_plugin));
+    as_plugin(command).bin_name("kubectl sluice")
+}
+
+fn as_plugin(command: Command) -> Command {
+    match command.get_after_help().map(ToString::to_string) {
+        Some(help) => command.after_help(
+            help.replace("  sluice ", "  kubectl sluice ")
+                .replace("| sluice ", "| kubectl sluice "),
+        ),
+        None => command,
+    }
+}
+
+fn run(command: Subcommands) -> Result<Exit, Error> {
+    match command {
+        Subcommands::Crds(args) => Ok(crds::run(&args)?),
+        Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(args))?),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        command(false).debug_assert();
+        command(true).debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in command(false).get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n"), "{}", command.get_name());
+            assert!(help.contains(&format!("sluice {}", command.get_name())), "{help}");
+        }
+    }
+}
