@@ -1,4 +1,4 @@
-//! The command line: `sluice crds` and `controller`.
+//! The command line: `sluice plan`, `status`, `crds` and `controller`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.
@@ -7,6 +7,8 @@ pub mod connect;
 pub mod controller;
 pub mod crds;
 pub mod output;
+pub mod plan;
+pub mod status;
 
 use std::{ffi::OsString, io, path::Path, process::ExitCode};
 
@@ -25,11 +27,16 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  # Install the CustomResourceDefinitions
-  sluice crds | kubectl apply --server-side -f -";
+  # May the gate StreamingProxyRedirects be turned off in the cluster of the current kubeconfig?
+  sluice plan
+
+  # The same from files, without a cluster
+  kubectl get nodes,pods -A -o yaml | sluice plan -f -";
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
+    Plan(plan::Args),
+    Status(status::Args),
     Crds(crds::Args),
     Controller(controller::Args),
 }
@@ -58,6 +65,12 @@ impl From<Exit> for ExitCode {
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// `plan` failed.
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    /// `status` failed.
+    #[error(transparent)]
+    Status(#[from] status::Error),
     /// `crds` failed.
     #[error(transparent)]
     Crds(#[from] crds::Error),
@@ -76,6 +89,8 @@ impl Error {
     /// A short, stable name.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Plan(error) => error.reason(),
+            Self::Status(error) => error.reason(),
             Self::Crds(error) => error.reason(),
             Self::Controller(error) => error.reason(),
             Self::Runtime(_) => "Runtime",
@@ -133,6 +148,11 @@ fn as_plugin(command: Command) -> Command {
 
 fn run(command: Subcommands) -> Result<Exit, Error> {
     match command {
+        Subcommands::Plan(args) if args.needs_cluster() => {
+            Ok(runtime()?.block_on(plan::run_on_cluster(args))?)
+        }
+        Subcommands::Plan(args) => Ok(plan::run_on_files(args)?),
+        Subcommands::Status(args) => Ok(runtime()?.block_on(status::run(args))?),
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(args))?),
     }

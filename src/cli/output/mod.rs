@@ -1,5 +1,7 @@
 //! What the commands print: tables for people, JSON and YAML for programs.
 
+pub mod plan;
+pub mod status;
 mod table;
 
 use std::io::{self, Write};

@@ -1,0 +1,191 @@
+//! A plan as a table. The same words as in the objects, so that a person and a script who compare
+//! notes speak of the same things.
+
+use anstyle::{AnsiColor, Style};
+
+use super::{Cell, Table};
+use crate::{
+    api::{StreamingNode, StreamingNodeStatus, StreamingPolicyStatus, condition},
+    cli::plan::judge::{Plan, PlannedPolicy},
+    decision::{
+        migration::STREAMING_REDIRECTS,
+        node::{Redirects, Verdict},
+    },
+};
+
+/// Up to so many nodes are all shown.
+const NODES_SHOWN: usize = 50;
+
+/// What stands where nothing is known.
+const NONE: &str = "-";
+
+/// The plan for people; `all` shows every node, however many there are.
+pub fn table(plan: &Plan, all: bool) -> String {
+    let Some(policy) = plan.judged() else { return String::new() };
+    let mut parts = vec![heading(policy, plan.for_target), nodes(&plan.nodes, all)];
+    if !policy.status.upgrades.is_empty() {
+        parts.push(upgrades(&policy.status));
+    }
+    let todo = todo(policy);
+    if !todo.is_empty() {
+        parts.push(todo);
+    }
+    parts.join("\n")
+}
+
+fn heading(policy: &PlannedPolicy, for_target: bool) -> String {
+    let status = &policy.status;
+    let name = policy.metadata.name.as_deref().unwrap_or_default();
+    let wants = match &policy.spec {
+        Some(spec) => match spec.streaming_proxy_redirects {
+            Some(wish) => format!("wants {wish:?}"),
+            None => "asks for nothing".to_owned(),
+        },
+        None => "cannot be read".to_owned(),
+    };
+    let gate = STREAMING_REDIRECTS.gate;
+    let mut text = format!(
+        "{}; {gate} is {}; StreamingPolicy {name} {wants}\n{}\n",
+        apiservers(status),
+        status.gate,
+        verdict(policy, condition::SAFE_TO_DISABLE, "")
+    );
+    if for_target {
+        let target = policy.spec.as_ref().and_then(|spec| spec.target_version.as_deref());
+        let what = format!("Upgrade to {}: ", target.unwrap_or_default());
+        text.push_str(&format!("{}\n", verdict(policy, condition::UPGRADE_SAFE, &what)));
+    }
+    text
+}
+
+fn apiservers(status: &StreamingPolicyStatus) -> String {
+    let all = &status.apiservers;
+    let version = match (&all.oldest, &all.newest) {
+        (Some(oldest), Some(newest)) if oldest != newest => format!("{oldest} to {newest}"),
+        (Some(version), _) => version.clone(),
+        _ => "of unknown version".to_owned(),
+    };
+    match all.count {
+        0 => "No apiserver seen".to_owned(),
+        1 => format!("Apiserver {version}"),
+        count => format!("{count} apiservers {version}"),
+    }
+}
+
+fn verdict(policy: &PlannedPolicy, kind: &str, what: &str) -> String {
+    let Some(condition) = policy.condition(kind) else { return String::new() };
+    if condition.status == "True" {
+        format!("{what}{GOOD}Safe{GOOD:#}: {}. {}", condition.reason, condition.message)
+    } else {
+        // Its message says what to do, and stands there.
+        format!("{what}{BAD}Refused{BAD:#}: {}", condition.reason)
+    }
+}
+
+fn nodes(nodes: &[StreamingNode], all: bool) -> String {
+    let mut rows: Vec<(&str, &StreamingNodeStatus)> = nodes
+        .iter()
+        .filter_map(|node| Some((node.metadata.name.as_deref()?, node.status.as_ref()?)))
+        .collect();
+    rows.sort_by_key(|(name, status)| (badness(status), *name));
+    let total = rows.len();
+    if !all && total > NODES_SHOWN {
+        rows.retain(|(_, status)| status.verdict == Verdict::Blocks.as_str());
+    }
+    let mut table = Table::new([
+        "NAME",
+        "KUBELET",
+        "SKEW",
+        "REDIRECTS",
+        "EVIDENCE",
+        "TODAY",
+        "GATE-OFF",
+        "VERDICT",
+    ]);
+    for (name, status) in &rows {
+        table.add([
+            (*name).into(),
+            known(&status.kubelet_version).into(),
+            status.skew.map_or(NONE.to_owned(), |skew| skew.newest.to_string()).into(),
+            status.redirects.as_str().into(),
+            status.decided_by.as_str().into(),
+            cell(&status.cell_today),
+            cell(&status.cell_gate_off),
+            cell(&status.verdict),
+        ]);
+    }
+    let hidden = total - rows.len();
+    let mut text = if rows.is_empty() { String::new() } else { table.render() };
+    if hidden > 0 {
+        text.push_str(&format!("{hidden} of {total} nodes do not block; --all shows them.\n"));
+    }
+    text
+}
+
+/// Sorts the worst first: by verdict, whether it redirects for certain, and how far it lags.
+fn badness(status: &StreamingNodeStatus) -> (usize, usize, i32) {
+    let verdicts = [Verdict::Blocks, Verdict::Overridden, Verdict::Safe];
+    let verdict = verdicts.iter().position(|verdict| verdict.as_str() == status.verdict);
+    let redirects = Redirects::ALL.iter().position(|r| r.as_str() == status.redirects);
+    let last = |found: Option<usize>| found.unwrap_or(usize::MAX);
+    (last(verdict), last(redirects), -status.skew.map_or(0, |skew| skew.newest))
+}
+
+fn upgrades(status: &StreamingPolicyStatus) -> String {
+    let mut table =
+        Table::new(["VERSION", "DEFAULT", "SETTABLE", "GATE", "BREAKS", "SAFE", "REASONS"]);
+    for upgrade in &status.upgrades {
+        let reasons = match upgrade.reasons.as_slice() {
+            [] => NONE.to_owned(),
+            reasons => reasons.join(","),
+        };
+        table.add([
+            upgrade.version.as_str().into(),
+            upgrade.gate_default.as_str().into(),
+            yes_no(upgrade.gate_settable).into(),
+            upgrade.gate.as_str().into(),
+            upgrade.breaking_nodes.to_string().into(),
+            Cell::styled(yes_no(upgrade.safe), if upgrade.safe { GOOD } else { BAD }),
+            reasons.into(),
+        ]);
+    }
+    table.render()
+}
+
+fn todo(policy: &PlannedPolicy) -> String {
+    let wanted = [
+        (condition::SAFE_TO_DISABLE, true),
+        (condition::UPGRADE_SAFE, true),
+        (condition::DEGRADED, false),
+    ];
+    let mut text = String::new();
+    for (kind, wanted) in wanted {
+        let Some(condition) = policy.condition(kind) else { continue };
+        if (condition.status == "True") != wanted {
+            text.push_str(&format!("  {kind} ({}): {}\n", condition.reason, condition.message));
+        }
+    }
+    if text.is_empty() { text } else { format!("What to do:\n{text}") }
+}
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const CARE: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+fn cell(text: &str) -> Cell {
+    let style = match text {
+        "Blocks" | "Broken" => BAD,
+        "Overridden" | "Unknown" => CARE,
+        "Safe" | "Final" => GOOD,
+        _ => Style::new(),
+    };
+    Cell::styled(text, style)
+}
+
+fn known(text: &str) -> &str {
+    if text.is_empty() { NONE } else { text }
+}
+
+fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}

@@ -1,0 +1,224 @@
+//! One object of a file: what it is, and whether it can be taken.
+
+use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Error, Place};
+use crate::{
+    api::{GROUP, StreamingNode, StreamingPolicy, StreamingPolicySpec},
+    cli::plan::objects::{Objects, PolicyObject},
+    cluster::{self, ApiserverPod, Content, NodeView, endpoint_addresses},
+};
+
+/// The namespace of the apiservers' pods.
+const SYSTEM: &str = "kube-system";
+/// So many overrides the schema lets through.
+const MAX_OVERRIDES: usize = 100;
+
+/// The parts of an object that may be unknown to us without being a mistake: the type is known
+/// already, and the rest is what a newer apiserver or controller wrote.
+const NOT_OURS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
+
+/// Adds an object, or each item of a list. `listed` is what a typed list says of its items, which
+/// do not say it themselves.
+pub(super) fn add(
+    objects: &mut Objects,
+    place: &Place,
+    mut value: Value,
+    listed: Option<(&str, &str)>,
+) -> Result<(), Error> {
+    if !value.is_object() {
+        return Err(Error::NoObject { place: place.clone(), why: "not an object" });
+    }
+    let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
+    let kind = text("kind").or(listed.map(|(_, kind)| kind.to_owned()));
+    let version = text("apiVersion").or(listed.map(|(version, _)| version.to_owned()));
+    let (Some(kind), Some(version)) = (kind, version) else {
+        return Err(Error::NoObject { place: place.clone(), why: "no kind and apiVersion" });
+    };
+    if let (Some(of), Some(Value::Array(items))) =
+        (kind.strip_suffix("List"), value.get_mut("items").map(Value::take))
+    {
+        let listed = (!of.is_empty()).then_some((version.as_str(), of));
+        for (index, item) in items.into_iter().enumerate() {
+            let item_place =
+                Place { item: format!("{}, items[{index}]", place.item), ..place.clone() };
+            add(objects, &item_place, item, listed)?;
+        }
+        return Ok(());
+    }
+    if let Value::Object(fields) = &mut value {
+        // Our own kinds want to be told; whoever lists them may not have.
+        fields.entry("apiVersion").or_insert_with(|| version.clone().into());
+        fields.entry("kind").or_insert_with(|| kind.clone().into());
+    }
+    let named = Named::new(place, &kind, value);
+    match (version.as_str(), kind.as_str()) {
+        ("v1", "Node") => {
+            let (name, view) = named.read::<NodeView>()?;
+            if objects.nodes.insert(name.clone(), view).is_some() {
+                again(objects, place, "Node", &name);
+            }
+        }
+        ("v1", "Pod") if named.is_apiserver() => {
+            let (name, pod) = named.read::<Pod>()?;
+            match ApiserverPod::read(&pod) {
+                Some(pod) => {
+                    if objects.pods.insert(name.clone(), pod).is_some() {
+                        again(objects, place, "Pod", &name);
+                    }
+                }
+                None => objects.warnings.push(format!(
+                    "{place}: Pod {name} is no mirror pod of its node, and shows nothing"
+                )),
+            }
+        }
+        ("v1", "Endpoints") if named.is_at("default", "kubernetes") => {
+            let (name, endpoints) = named.read::<Endpoints>()?;
+            if objects.endpoints.replace(endpoint_addresses(&endpoints)).is_some() {
+                again(objects, place, "Endpoints", &name);
+            }
+        }
+        (version, "StreamingPolicy") if group(version) == GROUP => {
+            let (name, policy) = named.read_ours::<StreamingPolicy>()?;
+            check(&policy.spec).map_err(|why| malformed(place, &format!("{kind} {name}"), why))?;
+            let policy = PolicyObject::Readable(Box::new(policy));
+            if objects.policies.insert(name.clone(), policy).is_some() {
+                again(objects, place, "StreamingPolicy", &name);
+            }
+        }
+        (version, "StreamingNode") if group(version) == GROUP => {
+            let (name, node) = named.read_ours::<StreamingNode>()?;
+            if objects.known.insert(name.clone(), node).is_some() {
+                again(objects, place, "StreamingNode", &name);
+            }
+        }
+        _ => objects.skipped += 1,
+    }
+    Ok(())
+}
+
+fn group(version: &str) -> &str {
+    version.split('/').next().unwrap_or_default()
+}
+
+fn again(objects: &mut Objects, place: &Place, kind: &str, name: &str) {
+    objects.warnings.push(format!("{kind} {name} is there twice; the one of {place} counts"));
+}
+
+fn malformed(place: &Place, object: &str, why: String) -> Error {
+    Error::Malformed { place: place.clone(), object: object.to_owned(), why }
+}
+
+/// What the schema and the controller refuse, and the types do not.
+fn check(spec: &StreamingPolicySpec) -> Result<(), String> {
+    if let Some(sentence) = Content::read(spec).facts.invalid.into_iter().next() {
+        return Err(sentence);
+    }
+    if spec.overrides.len() > MAX_OVERRIDES {
+        return Err(format!("spec.overrides: more than {MAX_OVERRIDES}"));
+    }
+    for (index, entry) in spec.overrides.iter().enumerate() {
+        let field = |field: &str| format!("spec.overrides[{index}].{field}");
+        if entry.node.is_empty() {
+            return Err(format!("{}: empty", field("node")));
+        }
+        if entry.reason.is_empty() {
+            return Err(format!("{}: empty; say why exec may fail there", field("reason")));
+        }
+        if spec.overrides.iter().take(index).any(|other| other.node == entry.node) {
+            return Err(format!("{}: {} is there twice", field("node"), entry.node));
+        }
+    }
+    Ok(())
+}
+
+/// An object with the words for its errors.
+struct Named<'a> {
+    place: &'a Place,
+    kind: &'a str,
+    name: Option<String>,
+    value: Value,
+}
+
+impl<'a> Named<'a> {
+    fn new(place: &'a Place, kind: &'a str, value: Value) -> Self {
+        let name = value.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
+        Self { place, kind, name: name.filter(|name| !name.is_empty()), value }
+    }
+
+    fn at(&self, pointer: &str) -> Option<&str> {
+        self.value.pointer(pointer).and_then(Value::as_str)
+    }
+
+    fn is_at(&self, namespace: &str, name: &str) -> bool {
+        self.at("/metadata/namespace") == Some(namespace) && self.name.as_deref() == Some(name)
+    }
+
+    /// As the controller selects them.
+    fn is_apiserver(&self) -> bool {
+        let labels = self.value.pointer("/metadata/labels");
+        let selected = cluster::POD_SELECTOR.split_once('=').is_some_and(|(key, value)| {
+            labels.and_then(|labels| labels.get(key)).and_then(Value::as_str) == Some(value)
+        });
+        self.at("/metadata/namespace") == Some(SYSTEM) && selected
+    }
+
+    fn malformed(&self, why: String) -> Error {
+        let object = match &self.name {
+            Some(name) => format!("{} {name}", self.kind),
+            None => self.kind.to_owned(),
+        };
+        malformed(self.place, &object, why)
+    }
+
+    fn read<T: DeserializeOwned>(self) -> Result<(String, T), Error> {
+        self.deserialize(|_| ())
+    }
+
+    /// Reads an object of our own group, in which a field that we do not know is a mistake.
+    fn read_ours<T>(self) -> Result<(String, T), Error>
+    where
+        T: DeserializeOwned + kube::Resource<DynamicType = ()>,
+    {
+        let ours = T::api_version(&());
+        if self.at("/apiVersion") != Some(&*ours) {
+            return Err(self.malformed(format!("apiVersion: only {ours} is known")));
+        }
+        let mut unknown = None;
+        let (place, kind, name) = (self.place, self.kind, self.name.clone().unwrap_or_default());
+        let read = self.deserialize(|path: &str| {
+            let root = path.split('.').next().unwrap_or_default();
+            if !NOT_OURS.contains(&root) {
+                unknown.get_or_insert_with(|| path.to_owned());
+            }
+        })?;
+        match unknown {
+            None => Ok(read),
+            Some(field) => {
+                Err(malformed(place, &format!("{kind} {name}"), format!("{field}: unknown field")))
+            }
+        }
+    }
+
+    fn deserialize<T: DeserializeOwned>(
+        mut self,
+        mut ignored: impl FnMut(&str),
+    ) -> Result<(String, T), Error> {
+        let Some(name) = self.name.clone() else {
+            return Err(self.malformed("metadata.name: missing, empty or no text".to_owned()));
+        };
+        let value = self.value.take();
+        let mut track = serde_path_to_error::Track::new();
+        let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+        // An optional field shows as a question mark in the path, which tells a user nothing.
+        let read = serde_ignored::deserialize(deserializer, |path| {
+            ignored(&path.to_string().replace(".?", ""));
+        });
+        match read {
+            Ok(object) => Ok((name, object)),
+            Err(error) => Err(self.malformed(format!("{}: {error}", track.path()))),
+        }
+    }
+}

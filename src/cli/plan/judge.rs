@@ -1,0 +1,334 @@
+//! From objects to the objects that the controller would write. No I/O, no clock.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use serde::Serialize;
+
+use super::objects::{Objects, PolicyObject};
+use crate::{
+    api::{
+        EvidenceEntry, GateWish, StreamingNode, StreamingNodeSpec, StreamingPolicy,
+        StreamingPolicySpec, StreamingPolicyStatus, condition,
+    },
+    cluster::{Cluster, Content, Policy},
+    decision::{
+        apiserver::{Apiserver, Unseen},
+        gate::FeatureGates,
+        migration::STREAMING_REDIRECTS,
+        policy::Owner,
+        version::Minor,
+    },
+};
+
+/// The name of the policy that is judged where there is none.
+pub const DEFAULT_POLICY: &str = "default";
+
+/// The name of an apiserver that only the command line speaks of.
+const APISERVER: &str = "apiserver";
+
+/// What the user says beside the objects.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The policy to judge for.
+    pub policy: Option<String>,
+    /// The upgrade to judge.
+    pub target: Option<Minor>,
+    /// The version of apiservers that are not seen.
+    pub apiserver_version: Option<Minor>,
+    /// Their `--feature-gates`.
+    pub apiserver_gates: Option<String>,
+}
+
+/// Why nothing can be judged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no node.
+    #[error("there is no Node to judge")]
+    NoNodes,
+    /// The policy that was asked for does not exist.
+    #[error("there is no StreamingPolicy {0:?}")]
+    NoPolicy(String),
+    /// What the user says of the apiservers cannot be understood.
+    #[error("--apiserver-feature-gates: {0}")]
+    Gates(String),
+    /// Gates without a version come to nothing.
+    #[error("--apiserver-feature-gates needs --apiserver-version: no apiserver's version is known")]
+    GatesWithoutVersion,
+    /// The user says one version and the apiserver runs another.
+    #[error("--apiserver-version {said} contradicts what is seen: {name} is {seen}")]
+    OtherVersion {
+        /// The apiserver.
+        name: String,
+        /// Its version.
+        seen: Minor,
+        /// The user's word.
+        said: Minor,
+    },
+    /// The user says one gate setting and the apiserver runs with another.
+    #[error("--apiserver-feature-gates contradicts the command line of {name} about {gate}")]
+    OtherGates {
+        /// The apiserver.
+        name: String,
+        /// The gate.
+        gate: &'static str,
+    },
+}
+
+impl Error {
+    /// A short, stable name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoNodes => "NoNodes",
+            Self::NoPolicy(_) => "NoPolicy",
+            Self::Gates(_) => "FeatureGatesUnreadable",
+            Self::GatesWithoutVersion => "GatesWithoutVersion",
+            Self::OtherVersion { .. } => "OtherVersion",
+            Self::OtherGates { .. } => "OtherGates",
+        }
+    }
+}
+
+/// What the controller would write.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The policies, with the judged one first.
+    pub policies: Vec<PlannedPolicy>,
+    /// The nodes, by name.
+    pub nodes: Vec<StreamingNode>,
+    /// An upgrade was asked about, and counts.
+    pub for_target: bool,
+}
+
+/// A policy with its status.
+#[derive(Clone, Debug)]
+pub struct PlannedPolicy {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// What it asks for; `None` where that cannot be read.
+    pub spec: Option<StreamingPolicySpec>,
+    /// Its status.
+    pub status: StreamingPolicyStatus,
+}
+
+/// An object of the output.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Item<'a> {
+    /// A policy.
+    Policy(PolicyItem<'a>),
+    /// A node.
+    Node(&'a StreamingNode),
+}
+
+/// A policy in the output.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyItem<'a> {
+    api_version: String,
+    kind: String,
+    metadata: &'a ObjectMeta,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<&'a StreamingPolicySpec>,
+    status: &'a StreamingPolicyStatus,
+}
+
+impl Plan {
+    /// The judged policy.
+    pub fn judged(&self) -> Option<&PlannedPolicy> {
+        self.policies.first()
+    }
+
+    /// Whether the gate must stay, or the upgrade that was asked about must not be.
+    pub fn is_refused(&self) -> bool {
+        let holds = |kind| {
+            let found = self.judged().and_then(|policy| policy.condition(kind));
+            found.is_some_and(|condition| condition.status == "True")
+        };
+        !holds(condition::SAFE_TO_DISABLE) || (self.for_target && !holds(condition::UPGRADE_SAFE))
+    }
+
+    /// The objects as they are printed.
+    pub fn items(&self) -> Vec<Item<'_>> {
+        use kube::Resource as _;
+        let policies = self.policies.iter().map(|policy| {
+            Item::Policy(PolicyItem {
+                api_version: StreamingPolicy::api_version(&()).into_owned(),
+                kind: StreamingPolicy::kind(&()).into_owned(),
+                metadata: &policy.metadata,
+                spec: policy.spec.as_ref(),
+                status: &policy.status,
+            })
+        });
+        policies.chain(self.nodes.iter().map(Item::Node)).collect()
+    }
+}
+
+impl PlannedPolicy {
+    /// One of its conditions.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.status.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+}
+
+/// Judges what was found.
+///
+/// # Errors
+/// Where there is nothing to judge, or the user contradicts what is seen.
+pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<Plan, Error> {
+    if objects.nodes.is_empty() {
+        return Err(Error::NoNodes);
+    }
+    if objects.policies.is_empty() {
+        let spec = StreamingPolicySpec {
+            streaming_proxy_redirects: Some(GateWish::Disabled),
+            ..StreamingPolicySpec::default()
+        };
+        let policy = PolicyObject::Readable(Box::new(StreamingPolicy::new(DEFAULT_POLICY, spec)));
+        objects.policies.insert(DEFAULT_POLICY.to_owned(), policy);
+    }
+    let mut cluster = cluster(&objects);
+    let instances = instances(cluster.instances(), options)?;
+    cluster.set_instances(instances);
+
+    let chosen = chosen(&cluster, options)?;
+    if let (Some(target), Some(PolicyObject::Readable(policy))) =
+        (options.target, objects.policies.get_mut(&chosen))
+    {
+        policy.spec.target_version = Some(target.to_string());
+    }
+    if let Some(object) = objects.policies.get(&chosen) {
+        cluster.set_policy(chosen.clone(), policy(object));
+    }
+
+    let mut policies: Vec<PlannedPolicy> = Vec::new();
+    for (name, object) in objects.policies {
+        let Some(report) = cluster.policy_report(&name, now) else { continue };
+        let (mut metadata, spec) = match object {
+            PolicyObject::Readable(policy) => (policy.metadata, Some(policy.spec)),
+            PolicyObject::Unreadable { metadata, .. } => (*metadata, None),
+        };
+        metadata.managed_fields = None;
+        policies.push(PlannedPolicy { metadata, spec, status: report.status });
+    }
+    policies.sort_by_key(|policy| policy.metadata.name.as_ref() != Some(&chosen));
+
+    let scene = cluster.node_scene(now);
+    let mut nodes = Vec::with_capacity(cluster.nodes().len());
+    for (name, node) in cluster.nodes() {
+        let known = objects.known.remove(name);
+        let status = known.as_ref().and_then(|known| known.status.as_ref());
+        let evidence: &[EvidenceEntry] = status.map_or(&[], |status| &status.evidence);
+        let follows = known.as_ref().and_then(|known| known.spec.policy.as_deref());
+        let mut report = scene.report(name, node, follows, evidence, now);
+        report.status.agent = status.and_then(|status| status.agent.clone());
+        let (mut metadata, kept) = match known {
+            Some(known) => (known.metadata, known.spec),
+            None => {
+                let name = Some(name.clone());
+                (ObjectMeta { name, ..ObjectMeta::default() }, StreamingNodeSpec::default())
+            }
+        };
+        metadata.managed_fields = None;
+        let spec = report.spec.unwrap_or(kept);
+        nodes.push(StreamingNode { metadata, spec, status: Some(report.status) });
+    }
+    Ok(Plan { policies, nodes, for_target: options.target.is_some() })
+}
+
+fn cluster(objects: &Objects) -> Cluster {
+    let mut cluster = Cluster::default();
+    for (name, known) in &objects.known {
+        let agent = known.status.as_ref().and_then(|status| status.agent.as_ref());
+        cluster.set_agent(name, agent);
+    }
+    for node in objects.nodes.values() {
+        cluster.set_node(node.clone());
+    }
+    for (name, object) in &objects.policies {
+        cluster.set_policy(name.clone(), policy(object));
+    }
+    for (name, pod) in &objects.pods {
+        cluster.set_pod(name.clone(), Some(pod.clone()));
+    }
+    cluster.set_endpoints(objects.endpoints.clone());
+    cluster.set_served(objects.served);
+    cluster
+}
+
+fn policy(object: &PolicyObject) -> Policy {
+    let (metadata, content, status) = match object {
+        PolicyObject::Readable(policy) => {
+            (&policy.metadata, Ok(Content::read(&policy.spec)), policy.status.clone())
+        }
+        PolicyObject::Unreadable { metadata, why } => (&**metadata, Err(why.clone()), None),
+    };
+    Policy {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+        generation: metadata.generation,
+        content,
+        status,
+    }
+}
+
+/// The policy that the verdict is about.
+fn chosen(cluster: &Cluster, options: &Options) -> Result<String, Error> {
+    let policies = cluster.policies();
+    if let Some(name) = &options.policy {
+        let known = policies.contains_key(name);
+        return known.then(|| name.clone()).ok_or_else(|| Error::NoPolicy(name.clone()));
+    }
+    match cluster.owner() {
+        Owner::Policy(name) | Owner::Unreadable(name) => Ok(name.to_owned()),
+        Owner::Nobody => {
+            let first = policies.keys().next().cloned();
+            first.ok_or_else(|| Error::NoPolicy(DEFAULT_POLICY.to_owned()))
+        }
+    }
+}
+
+/// The apiservers with what the user says of those that are not seen. What is seen wins, and a
+/// user who says otherwise is mistaken about the cluster or about the files.
+fn instances(seen: &[Apiserver], options: &Options) -> Result<Vec<Apiserver>, Error> {
+    let migration = &STREAMING_REDIRECTS;
+    let said = match &options.apiserver_gates {
+        None => None,
+        Some(text) => {
+            let gates = FeatureGates::from_args([format!("--feature-gates={text}").as_str()]);
+            if let Some(why) = gates.unreadable() {
+                return Err(Error::Gates(why.to_owned()));
+            }
+            Some(gates)
+        }
+    };
+    let mut all = seen.to_vec();
+    if all.is_empty() && (options.apiserver_version.is_some() || said.is_some()) {
+        let unseen = Some(Unseen::NoMirrorPod);
+        all.push(Apiserver { name: APISERVER.to_owned(), minor: None, gates: None, unseen });
+    }
+    for instance in &mut all {
+        if let Some(said) = options.apiserver_version {
+            match instance.minor {
+                Some(seen) if seen != said => {
+                    return Err(Error::OtherVersion { name: instance.name.clone(), seen, said });
+                }
+                _ => instance.minor = Some(said),
+            }
+        }
+        let Some(said) = &said else { continue };
+        if instance.minor.is_none() {
+            return Err(Error::GatesWithoutVersion);
+        }
+        match instance.gates.as_ref().filter(|gates| gates.unreadable().is_none()) {
+            Some(seen) => {
+                if let Some(gate) = migration.gates().find(|gate| seen.get(gate) != said.get(gate))
+                {
+                    return Err(Error::OtherGates { name: instance.name.clone(), gate });
+                }
+            }
+            None => instance.gates = Some(said.clone()),
+        }
+        instance.unseen = None;
+    }
+    Ok(all)
+}

@@ -1,0 +1,152 @@
+//! Objects from a cluster. Only reads.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::ListParams,
+    core::{DeserializeGuard, Status},
+};
+use serde::de::DeserializeOwned;
+
+use super::objects::{Objects, PolicyObject};
+use crate::{
+    api::{StreamingNode, StreamingPolicy},
+    cluster::{ApiserverPod, NodeView, POD_SELECTOR, endpoint_addresses},
+};
+
+/// So many objects are asked for at once.
+const PAGE: u32 = 500;
+
+/// The code of an apiserver that no longer has the rest of a list.
+const GONE: u16 = 410;
+
+/// Why the cluster cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the cluster's {what}")]
+pub struct Error {
+    what: &'static str,
+    source: Box<kube::Error>,
+}
+
+impl Error {
+    /// A short, stable name.
+    pub fn reason(&self) -> &'static str {
+        match &*self.source {
+            kube::Error::Api(status) if status.is_forbidden() => "Forbidden",
+            _ => "Unreachable",
+        }
+    }
+}
+
+/// Reads everything that is judged.
+///
+/// # Errors
+/// Where nodes or policies cannot be read. Apiservers that cannot be seen stay unknown, and that
+/// is a verdict.
+pub async fn read(client: Client) -> Result<Objects, Error> {
+    let mut objects = Objects::default();
+    let failed = |what| move |source| Error { what, source: Box::new(source) };
+
+    let nodes = list(&Api::<NodeView>::all(client.clone()), ListParams::default()).await;
+    for node in nodes.map_err(failed("nodes"))? {
+        objects.nodes.insert(node.name_any(), node);
+    }
+
+    let policies = Api::<DeserializeGuard<StreamingPolicy>>::all(client.clone());
+    let policies = unless_missing(list(&policies, ListParams::default()).await);
+    for DeserializeGuard(policy) in policies.map_err(failed("StreamingPolicies"))? {
+        match policy {
+            Ok(policy) => {
+                let object = PolicyObject::Readable(Box::new(policy));
+                objects.policies.insert(object.name(), object);
+            }
+            Err(invalid) => {
+                let metadata = Box::new(invalid.metadata);
+                let object = PolicyObject::Unreadable { metadata, why: invalid.error };
+                objects.policies.insert(object.name(), object);
+            }
+        }
+    }
+
+    let known = Api::<DeserializeGuard<StreamingNode>>::all(client.clone());
+    let known = unless_missing(list(&known, ListParams::default()).await);
+    for DeserializeGuard(node) in known.map_err(failed("StreamingNodes"))? {
+        match node {
+            Ok(node) => {
+                objects.known.insert(node.name_any(), node);
+            }
+            Err(invalid) => {
+                let name = invalid.metadata.name.unwrap_or_default();
+                let why = invalid.error;
+                objects.warnings.push(format!("StreamingNode {name} cannot be read: {why}"));
+            }
+        }
+    }
+    control_plane(client, &mut objects).await;
+    Ok(objects)
+}
+
+/// Reads what shows the apiservers. Whatever of it cannot be read leaves them unknown.
+async fn control_plane(client: Client, objects: &mut Objects) {
+    let pods = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    match list(&pods, ListParams::default().labels(POD_SELECTOR)).await {
+        Ok(pods) => objects
+            .pods
+            .extend(pods.iter().filter_map(|pod| Some((pod.name_any(), ApiserverPod::read(pod)?)))),
+        Err(error) => objects.warnings.push(unseen("pods in kube-system", &error)),
+    }
+    let endpoints = Api::<Endpoints>::namespaced(client.clone(), "default");
+    match endpoints.get_opt("kubernetes").await {
+        Ok(endpoints) => objects.endpoints = endpoints.as_ref().map(endpoint_addresses),
+        Err(error) => objects.warnings.push(unseen("endpoints of the Service kubernetes", &error)),
+    }
+    match client.apiserver_version().await {
+        Ok(info) => match info.git_version.parse() {
+            Ok(minor) => objects.served = Some(minor),
+            Err(error) => objects.warnings.push(format!("the apiserver's version: {error}")),
+        },
+        Err(error) => objects.warnings.push(unseen("version", &error)),
+    }
+}
+
+fn unseen(what: &str, error: &kube::Error) -> String {
+    format!("the {what} cannot be read, so apiservers may stay unknown: {error}")
+}
+
+/// A kind that the cluster does not have has no objects.
+fn unless_missing<K>(listed: kube::Result<Vec<K>>) -> kube::Result<Vec<K>> {
+    match listed {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// Lists in pages. Where the pages expire before the last one, all is asked for at once.
+async fn list<K>(api: &Api<K>, params: ListParams) -> kube::Result<Vec<K>>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut all = Vec::new();
+    let mut page = params.clone().limit(PAGE);
+    loop {
+        match api.list(&page).await {
+            Ok(listed) => {
+                all.extend(listed.items);
+                match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+                    Some(token) => page = page.continue_token(&token),
+                    None => return Ok(all),
+                }
+            }
+            Err(kube::Error::Api(status)) if expired(&status) && page.continue_token.is_some() => {
+                return Ok(api.list(&params).await?.items);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn expired(status: &Status) -> bool {
+    status.code == GONE
+}

@@ -1,0 +1,72 @@
+//! The objects that a plan is made from, wherever they came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::{
+    api::{StreamingNode, StreamingPolicy},
+    cluster::{ApiserverPod, NodeView},
+    decision::version::Minor,
+};
+
+/// A policy as it was found.
+#[derive(Clone, Debug)]
+pub enum PolicyObject {
+    /// It can be read.
+    Readable(Box<StreamingPolicy>),
+    /// The cluster holds it, and it cannot be read.
+    Unreadable {
+        /// Its metadata.
+        metadata: Box<ObjectMeta>,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Everything that was found, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// The policies.
+    pub policies: BTreeMap<String, PolicyObject>,
+    /// The nodes.
+    pub nodes: BTreeMap<String, NodeView>,
+    /// What is known of nodes already: the agents' reports, and since when there is evidence.
+    pub known: BTreeMap<String, StreamingNode>,
+    /// The apiservers' mirror pods.
+    pub pods: BTreeMap<String, ApiserverPod>,
+    /// Who answers for the `kubernetes` Service.
+    pub endpoints: Option<BTreeSet<String>>,
+    /// The version that the apiserver reported of itself.
+    pub served: Option<Minor>,
+    /// What the user ought to know about the input.
+    pub warnings: Vec<String>,
+    /// How many objects of other kinds there were.
+    pub skipped: usize,
+}
+
+impl Objects {
+    /// What was found, in a line.
+    pub fn summary(&self) -> String {
+        let counts = [
+            (self.nodes.len(), "Node"),
+            (self.pods.len(), "apiserver Pod"),
+            (self.policies.len(), "StreamingPolicy"),
+            (self.known.len(), "StreamingNode"),
+            (usize::from(self.endpoints.is_some()), "Endpoints"),
+        ];
+        let found = counts.map(|(count, kind)| format!("{count} {kind}")).join(", ");
+        format!("read {found}; skipped {} other objects", self.skipped)
+    }
+}
+
+impl PolicyObject {
+    /// Its name.
+    pub fn name(&self) -> String {
+        let metadata = match self {
+            Self::Readable(policy) => &policy.metadata,
+            Self::Unreadable { metadata, .. } => metadata,
+        };
+        metadata.name.clone().unwrap_or_default()
+    }
+}

@@ -1,0 +1,391 @@
+//! The program as users and scripts run it.
+
+use std::{fs, path::Path};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const CLUSTER: &str = "examples/cluster-1.21.yaml";
+
+const SAFE: &str = "\
+apiVersion: v1
+kind: Node
+metadata:
+  name: worker-1
+status:
+  nodeInfo:
+    kubeletVersion: v1.20.15
+";
+
+/// A policy with this spec.
+fn policy(spec: &str) -> String {
+    format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: p, generation: 3}}\nspec: {spec}\n"
+    )
+}
+
+/// An apiserver's mirror pod.
+fn apiserver(node: &str, version: &str, gates: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  name: kube-apiserver-{node}
+  namespace: kube-system
+  labels: {{component: kube-apiserver}}
+  annotations: {{kubernetes.io/config.mirror: hash}}
+  ownerReferences: [{{apiVersion: v1, kind: Node, name: {node}, uid: u}}]
+spec:
+  nodeName: {node}
+  containers:
+  - name: kube-apiserver
+    image: registry.example/kube-apiserver:{version}
+    command: [kube-apiserver, '--feature-gates={gates}']
+"
+    )
+}
+
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(args: &[&str], stdin: &str) -> Ran {
+    // No cluster: whatever kubeconfig this machine has must not be asked.
+    let output = Command::cargo_bin("sluice")
+        .unwrap()
+        .env("KUBECONFIG", "/nonexistent")
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .args(args)
+        .write_stdin(stdin)
+        .output()
+        .unwrap();
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn plan(stdin: &str, more: &[&str]) -> Ran {
+    run(&[&["plan", "-f", "-"], more].concat(), stdin)
+}
+
+fn items(stdin: &str, more: &[&str]) -> Vec<Value> {
+    let ran = plan(stdin, &[more, &["-o", "json"]].concat());
+    let list: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&list["apiVersion"], &list["kind"]), (&"v1".into(), &"List".into()));
+    list["items"].as_array().unwrap().clone()
+}
+
+fn condition<'a>(policy: &'a Value, kind: &str) -> &'a Value {
+    let conditions = policy["status"]["conditions"].as_array().unwrap();
+    conditions.iter().find(|condition| condition["type"] == kind).unwrap()
+}
+
+#[test]
+fn the_example_cluster_is_refused() {
+    let ran = run(&["plan", "-f", CLUSTER], "");
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""));
+    insta::assert_snapshot!("cluster-1.21", ran.stdout);
+}
+
+#[test]
+fn the_example_policies_are_taken() {
+    for file in ["examples/policy.yaml", "examples/policy-full.yaml"] {
+        let ran = run(&["plan", "-f", CLUSTER, "-f", file], "");
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""), "{file}");
+    }
+}
+
+#[test]
+fn a_safe_cluster_ends_with_0() {
+    let input = format!("{SAFE}---\n{}", apiserver("cp", "v1.21.0", ""));
+    let ran = plan(&input, &[]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    insta::assert_snapshot!("safe", ran.stdout);
+}
+
+#[test]
+fn a_target_that_breaks_ends_with_2() {
+    let input =
+        format!("{SAFE}---\n{}", apiserver("cp", "v1.21.0", "StreamingProxyRedirects=true"));
+    assert_eq!(plan(&input, &[]).code, Some(0));
+    let ran = plan(&input, &["--target", "1.24"]);
+    assert_eq!(ran.code, Some(2));
+    let verdict = "Upgrade to 1.24: Refused: ApiserverRefusesGate\n";
+    assert!(ran.stdout.contains(verdict), "{}", ran.stdout);
+    assert_eq!(plan(&input, &["--target", "v1.22"]).code, Some(0));
+}
+
+#[test]
+fn objects_are_a_list_that_scripts_can_read() {
+    let input = format!("{SAFE}---\n{}", apiserver("cp", "v1.21.0", ""));
+    let items = items(&input, &[]);
+    let kinds: Vec<_> = items.iter().map(|item| item["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["StreamingPolicy", "StreamingNode"]);
+    for item in &items {
+        assert_eq!(item["apiVersion"], "sluice.dev/v1alpha1");
+        for part in ["metadata", "spec", "status"] {
+            assert!(item[part].is_object(), "{part} of {item}");
+        }
+    }
+    // Nobody asked for a policy: the default one wants the gate off.
+    assert_eq!(items[0]["metadata"]["name"], "default");
+    assert_eq!(items[0]["spec"]["streamingProxyRedirects"], "Disabled");
+    assert_eq!(condition(&items[0], "SafeToDisable")["status"], "True");
+    assert_eq!(items[1]["metadata"]["name"], "worker-1");
+    assert_eq!(items[1]["status"]["verdict"], "Safe");
+}
+
+#[test]
+fn yaml_is_read_as_it_was_meant() {
+    let input = format!("{SAFE}---\n{}---\n{}", apiserver("cp", "v1.21.0", ""), policy("{}"));
+    let yaml = plan(&input, &["-o", "yaml"]).stdout;
+    let read: Value = serde_saphyr::from_str(&yaml).unwrap();
+    let kinds: Vec<_> =
+        read["items"].as_array().unwrap().iter().map(|item| item["kind"].clone()).collect();
+    assert_eq!(kinds, ["StreamingPolicy", "StreamingNode"]);
+    // Off, a word of the statuses, is a boolean to YAML 1.1, which kubectl reads.
+    let off = "metadata: {name: a}\nkind: Node\napiVersion: v1\nstatus: {nodeInfo: {kubeletVersion: v1.19.0}}";
+    let off = off.replace(
+        "{name: a}",
+        "{name: a, annotations: {sluice.dev/redirect-container-streaming: 'false'}}",
+    );
+    let yaml = plan(&off, &["-o", "yaml"]).stdout;
+    assert!(yaml.contains("redirects: \"Off\"") || yaml.contains("redirects: 'Off'"), "{yaml}");
+    // What the program writes, it reads.
+    let again = format!("{input}---\n{yaml}");
+    assert_eq!(plan(&again, &[]).code, Some(0), "{}", plan(&again, &[]).stderr);
+}
+
+#[test]
+fn the_policy_that_is_judged() {
+    let two = format!(
+        "{}---\n{}",
+        policy("{streamingProxyRedirects: Enabled}")
+            .replace("name: p,", "name: b, creationTimestamp: '2026-01-01T00:00:00Z',"),
+        policy("{}").replace("name: p", "name: a"),
+    );
+    let input = format!("{SAFE}---\n{}---\n{two}", apiserver("cp", "v1.21.0", ""));
+    let first = |more: &[&str]| items(&input, more)[0]["metadata"]["name"].clone();
+    assert_eq!(first(&[]), "b", "the owner of the gate");
+    assert_eq!(first(&["--policy", "a"]), "a");
+    let target = &items(&input, &["--policy", "a", "--target", "1.23"])[0]["spec"]["targetVersion"];
+    assert_eq!(target, "1.23");
+    let ran = plan(&input, &["--policy", "c"]);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (Some(1), "error: there is no StreamingPolicy \"c\"\n")
+    );
+}
+
+#[test]
+fn the_generation_is_observed() {
+    let input = format!("{SAFE}---\n{}---\n{}", apiserver("cp", "v1.21.0", ""), policy("{}"));
+    assert_eq!(condition(&items(&input, &[])[0], "SafeToDisable")["observedGeneration"], 3);
+}
+
+#[test]
+fn apiservers_that_differ_are_refused() {
+    let off = apiserver("cp-1", "v1.21.0", "StreamingProxyRedirects=false");
+    let input = format!("{SAFE}---\n{off}---\n{}", apiserver("cp-2", "v1.20.0", ""));
+    let ran = plan(&input, &[]);
+    assert_eq!(ran.code, Some(2));
+    insta::assert_snapshot!("ha", ran.stdout);
+}
+
+#[test]
+fn an_apiserver_that_only_answers_is_unknown() {
+    let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: kubernetes, namespace: default}\nsubsets: [{addresses: [{ip: 10.0.0.1}]}]\n";
+    let input = format!("{SAFE}---\n{}---\n{endpoints}", apiserver("cp", "v1.21.0", ""));
+    let seen = &items(&input, &[])[0];
+    assert_eq!(condition(seen, "SafeToDisable")["reason"], "ApiserversUnknown");
+    assert_eq!(seen["status"]["apiservers"]["count"], 2);
+}
+
+#[test]
+fn an_unseen_control_plane_is_described_by_options() {
+    for (more, code, reason) in [
+        (&[][..], 2, "ApiserversUnknown"),
+        (&["--apiserver-version", "1.21"], 2, "ApiserversUnknown"),
+        (&["--apiserver-version", "1.24"], 0, "GateRemoved"),
+        (&["--apiserver-version", "1.21", "--apiserver-feature-gates", ""], 0, "NoNodeRedirects"),
+    ] {
+        assert_eq!(plan(SAFE, more).code, Some(code), "{more:?}");
+        assert_eq!(condition(&items(SAFE, more)[0], "SafeToDisable")["reason"], reason, "{more:?}");
+    }
+}
+
+#[test]
+fn options_that_contradict_the_input_are_errors() {
+    let seen = format!("{SAFE}---\n{}", apiserver("cp", "v1.21.0", ""));
+    for (input, more, message) in [
+        (&*seen, &["--apiserver-version", "1.20"][..], "contradicts what is seen: cp is 1.21"),
+        (
+            &seen,
+            &["--apiserver-feature-gates", "StreamingProxyRedirects=false"],
+            "contradicts the command line of cp",
+        ),
+        (SAFE, &["--apiserver-feature-gates", ""], "needs --apiserver-version"),
+        (
+            SAFE,
+            &["--apiserver-version", "1.21", "--apiserver-feature-gates", "x"],
+            "--feature-gates holds \"x\"",
+        ),
+        (SAFE, &["--context", "c"], "-f reads files and no cluster"),
+    ] {
+        let ran = plan(input, more);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{more:?}");
+        assert!(ran.stderr.contains(message), "{}", ran.stderr);
+    }
+    assert_eq!(plan(&seen, &["--apiserver-version", "v1.21.3"]).code, Some(0));
+}
+
+#[test]
+fn an_agents_report_is_evidence() {
+    let node = SAFE.replace("v1.20.15", "v1.19.0");
+    let known = "apiVersion: sluice.dev/v1alpha1
+kind: StreamingNode
+metadata: {name: worker-1, uid: u}
+spec: {}
+status:
+  evidence: [{source: Agent, says: Absent, since: '2026-01-02T03:04:05Z'}]
+  agent: {flag: Absent, since: '2026-01-02T03:04:05Z'}
+";
+    let input = format!("{known}---\n{node}---\n{}", apiserver("cp", "v1.20.0", ""));
+    let seen = &items(&input, &[])[1];
+    assert_eq!(seen["status"]["decidedBy"], "Agent");
+    assert_eq!(seen["status"]["evidence"][0]["since"], "2026-01-02T03:04:05Z");
+    assert_eq!(seen["status"]["agent"]["flag"], "Absent");
+    assert_eq!(seen["metadata"]["uid"], "u");
+}
+
+#[test]
+fn mistakes_in_files_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.yaml");
+    fs::write(&file, format!("{SAFE}---\n{}", policy("{streamingProxyRedirect: Disabled}")))
+        .unwrap();
+    let path = file.to_str().unwrap();
+    let ran = run(&["plan", "-f", path], "");
+    assert_eq!(ran.code, Some(1));
+    let place = format!(
+        "error: {path}, document 2: StreamingPolicy p: spec.streamingProxyRedirect: unknown field\n"
+    );
+    assert_eq!(ran.stderr, place);
+
+    for (args, message) in [
+        (&["plan", "-f", "no-such-file.yaml"][..], "cannot read no-such-file.yaml: "),
+        (&["plan", "-f", "src/cli"], "src/cli holds no .yaml, .yml or .json file"),
+        (&["plan", "-f", "examples/policy.yaml"], "there is no Node to judge"),
+        (&["plan"], "no cluster to ask"),
+        (&["plan", "--target", "latest"], "not a Kubernetes version"),
+        (&["plan", "--no-such-option"], "unexpected argument"),
+    ] {
+        let ran = run(args, "");
+        assert_eq!(ran.code, Some(1), "{args:?}");
+        assert!(ran.stderr.contains(message), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn help_is_no_error() {
+    for args in [&["--help"][..], &["--version"], &["help", "plan"], &["status", "-h"]] {
+        let ran = run(args, "");
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+    assert_eq!(run(&[], "").code, Some(1));
+}
+
+#[test]
+fn a_directory_is_read_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("1.yaml"), SAFE.replace("v1.20.15", "v1.19.0")).unwrap();
+    fs::write(dir.path().join("2.yml"), SAFE).unwrap();
+    fs::write(dir.path().join("3.json"), r#"{"apiVersion": "v1", "kind": "Secret"}"#).unwrap();
+    fs::write(dir.path().join("README.md"), "not: [yaml").unwrap();
+    let path = dir.path().to_str().unwrap();
+    let ran = run(&["plan", "-v", "-f", path, "--apiserver-version", "1.24"], "");
+    assert_eq!(ran.code, Some(0));
+    let file = dir.path().join("2.yml");
+    assert_eq!(
+        ran.stderr,
+        format!(
+            "warning: Node worker-1 is there twice; the one of {}, document 1 counts\n\
+             read 1 Node, 0 apiserver Pod, 0 StreamingPolicy, 0 StreamingNode, 0 Endpoints; skipped 1 other objects\n",
+            file.display()
+        )
+    );
+}
+
+#[test]
+fn many_nodes_show_only_those_that_block() {
+    let node = |index: usize, version: &str| {
+        SAFE.replace("worker-1", &format!("n{index:03}")).replace("v1.20.15", version)
+    };
+    let all: Vec<String> =
+        (0..60).map(|index| node(index, if index == 7 { "v1.18.0" } else { "v1.21.0" })).collect();
+    let input = format!("{}---\n{}", all.join("---\n"), apiserver("cp", "v1.21.0", ""));
+    let ran = plan(&input, &[]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stdout.contains("n007") && !ran.stdout.contains("n008"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("59 of 60 nodes do not block"), "{}", ran.stdout);
+    assert!(plan(&input, &["--all"]).stdout.contains("n008"));
+}
+
+#[test]
+fn a_dump_of_thousands_of_nodes_is_no_attack() {
+    // More than the YAML library lets through unasked.
+    let large = format!("apiVersion: v1\nkind: Other\ndata: [{}]\n", "a,".repeat(300_000));
+    let ran = plan(&format!("{SAFE}---\n{large}"), &["--apiserver-version", "1.24"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn as_a_kubectl_plugin_it_says_kubectl_sluice() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugin = dir.path().join("kubectl-sluice");
+    std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin("sluice"), &plugin).unwrap();
+    for args in [&["--help"][..], &["plan", "--help"], &["plan", "--nonsense"]] {
+        let output = Command::new(&plugin).args(args).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(text.contains("Usage: kubectl sluice"), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("  sluice ")), "{text}");
+    }
+    let output = Command::cargo_bin("sluice").unwrap().args(["plan", "--help"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("Usage: sluice plan") && !text.contains("kubectl sluice"), "{text}");
+}
+
+#[test]
+fn the_checked_in_definitions_are_those_of_the_types() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = run(&["crds", "--dir", dir.path().to_str().unwrap()], "");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for file in ["streamingpolicies.yaml", "streamingnodes.yaml"] {
+        let made = fs::read_to_string(dir.path().join(file)).unwrap();
+        for checked_in in ["crds", "charts/sluice/files/crds"] {
+            let path = Path::new(checked_in).join(file);
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(made == text, "{} is old: run `make generate`", path.display());
+        }
+    }
+    let printed = run(&["crds"], "").stdout;
+    assert_eq!(printed.matches("kind: CustomResourceDefinition").count(), 2);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("sluice"))
+        .arg("crds")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+}
