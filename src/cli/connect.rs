@@ -61,7 +61,11 @@ impl Args {
         Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
     }
 
-    async fn config(&self) -> Result<Config, Error> {
+    /// Where the cluster is, and who we are there.
+    ///
+    /// # Errors
+    /// Where no configuration leads to one.
+    pub async fn config(&self) -> Result<Config, Error> {
         let options =
             KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         if let Some(path) = &self.kubeconfig {

@@ -1,8 +1,15 @@
 //! `sluice controller`: the options of the operator.
 
-use std::net::SocketAddr;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io::IsTerminal,
+    net::SocketAddr,
+};
+
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use super::{Exit, connect};
+use crate::controller::{self, lease};
 
 /// Run the controller.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,16 +62,24 @@ pub enum LogFormat {
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not there yet.
-    #[error("not wired yet")]
-    NotWired,
+    /// There is no way to a cluster.
+    #[error(transparent)]
+    Connect(#[from] connect::Error),
+    /// What is to be logged cannot be understood.
+    #[error("cannot understand --log")]
+    Log(#[source] ParseError),
+    /// It could not start, or lost its lease.
+    #[error(transparent)]
+    Controller(#[from] controller::Error),
 }
 
 impl Error {
     /// A short, stable name.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NotWired => "NotWired",
+            Self::Connect(error) => error.reason(),
+            Self::Log(_) => "LogFilter",
+            Self::Controller(error) => error.reason(),
         }
     }
 }
@@ -73,6 +88,31 @@ impl Error {
 ///
 /// # Errors
 /// Where it cannot start, or loses its lease.
-pub async fn run(_args: Args) -> Result<Exit, Error> {
-    Err(Error::NotWired)
+pub async fn run(args: Args) -> Result<Exit, Error> {
+    let filter = EnvFilter::try_new(&args.log).map_err(Error::Log)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+    let settings = controller::Settings {
+        listen: args.listen,
+        lease: lease::Settings {
+            namespace: args.lease_namespace,
+            name: args.lease_name,
+            identity: args.identity.unwrap_or_else(own_name),
+            timing: lease::Timing::default(),
+        },
+    };
+    controller::run(args.cluster.config().await?, settings).await?;
+    Ok(Exit::Ok)
+}
+
+/// A name that no other process has: two with one name would both believe that they lead.
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "sluice" } else { host.trim() };
+    // The standard library seeds its hashers from the system's random source.
+    let random = RandomState::new().build_hasher().finish();
+    format!("{host}_{random:016x}")
 }
