@@ -140,6 +140,7 @@ where
                 }
             }
             Err(kube::Error::Api(status)) if expired(&status) && page.continue_token.is_some() => {
+                // What the first pages held is of another moment.
                 return Ok(api.list(&params).await?.items);
             }
             Err(error) => return Err(error),
@@ -150,3 +151,6 @@ where
 fn expired(status: &Status) -> bool {
     status.code == GONE
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+use std::{collections::BTreeMap, pin::pin};
+
+use http::{Method, Request, Response};
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use tower_test::mock;
+
+use super::*;
+
+/// A cluster that gives these answers by path and query, and 404 to everything else. Only reads
+/// are let through.
+async fn read_from(answers: &[(&str, u16, Value)]) -> Result<Objects, Error> {
+    let answers: BTreeMap<String, (u16, Value)> = answers
+        .iter()
+        .map(|(path, code, body)| ((*path).to_owned(), (*code, body.clone())))
+        .collect();
+    let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
+    let server = tokio::spawn(async move {
+        let mut handle = pin!(handle);
+        while let Some((request, respond)) = handle.next_request().await {
+            assert_eq!(request.method(), Method::GET);
+            let path = request.uri().to_string();
+            let missing = (404, failure(404, "NotFound"));
+            let (code, body) = answers.get(&path).unwrap_or(&missing);
+            let body = Body::from(serde_json::to_vec(body).unwrap());
+            respond.send_response(Response::builder().status(*code).body(body).unwrap());
+        }
+    });
+    let objects = read(Client::new(service, "default")).await;
+    server.await.unwrap();
+    objects
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": reason,
+        "reason": reason, "code": code})
+}
+
+fn nodes(names: &[&str], more: &str) -> Value {
+    let items: Vec<Value> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+    json!({"apiVersion": "v1", "kind": "NodeList", "metadata": {"continue": more}, "items": items})
+}
+
+const NODES: &str = "/api/v1/nodes?&limit=500";
+const VERSION: &str = "/version";
+const POLICIES: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies?&limit=500";
+const PODS: &str =
+    "/api/v1/namespaces/kube-system/pods?&labelSelector=component%3Dkube-apiserver&limit=500";
+const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";
+
+fn version() -> Value {
+    json!({"major": "1", "minor": "21", "gitVersion": "v1.21.5-eks-1", "gitCommit": "",
+        "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""})
+}
+
+#[tokio::test]
+async fn a_cluster_without_our_kinds_has_nodes_in_pages_and_a_version() {
+    let objects = read_from(&[
+        (NODES, 200, nodes(&["a", "b"], "next")),
+        ("/api/v1/nodes?&limit=500&continue=next", 200, nodes(&["c"], "")),
+        (VERSION, 200, version()),
+        (PODS, 200, json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []})),
+    ])
+    .await
+    .unwrap();
+    assert_eq!(objects.nodes.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!((objects.policies.len(), objects.endpoints), (0, None));
+    assert_eq!(objects.served.map(|minor| minor.0), Some(21));
+    assert_eq!(objects.warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn pages_that_expire_are_asked_for_at_once() {
+    let objects = read_from(&[
+        (NODES, 200, nodes(&["a"], "next")),
+        ("/api/v1/nodes?&limit=500&continue=next", 410, failure(410, "Expired")),
+        ("/api/v1/nodes?", 200, nodes(&["b", "c"], "")),
+    ])
+    .await
+    .unwrap();
+    assert_eq!(objects.nodes.keys().collect::<Vec<_>>(), ["b", "c"], "one moment, not two");
+}
+
+#[tokio::test]
+async fn what_must_not_be_seen_of_apiservers_is_a_warning() {
+    let objects = read_from(&[
+        (NODES, 200, nodes(&["a"], "")),
+        (PODS, 403, failure(403, "Forbidden")),
+        (ENDPOINTS, 403, failure(403, "Forbidden")),
+        (VERSION, 200, version()),
+    ])
+    .await
+    .unwrap();
+    assert_eq!(objects.warnings.len(), 2, "{:?}", objects.warnings);
+    assert_eq!(objects.served.map(|minor| minor.0), Some(21));
+}
+
+#[tokio::test]
+async fn nodes_that_must_not_be_seen_are_an_error() {
+    let refused = read_from(&[(NODES, 403, failure(403, "Forbidden"))]).await;
+    assert_eq!(refused.map(|_| ()).map_err(|error| error.reason()), Err("Forbidden"));
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_is_kept_as_such() {
+    let list = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingPolicyList", "metadata": {},
+    "items": [
+        {"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingPolicy",
+         "metadata": {"name": "bad"}, "spec": {"streamingProxyRedirects": "Perhaps"}},
+        {"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingPolicy",
+         "metadata": {"name": "good"}, "spec": {}},
+    ]});
+    let objects =
+        read_from(&[(NODES, 200, nodes(&["a"], "")), (POLICIES, 200, list)]).await.unwrap();
+    assert!(
+        matches!(&objects.policies["bad"], PolicyObject::Unreadable { why, .. } if why.contains("Perhaps"))
+    );
+    assert!(matches!(&objects.policies["good"], PolicyObject::Readable(_)));
+}
