@@ -132,7 +132,7 @@ fn objects_are_a_list_that_scripts_can_read() {
         }
     }
     // Nobody asked for a policy: the default one wants the gate off.
-    assert_eq!(items[0]["metadata"]["name"], "default");
+    assert_eq!(items[0]["metadata"]["name"], "cluster");
     assert_eq!(items[0]["spec"]["streamingProxyRedirects"], "Disabled");
     assert_eq!(condition(&items[0], "SafeToDisable")["status"], "True");
     assert_eq!(items[1]["metadata"]["name"], "worker-1");

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The name of the policy that is judged where there is none.
-pub const DEFAULT_POLICY: &str = "default";
+pub const DEFAULT_POLICY: &str = "cluster";
 
 /// The name of an apiserver that only the command line speaks of.
 const APISERVER: &str = "apiserver";
