@@ -3,8 +3,7 @@
 //! The monotonicities, precisely. *Refused* means that `SafeToDisable` is not True. A refused
 //! cluster stays refused when
 //!
-//! - a node is added, unless an override that holds already names it (even then: it is excepted,
-//!   and the others still refuse);
+//! - a node is added, also one that an override excepts: the others still refuse;
 //! - a node is forgotten about: all claims gone, or its version unreadable, where its version did
 //!   not settle the matter;
 //! - one claim for off (or absent) is taken away. A claim that cannot be read may go only with
@@ -211,7 +210,7 @@ fn pick<T>(all: &mut [T], index: Index) -> Option<&mut T> {
 }
 
 fn shuffled(cluster: Cluster) -> impl Strategy<Value = (Cluster, Cluster)> {
-    // Claims stay in the order of their node: the map of evidence is by source.
+    // Claims are turned around: one order other than the first is enough for so few.
     let nodes = Just(cluster.nodes.clone()).prop_shuffle();
     let instances = Just(cluster.instances.clone()).prop_shuffle();
     let overrides = Just(cluster.overrides.clone()).prop_shuffle();
