@@ -164,6 +164,7 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
     }
     let nodes = survey.counts.nodes;
     let all = match nodes {
+        0 => return Outcome::new(Holds::True, "NoNodeRedirects", "There is no node.".to_owned()),
         1 => "The only node proxies".to_owned(),
         n => format!("All {n} nodes proxy"),
     };
@@ -191,14 +192,18 @@ pub fn redirects_disabled(scene: &Scene<'_>) -> Outcome {
             "GateMixed",
             format!("{gate} is on on {} and off elsewhere.", on()),
         ),
-        GateSummary::All(Gate::Unknown) => Outcome::new(
-            Holds::Unknown,
-            "GateUnknown",
-            match scene.unseen() {
+        GateSummary::All(Gate::Unknown) => {
+            let hidden = match scene.unseen() {
                 Some(which) => format!("Whether {gate} is on cannot be seen on {which}."),
                 None => "No apiserver can be seen.".to_owned(),
-            },
-        ),
+            };
+            // One that is on is enough to know, whatever the others are.
+            if scene.plane.on_somewhere {
+                let message = format!("{gate} is on on {}. {hidden}", on());
+                return Outcome::new(Holds::False, "GateOn", message);
+            }
+            Outcome::new(Holds::Unknown, "GateUnknown", hidden)
+        }
     }
 }
 
