@@ -291,3 +291,27 @@ proptest! {
         })?;
     }
 }
+
+proptest! {
+    /// Who reads a reason in a condition finds it in the README.
+    #[test]
+    fn the_readme_explains_every_reason(cluster in any_cluster()) {
+        const README: &str = include_str!("../../README.md");
+        let reasons = cluster.judged(|judgement| {
+            let outcomes = [
+                &judgement.safe_to_disable,
+                &judgement.redirects_disabled,
+                &judgement.upgrade_safe,
+                &judgement.progressing,
+                &judgement.degraded,
+            ];
+            let findings = judgement.upgrades.iter().flat_map(|preview| &preview.findings);
+            let nodes = judgement.survey.worst.iter().map(|(reason, _)| reason.as_str());
+            let reasons = outcomes.map(|outcome| outcome.reason).into_iter();
+            reasons.chain(findings.map(|finding| finding.reason.as_str())).chain(nodes).collect::<Vec<_>>()
+        });
+        for reason in reasons {
+            prop_assert!(README.contains(&format!("`{reason}`")), "{} is not in the README", reason);
+        }
+    }
+}
