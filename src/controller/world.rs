@@ -236,6 +236,7 @@ impl World {
 
     fn policy_gone(&mut self, name: &str) -> bool {
         self.policies.remove(name);
+        self.retries.remove(&Key::Policy(name.to_owned()));
         let known = self.cluster.remove_policy(name);
         self.scene_changed(known);
         known
@@ -390,7 +391,10 @@ impl World {
                 break;
             }
             self.dirty_nodes.remove(&name);
-            let Some(node) = self.cluster.nodes().get(&name) else { continue };
+            let Some(node) = self.cluster.nodes().get(&name) else {
+                self.retries.remove(&key);
+                continue;
+            };
             if self.waits(&key, instant) {
                 continue;
             }
@@ -457,6 +461,15 @@ impl World {
     /// A write has failed; it is tried again after a while.
     pub fn write_failed(&mut self, key: Key, instant: Instant) {
         self.in_flight.remove(&key);
+        let wanted = match &key {
+            Key::Policy(name) => self.cluster.policies().contains_key(name),
+            Key::Node(name) => self.cluster.nodes().contains_key(name),
+        };
+        // What was deleted meanwhile failed because of that.
+        if !wanted {
+            self.retries.remove(&key);
+            return;
+        }
         let wait = self.retries.get(&key).map_or(RETRY_MIN, |r| (r.wait * 2).min(RETRY_MAX));
         self.retries.insert(key, Retry { after: Some(instant + wait), wait });
     }
@@ -479,6 +492,10 @@ impl World {
 
     /// When to look again although nothing was said: a retry, or an override that ends.
     pub fn wake(&self, now: Timestamp, instant: Instant) -> Option<Instant> {
+        // What is due then could not be written; a time that has passed would wake without end.
+        if !self.all_synced() {
+            return None;
+        }
         let retry = self.retries.values().filter_map(|retry| retry.after).min();
         let change = self
             .next_change
@@ -486,3 +503,6 @@ impl World {
         retry.into_iter().chain(change).min()
     }
 }
+
+#[cfg(test)]
+mod tests;
