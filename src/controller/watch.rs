@@ -29,6 +29,9 @@ const PAGE: u32 = 200;
 /// A watch that keeps failing for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(45);
 
+/// A watch that has not failed for this long starts afresh with its pauses.
+const CALM: Duration = Duration::from_secs(20);
+
 /// How often the apiserver is asked for its version.
 const SERVED_EVERY: Duration = Duration::from_secs(60);
 
@@ -63,7 +66,8 @@ impl Watches<'_> {
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let stream = watcher(api, config).backoff(Patience::default()).map_ok(wrap);
+        let stream = watcher(api, config).backoff(Patience::default());
+        let stream = stream.map_ok(move |event| (Outcome::of(&event), wrap(event)));
         let (changes, metrics) = (self.changes.clone(), self.metrics.clone());
         self.tasks.spawn(feed(kind, stream, changes, metrics));
     }
@@ -72,26 +76,25 @@ impl Watches<'_> {
 /// Passes a watch on, and tells when it is lost.
 async fn feed(
     kind: Kind,
-    stream: impl Stream<Item = watcher::Result<Change>>,
+    stream: impl Stream<Item = watcher::Result<(Outcome, Change)>>,
     changes: mpsc::Sender<Change>,
     metrics: Metrics,
 ) {
     let mut streak = Streak::default();
     let mut stream = std::pin::pin!(stream);
     loop {
-        // A watch that went quiet after its last error has recovered: errors come back at once.
         let next = tokio::time::timeout(LOST_AFTER, stream.next()).await;
-        let (change, failed) = match next {
+        let (outcome, change) = match next {
             Ok(None) => return,
-            Ok(Some(Ok(change))) => (Some(change), false),
+            Ok(Some(Ok((outcome, change)))) => (outcome, Some(change)),
             Ok(Some(Err(error))) => {
                 metrics.error(reason(&error));
                 explain(kind, &error);
-                (None, true)
+                (Outcome::Failed, None)
             }
-            Err(_) => (None, false),
+            Err(_) => (Outcome::Quiet, None),
         };
-        let turned = streak.turn(failed, Instant::now());
+        let turned = streak.turn(outcome, Instant::now());
         metrics.watch_healthy(kind, !streak.lost);
         if let Some(lost) = turned
             && changes.send(Change::Lost(kind, lost)).await.is_err()
@@ -106,19 +109,56 @@ async fn feed(
     }
 }
 
-/// Errors in a row.
+/// What became of a watch's last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The apiserver is about to be asked for a list. Nothing has been answered yet.
+    Asked,
+    /// It has answered.
+    Answered,
+    /// It has refused, or could not be reached.
+    Failed,
+    /// Nothing was heard for as long as [`LOST_AFTER`].
+    Quiet,
+}
+
+impl Outcome {
+    fn of<K>(event: &Event<K>) -> Self {
+        match event {
+            Event::Init => Self::Asked,
+            Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_) => {
+                Self::Answered
+            }
+        }
+    }
+}
+
+/// Steps in a row that brought no answer.
 #[derive(Debug, Default)]
 struct Streak {
     since: Option<Instant>,
+    listing: bool,
     lost: bool,
 }
 
 impl Streak {
     /// Takes one more outcome; tells whether the watch is lost where that has changed.
-    fn turn(&mut self, failed: bool, now: Instant) -> Option<bool> {
-        let since = failed.then(|| *self.since.get_or_insert(now));
-        self.since = since;
-        let lost = since.is_some_and(|since| now.duration_since(since) >= LOST_AFTER);
+    fn turn(&mut self, outcome: Outcome, now: Instant) -> Option<bool> {
+        match outcome {
+            Outcome::Answered => (self.since, self.listing) = (None, false),
+            // Each attempt to list begins with this, the hundredth refused one, too.
+            Outcome::Asked => {
+                self.since.get_or_insert(now);
+                self.listing = true;
+            }
+            Outcome::Failed => {
+                self.since.get_or_insert(now);
+            }
+            // A watch in which nothing happens is well, as errors come back at once. A list that
+            // does not come is not.
+            Outcome::Quiet => self.since = self.since.filter(|_| self.listing),
+        }
+        let lost = self.since.is_some_and(|since| now.duration_since(since) >= LOST_AFTER);
         (std::mem::replace(&mut self.lost, lost) != lost).then_some(lost)
     }
 }
@@ -176,51 +216,95 @@ async fn served(client: Client, changes: mpsc::Sender<Change>) {
 #[derive(Debug, Default)]
 struct Patience {
     failures: u32,
+    last: Option<Instant>,
+}
+
+impl Patience {
+    fn failed(&mut self, now: Instant) -> Duration {
+        if self.last.is_some_and(|last| now.duration_since(last) >= CALM) {
+            self.failures = 0;
+        }
+        self.last = Some(now);
+        let wait = Duration::from_millis(250 << self.failures.min(4));
+        self.failures += 1;
+        wait
+    }
 }
 
 impl Iterator for Patience {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = Duration::from_millis(250 << self.failures.min(4));
-        self.failures += 1;
-        Some(wait)
+        Some(self.failed(Instant::now()))
     }
 }
 
 impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
+    // This is said with every item of the stream, also with the announcement of a list that is
+    // then refused; only time tells that the watch is well again.
+    fn reset(&mut self) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_watch_is_lost_after_a_streak_of_errors_and_back_with_the_first_success() {
+    use Outcome::{Answered, Asked, Failed, Quiet};
+
+    fn check(turns: &[(u64, Outcome, Option<bool>)]) {
         let start = Instant::now();
         let mut streak = Streak::default();
-        for (second, failed, expected) in [
-            (0, true, None),
-            (30, true, None),
-            (31, false, None),
-            (32, true, None),
-            (76, true, None),
-            (77, true, Some(true)),
-            (80, true, None),
-            (81, false, Some(false)),
-            (82, false, None),
-        ] {
+        for &(second, outcome, expected) in turns {
             let now = start + Duration::from_secs(second);
-            assert_eq!(streak.turn(failed, now), expected, "at {second} s");
+            assert_eq!(streak.turn(outcome, now), expected, "{outcome:?} at {second} s");
         }
     }
 
     #[test]
-    fn patience_is_bounded() {
-        let waits: Vec<u128> = Patience::default().take(7).map(|d| d.as_millis()).collect();
-        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 4000, 4000]);
+    fn a_watch_is_lost_after_a_streak_of_errors_and_back_with_the_first_answer() {
+        check(&[
+            (0, Failed, None),
+            (30, Failed, None),
+            (31, Answered, None),
+            (32, Failed, None),
+            (76, Failed, None),
+            (77, Failed, Some(true)),
+            (80, Failed, None),
+            (81, Answered, Some(false)),
+            (82, Answered, None),
+        ]);
+    }
+
+    #[test]
+    fn a_list_that_is_always_refused_is_lost_although_each_attempt_is_announced() {
+        check(&[
+            (0, Asked, None),
+            (0, Failed, None),
+            (30, Asked, None),
+            (30, Failed, None),
+            (45, Asked, Some(true)),
+            (45, Failed, None),
+            (49, Asked, None),
+            (49, Answered, Some(false)),
+        ]);
+    }
+
+    #[test]
+    fn quiet_is_well_in_a_watch_and_not_in_a_list() {
+        check(&[(0, Asked, None), (1, Answered, None), (46, Quiet, None), (91, Quiet, None)]);
+        check(&[(0, Failed, None), (45, Quiet, None), (90, Quiet, None)]);
+        check(&[(0, Asked, None), (45, Quiet, Some(true)), (90, Quiet, None)]);
+    }
+
+    #[test]
+    fn patience_is_bounded_and_comes_back_with_calm() {
+        let start = Instant::now();
+        let mut patience = Patience::default();
+        let waits = [0, 1, 2, 3, 7, 11, 15, 35].map(|second| {
+            // The stream says so at the announcement of each list.
+            patience.reset();
+            patience.failed(start + Duration::from_secs(second)).as_millis()
+        });
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 4000, 4000, 250]);
     }
 }
