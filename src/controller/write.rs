@@ -1,4 +1,4 @@
-//! Writes to the apiserver: server-side apply, and nothing else.
+//! Writes to the apiserver: server-side apply, and what that cannot take away.
 
 use std::time::Duration;
 
@@ -128,7 +128,18 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
                     }),
                 );
                 let params = apply(MANAGER);
-                stored = Some(within(api.patch(name, &params, &Patch::Apply(patch))).await?);
+                let mut applied = within(api.patch(name, &params, &Patch::Apply(patch))).await?;
+                if applied.spec != *spec {
+                    // An apply leaves what somebody else has added; null takes it away.
+                    let exactly = json!({"policy": spec.policy, "proxy": spec.proxy});
+                    let patch = Patch::Merge(json!({ "spec": exactly }));
+                    let params = PatchParams {
+                        field_manager: Some(MANAGER.to_owned()),
+                        ..PatchParams::default()
+                    };
+                    applied = within(api.patch(name, &params, &patch)).await?;
+                }
+                stored = Some(applied);
             }
             if let Some(status) = status {
                 let patch = object("StreamingNode", name, json!({ "status": status }));
