@@ -1,0 +1,13 @@
+//! The controller as a process against a real apiserver of Kubernetes 1.20.2.
+
+#[path = "../apiserver/mod.rs"]
+mod apiserver;
+mod outage;
+mod quiet;
+#[path = "../replica/mod.rs"]
+mod replica;
+mod replicas;
+mod rights;
+mod stage;
+mod strangers;
+mod verdicts;
