@@ -89,7 +89,7 @@ fn permitted_when_no_node_redirects_and_taken_back_when_one_may() {
 
     bed.replace("old1", &["kubelet=1.20.2", "redirect=false"]);
     let wait = format!("streamingpolicy/{POLICY}");
-    bed.kubectl(&["wait", "--for=condition=SafeToDisable", &wait, "--timeout=20s"]).succeeded();
+    bed.kubectl(&["wait", "--for=condition=SafeToDisable", &wait, "--timeout=45s"]).succeeded();
     assert_eq!(
         condition(&bed, POLICY, "SafeToDisable").unwrap().brief(),
         ("True", "NoNodeRedirects")

@@ -19,6 +19,12 @@ manifest() {
     /^    - kube-apiserver$/ { for (i = 1; i <= count; i++) print "    - " flags[i] }'
 }
 
+# A kubelet knows a static pod by its manifest's hash, and makes the containers of one that it has seen before wait longer
+# with each return. A line that is new each time makes it a pod that has never failed.
+CHANGE=sluice.dev/change
+as_new_pod() { awk -v line="    $CHANGE: \"$(date +%s%N)\"" '{ print } /^  annotations:$/ { print line }'; }
+as_declared() { grep -v "^    $CHANGE: "; }
+
 mirror_pod() { kubectl -n kube-system get pod "kube-apiserver-$1" --request-timeout=2s -o json; }
 
 # apiserver_is NODE VERSION COMMAND OLD: the mirror pod shows that command line in a container other than OLD that is
@@ -40,13 +46,13 @@ set_apiserver() {
   shift
   image=$IMAGE_PREFIX/kube-apiserver:v$version
   wanted=$(in_host "$node" cat "$DEFAULT_MANIFEST" | manifest "$@")
-  running=$(in_host "$node" cat "$MANIFEST")
+  running=$(in_host "$node" cat "$MANIFEST" | as_declared)
   old=none
   if [ "$wanted" != "$running" ]; then
     has_image "$node" "$image" || import "$node" "$(archive "$image")"
     old=$(mirror_pod "$node" | jq -r '.status.containerStatuses[0].containerID // "none"') || old=none
     # The kubelet reads every file in the folder, half-written ones too: write elsewhere, then rename.
-    put "$node" "/etc/kubernetes/kube-apiserver.next.yaml" <<<"$wanted"
+    put "$node" "/etc/kubernetes/kube-apiserver.next.yaml" < <(as_new_pod <<<"$wanted")
     in_host "$node" mv /etc/kubernetes/kube-apiserver.next.yaml "$MANIFEST"
   fi
   await 120 "$image ${*:2} to answer" apiserver_is "$node" "$version" "$(command_line <<<"$wanted")" "$old" || {
