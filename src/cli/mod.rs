@@ -158,8 +158,10 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
     }
 }
 
+/// One thread: the controller's tasks hand every event on to the one that owns the state, and waking
+/// another thread for that costs more than the work itself.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
 }
 
 #[cfg(test)]

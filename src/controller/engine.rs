@@ -71,6 +71,12 @@ impl Engine {
                 () = &mut stop => break,
                 Some(done) = writes.join_next_with_id() => {
                     self.written(&mut world, &mut keys, done);
+                    // Nodes that waited for room need not wait for the next turn.
+                    if world.has_backlog() && self.fence.holds() {
+                        let (now, room) = (Timestamp::now(), room(&world));
+                        let due = world.due_nodes(now, Instant::now(), room);
+                        self.send(due, &mut writes, &mut keys);
+                    }
                 }
                 Some(change) = changes.recv() => {
                     self.changed(&mut world, change);
@@ -116,16 +122,8 @@ impl Engine {
         let started = Instant::now();
         let now = Timestamp::now();
         let judges = world.will_judge();
-        let room = WRITES.saturating_sub(world.node_writes_in_flight());
-        for write in world.due(now, started, room) {
-            let client = self.client.clone();
-            let key = write.key.clone();
-            let task = writes.spawn(async move {
-                let result = write::perform(&client, &write).await;
-                (write, result)
-            });
-            keys.insert(task.id(), key);
-        }
+        let due = world.due(now, started, room(world));
+        self.send(due, writes, keys);
         if judges {
             let summary = world.cluster().summary(now);
             for (redirects, count) in summary.redirects {
@@ -136,6 +134,18 @@ impl Engine {
             self.metrics.decision(summary.reason);
         }
         self.metrics.evaluated(started.elapsed());
+    }
+
+    fn send(&self, due: Vec<Write>, writes: &mut JoinSet<Done>, keys: &mut HashMap<Id, Key>) {
+        for write in due {
+            let client = self.client.clone();
+            let key = write.key.clone();
+            let task = writes.spawn(async move {
+                let result = write::perform(&client, &write).await;
+                (write, result)
+            });
+            keys.insert(task.id(), key);
+        }
     }
 
     fn written(
@@ -203,4 +213,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// How many more writes for nodes may be sent.
+fn room(world: &World) -> usize {
+    WRITES.saturating_sub(world.node_writes_in_flight())
 }

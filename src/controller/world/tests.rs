@@ -4,8 +4,14 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use super::{
+    due::{RETRY_MAX, RETRY_MIN},
+    *,
+};
 use crate::api::StreamingNodeStatus;
+use crate::controller::write::{Body, Write};
 
 /// A world, its clocks, and what an apiserver would have stored of our objects.
 struct Stage {

@@ -1,0 +1,236 @@
+//! What the state wants written, and what becomes of it.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::core::DeserializeGuard;
+
+use super::World;
+use crate::{
+    api::{StreamingNode, StreamingPolicy, StreamingPolicyStatus},
+    controller::{
+        events::Occurrence,
+        metrics::Kind,
+        occurrences,
+        published::{Published, Wanted},
+        write::{Body, Key, Write},
+    },
+};
+
+/// Nodes that are looked at in one turn, so that a turn stays short on the largest cluster.
+const NODES_A_TURN: usize = 2_000;
+
+/// A failed write is tried again after this long, doubled each time up to [`RETRY_MAX`].
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(500);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// An object whose last write failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    /// `None` once it is due.
+    after: Option<Instant>,
+    wait: Duration,
+}
+
+impl World {
+    /// The writes that are due, at most `room` of them for nodes; policies come first and always.
+    pub fn due(&mut self, now: Timestamp, instant: Instant, room: usize) -> Vec<Write> {
+        if !self.all_synced() {
+            return Vec::new();
+        }
+        if self.next_change.is_some_and(|at| at <= now) {
+            self.dirty_policies = true;
+            self.dirty_scene = true;
+        }
+        self.next_change = self.cluster.next_change(now);
+        for (key, retry) in &mut self.retries {
+            if retry.after.is_some_and(|after| after <= instant) {
+                retry.after = None;
+                match key {
+                    Key::Policy(_) => self.dirty_policies = true,
+                    Key::Node(name) => drop(self.dirty_nodes.insert(name.clone())),
+                }
+            }
+        }
+        if std::mem::take(&mut self.dirty_scene) {
+            self.dirty_nodes = self.cluster.nodes().keys().cloned().collect();
+        }
+        let mut writes = Vec::new();
+        if std::mem::take(&mut self.dirty_policies) {
+            self.policy_writes(now, instant, &mut writes);
+            self.in_flight.extend(writes.iter().map(|write| write.key.clone()));
+        }
+        writes.extend(self.due_nodes(now, instant, room));
+        writes
+    }
+
+    /// The writes for nodes that are due, at most `room`.
+    pub fn due_nodes(&mut self, now: Timestamp, instant: Instant, room: usize) -> Vec<Write> {
+        let mut writes = Vec::new();
+        // Without the list of what is stored every node would look new.
+        if self.all_synced() && self.listed.contains(&Kind::StreamingNode) {
+            self.node_writes(now, instant, room, &mut writes);
+            self.in_flight.extend(writes.iter().map(|write| write.key.clone()));
+        }
+        writes
+    }
+
+    /// Whether nodes wait to be looked at, such as for room.
+    pub fn has_backlog(&self) -> bool {
+        !self.dirty_nodes.is_empty()
+    }
+
+    fn waits(&self, key: &Key, instant: Instant) -> bool {
+        self.in_flight.contains(key)
+            || self.retries.get(key).and_then(|r| r.after).is_some_and(|after| after > instant)
+    }
+
+    fn policy_writes(&mut self, now: Timestamp, instant: Instant, writes: &mut Vec<Write>) {
+        let mut again = false;
+        for (name, policy) in self.cluster.policies() {
+            let key = Key::Policy(name.clone());
+            if self.waits(&key, instant) {
+                again |= self.in_flight.contains(&key);
+                continue;
+            }
+            let Some(report) = self.cluster.policy_report(name, now) else { continue };
+            let published = self.policies.get(name);
+            if policy.status.as_ref() == Some(&report.status)
+                || published.is_some_and(|p| p.is_settled(&report.status, policy.status.as_ref()))
+            {
+                self.retries.remove(&key);
+                continue;
+            }
+            let occurrences = occurrences::of_policy(name, policy, &report.status);
+            writes.push(Write { key, body: Body::Policy(report.status), occurrences });
+        }
+        // What is being written may be old already: it is looked at again when that has ended.
+        self.dirty_policies = again;
+    }
+
+    fn node_writes(
+        &mut self,
+        now: Timestamp,
+        instant: Instant,
+        room: usize,
+        writes: &mut Vec<Write>,
+    ) {
+        let scene = self.cluster.node_scene(now);
+        let new = Published::default();
+        for _ in 0..NODES_A_TURN {
+            if writes.len() >= room {
+                break;
+            }
+            let Some(name) = self.dirty_nodes.pop_first() else { break };
+            let key = Key::Node(name.clone());
+            let Some(node) = self.cluster.nodes().get(&name) else {
+                self.retries.remove(&key);
+                continue;
+            };
+            if self.waits(&key, instant) {
+                continue;
+            }
+            let stored = self.published.get(&name);
+            let known = stored.unwrap_or(&new);
+            let follows = known.follows.as_deref();
+            let mut report = scene.report(&name, node, follows, &known.evidence, now);
+            if stored.is_none() && report.spec.is_none() {
+                report.spec = Some(Default::default());
+            }
+            let wanted = Wanted::of(&report, &node.uid);
+            let (spec, status) = match stored {
+                None => (true, true),
+                Some(stored) => stored.differs(wanted),
+            };
+            if !spec && !status {
+                self.retries.remove(&key);
+                continue;
+            }
+            let occurrence = occurrences::of_node(&name, node, &known.verdict, &report);
+            let occurrences = occurrence.into_iter().collect();
+            let spec = report.spec.filter(|_| spec).map(|spec| (spec, node.uid.clone()));
+            let body = Body::Node { spec, status: status.then_some(report.status), wanted };
+            writes.push(Write { key, body, occurrences });
+        }
+    }
+
+    /// A write of a policy's status has succeeded; the apiserver answered with what it stored.
+    pub fn policy_written(
+        &mut self,
+        name: &str,
+        wanted: &StreamingPolicyStatus,
+        stored: DeserializeGuard<StreamingPolicy>,
+    ) {
+        let key = Key::Policy(name.to_owned());
+        self.in_flight.remove(&key);
+        self.retries.remove(&key);
+        if !self.cluster.policies().contains_key(name) {
+            return;
+        }
+        let status = stored.0.as_ref().ok().and_then(|policy| policy.status.clone());
+        self.policy(name.to_owned(), stored);
+        if let Some(published) = self.policies.get_mut(name) {
+            published.settle(wanted, status.as_ref());
+        }
+    }
+
+    /// A write of a node's object has succeeded; the apiserver answered with what it stored.
+    pub fn node_written(&mut self, name: &str, stored: Option<StreamingNode>, wanted: Wanted) {
+        let key = Key::Node(name.to_owned());
+        self.in_flight.remove(&key);
+        self.retries.remove(&key);
+        if let Some(stored) = stored {
+            self.streaming_node(name.to_owned(), DeserializeGuard(Ok(stored)));
+        }
+        if let Some(published) = self.published.get_mut(name) {
+            published.settle(wanted);
+        }
+        // The node may have changed meanwhile.
+        self.dirty_nodes.insert(name.to_owned());
+    }
+
+    /// A write has failed; it is tried again after a while.
+    pub fn write_failed(&mut self, key: Key, instant: Instant) {
+        self.in_flight.remove(&key);
+        let wanted = match &key {
+            Key::Policy(name) => self.cluster.policies().contains_key(name),
+            Key::Node(name) => self.cluster.nodes().contains_key(name),
+        };
+        // What was deleted meanwhile failed because of that.
+        if !wanted {
+            self.retries.remove(&key);
+            return;
+        }
+        let wait = self.retries.get(&key).map_or(RETRY_MIN, |r| (r.wait * 2).min(RETRY_MAX));
+        self.retries.insert(key, Retry { after: Some(instant + wait), wait });
+    }
+
+    /// What to tell the author of a policy whose status cannot be written, once for each version
+    /// of the policy.
+    pub fn unwritable(&mut self, name: &str) -> Option<Occurrence> {
+        let policy = self.cluster.policies().get(name)?;
+        let published = self.policies.get_mut(name)?;
+        if !published.first_refusal() {
+            return None;
+        }
+        Some(occurrences::of_unwritable_policy(name, policy))
+    }
+
+    /// How many writes for nodes are under way.
+    pub fn node_writes_in_flight(&self) -> usize {
+        self.in_flight.iter().filter(|key| matches!(key, Key::Node(_))).count()
+    }
+
+    /// When to look again although nothing was said: a retry, or an override that ends.
+    pub fn wake(&self, now: Timestamp, instant: Instant) -> Option<Instant> {
+        // What is due then could not be written; a time that has passed would wake without end.
+        if !self.all_synced() {
+            return None;
+        }
+        let retry = self.retries.values().filter_map(|retry| retry.after).min();
+        let change = self
+            .next_change
+            .map(|at| instant + Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        retry.into_iter().chain(change).min()
+    }
+}
