@@ -1,6 +1,6 @@
 //! The controller: one leader that watches the cluster and keeps the statuses true.
 //!
-//! [`world`] is its state and decides what to write, without I/O; [`engine`] is the loop around
+//! `world` is its state and decides what to write, without I/O; `engine` is the loop around
 //! it. kube's own `Controller` keeps every watched object and wakes for every heartbeat; this one
 //! keeps a projection and wakes for what it uses. The rest is the process around the engine: who
 //! leads, when to stop, what is said to Prometheus, to the kubelet's probes and to people.
