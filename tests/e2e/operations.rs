@@ -67,11 +67,12 @@ fn a_policy_stored_before_the_schema_tightened_permits_nothing_and_stalls_nothin
     let definition = bed.get(&["crd", crd]).unwrap();
     let tight = definition.pointer(track).unwrap().to_string();
     patch("replace", r#"{"type":"string"}"#);
+    // Of two policies of one second the first by name is the older one.
     bed.wait_for("the looser schema to be served", SECONDS, || {
         let policy = "
 apiVersion: sluice.dev/v1alpha1
 kind: StreamingPolicy
-metadata: {name: malformed}
+metadata: {name: aged}
 spec: {streamingProxyRedirects: Disabled, rolloutTrack: Reckless}
 ";
         bed.try_apply(policy).success().then_some(())
@@ -86,7 +87,7 @@ spec: {streamingProxyRedirects: Disabled, rolloutTrack: Reckless}
     bed.wait_for("an event to the author", SECONDS, || {
         events(&bed, "StreamingPolicy", "PolicyUnreadable").into_iter().next()
     });
-    let malformed = bed.get(&["streamingpolicy", "malformed"]).unwrap();
+    let malformed = bed.get(&["streamingpolicy", "aged"]).unwrap();
     assert!(
         !malformed["status"]["conditions"].to_string().contains(r#""status":"True","type":"Safe"#),
         "{malformed}"
@@ -94,7 +95,7 @@ spec: {streamingProxyRedirects: Disabled, rolloutTrack: Reckless}
     // The others are judged as ever.
     annotate(&bed, "old1", true);
     becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
-    bed.kubectl(&["delete", "streamingpolicy", "malformed"]).succeeded();
+    bed.kubectl(&["delete", "streamingpolicy", "aged"]).succeeded();
     becomes(&bed, "Degraded", "False", "AsExpected");
 }
 
