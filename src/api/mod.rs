@@ -22,10 +22,6 @@ pub use rate::{ByteRate, Error as RateError};
 /// The API group.
 pub const GROUP: &str = "sluice.dev";
 
-/// The admin's word about one node's kubelet: `"true"` if it was started with
-/// `--redirect-container-streaming`, `"false"` if not.
-pub const REDIRECT_ANNOTATION: &str = "sluice.dev/redirect-container-streaming";
-
 /// The condition types of a [`StreamingPolicy`].
 pub mod condition {
     /// The gate may be turned off.

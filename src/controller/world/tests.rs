@@ -1,17 +1,21 @@
 //! The state, told what watches would tell it, with an apiserver that stores what is written.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-
-use std::time::{Duration, Instant};
 
 use super::{
     due::{RETRY_MAX, RETRY_MIN},
     *,
 };
-use crate::api::StreamingNodeStatus;
-use crate::controller::write::{Body, Write};
+use crate::{
+    api::StreamingNodeStatus,
+    controller::write::{Body, Write},
+    decision::migration::STREAMING_REDIRECTS,
+};
 
 /// A world, its clocks, and what an apiserver would have stored of our objects.
 struct Stage {
@@ -362,7 +366,7 @@ fn writes_for_nodes_wait_for_room_and_policies_do_not() {
 fn a_change_of_the_scene_has_every_node_looked_at() {
     let redirecting = |name| {
         let mut view = node(name, "v1.19.16");
-        view.metadata.annotations = from(json!({crate::api::REDIRECT_ANNOTATION: "true"}));
+        view.metadata.annotations = from(json!({STREAMING_REDIRECTS.annotation: "true"}));
         view
     };
     let mut stage = Stage::settled(["w1", "w2", "w3"].map(redirecting).into());
