@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{ADVERTISED, VERSION};
 
 /// The annotation by which an admin says what a kubelet was started with.
-pub const ANNOTATION: &str = sluice::api::REDIRECT_ANNOTATION;
+pub const ANNOTATION: &str = "sluice.dev/redirect-container-streaming";
 
 /// A node of this version.
 pub fn node(name: &str, version: &str) -> Value {
