@@ -10,12 +10,13 @@ mod rate;
 
 pub use crd::{Crd, all as crds};
 pub use node::{
-    AgentReport, EvidenceEntry, SkewStatus, StreamingNode, StreamingNodeSpec, StreamingNodeStatus,
+    AgentReport, EvidenceEntry, FollowedRedirect, RuntimeReport, SkewStatus, StreamingNode,
+    StreamingNodeSpec, StreamingNodeStatus,
 };
 pub use policy::{
-    ApiserverStatus, ApiserversStatus, BlockingNode, GateWish, NodeCounts, NodeOverride, Proxy,
-    ProxyMode, RolloutTrack, StreamingPolicy, StreamingPolicySpec, StreamingPolicyStatus,
-    UpgradeStatus,
+    ApiserverStatus, ApiserversStatus, BlockingNode, FailurePolicy, GateWish, NodeCounts,
+    NodeOverride, Proxy, ProxyMode, RolloutTrack, StreamingPolicy, StreamingPolicySpec,
+    StreamingPolicyStatus, UpgradeStatus,
 };
 pub use rate::{ByteRate, Error as RateError};
 

@@ -110,12 +110,57 @@ pub struct EvidenceEntry {
     pub since: Time,
 }
 
-/// What a node's own agent saw.
+/// What a node's own agent saw and does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentReport {
-    /// The flag on the running kubelet's command line: On, Off or Absent.
+    /// The flag on the running kubelet's command line: On, Off, Absent or Unreadable.
     pub flag: String,
     /// When the agent first saw it so.
+    pub since: Time,
+    /// What becomes of the node's streams: Relayed, Direct or Refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<String>,
+    /// Why, as a stable name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The node's container runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeReport>,
+    /// The last stream that came from another host: an apiserver has followed a redirect of the
+    /// kubelet that runs now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_redirect: Option<FollowedRedirect>,
+}
+
+/// A node's container runtime, as its agent sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeReport {
+    /// Its name, such as containerd.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Where its streaming server listens, such as 127.0.0.1:34567.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streaming_address: Option<String>,
+    /// Whether the streaming server speaks TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// Whether the streaming server answers from the node itself, as a kubelet that proxies needs.
+    #[serde(default)]
+    pub reachable: bool,
+}
+
+/// A stream that came to the runtime from another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FollowedRedirect {
+    /// The host it came from.
+    pub peer: String,
+    /// When that was first seen of the kubelet that runs now.
     pub since: Time,
 }

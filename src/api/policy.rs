@@ -106,6 +106,23 @@ pub struct Proxy {
     /// --max-connection-bytes-per-sec; 0 is no limit.
     #[serde(default)]
     pub max_connection_bytes_per_sec: ByteRate,
+    /// The limit of all connections of a node together, each direction, in bytes per second, shared
+    /// fairly; 0 is no limit.
+    #[serde(default)]
+    pub max_node_bytes_per_sec: ByteRate,
+    /// What becomes of streams while the node's agent does not answer.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+}
+
+/// What becomes of streams while the node's agent does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum FailurePolicy {
+    /// They go straight to the runtime, without a limit, within ten seconds.
+    #[default]
+    Open,
+    /// They are refused.
+    Closed,
 }
 
 /// How the proxy gets at the streams.
@@ -114,7 +131,8 @@ pub enum ProxyMode {
     /// Connections to the runtime's streaming server pass through the node's agent.
     #[default]
     Streams,
-    /// No proxy. (Not `Off`: YAML 1.1 reads that as a boolean.)
+    /// Streams are left alone; the agent is there as a source of evidence only. (Not `Off`: YAML 1.1
+    /// reads that as a boolean.)
     Disabled,
 }
 

@@ -58,15 +58,22 @@ impl Content {
         let target = spec.target_version.as_deref().and_then(|text| {
             text.parse().map_err(|e| invalid.push(format!("spec.targetVersion: {e}."))).ok()
         });
-        let refused = spec.proxy.as_ref().and_then(|proxy| {
-            let rate = proxy.max_connection_bytes_per_sec.bytes_per_sec();
-            let field = "spec.proxy.maxConnectionBytesPerSec";
-            rate.err()
-                .map(|e| invalid.push(format!("{field}: {e}; the nodes keep what they have.")))
-        });
+        let mut refused = false;
+        if let Some(proxy) = &spec.proxy {
+            for (field, rate) in [
+                ("maxConnectionBytesPerSec", &proxy.max_connection_bytes_per_sec),
+                ("maxNodeBytesPerSec", &proxy.max_node_bytes_per_sec),
+            ] {
+                if let Err(e) = rate.bytes_per_sec() {
+                    invalid
+                        .push(format!("spec.proxy.{field}: {e}; the nodes keep what they have."));
+                    refused = true;
+                }
+            }
+        }
         let wish = match &spec.proxy {
             None => Wish::Nothing,
-            Some(_) if spec.paused || refused.is_some() => Wish::Keep,
+            Some(_) if spec.paused || refused => Wish::Keep,
             Some(proxy) => Wish::Proxy(proxy.clone()),
         };
         let overrides = spec.overrides.iter();
