@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -90,6 +90,23 @@ impl Bed {
         run(self.command(client.subcommand()).args(args), None, COMMAND)
     }
 
+    /// Runs kubectl with something on its standard input.
+    #[track_caller]
+    pub fn kubectl_fed(&self, client: Client, args: &[&str], input: Option<&str>) -> Output {
+        run(self.command(client.subcommand()).args(args), input, COMMAND)
+    }
+
+    /// Runs a kubectl that may take longer than others.
+    #[track_caller]
+    pub fn kubectl_within(&self, client: Client, args: &[&str], deadline: Duration) -> Output {
+        run(self.command(client.subcommand()).args(args), None, deadline)
+    }
+
+    /// The beginning of a shell's command line for this kubectl.
+    pub fn kubectl_line(&self, client: Client) -> String {
+        format!("{} {}", self.script.display(), client.subcommand())
+    }
+
     /// Starts a kubectl that goes on until it is dropped, such as a port-forward.
     pub fn kubectl_session(&self, client: Client, args: &[&str]) -> Session {
         Session::start(self.command(client.subcommand()).args(args))
@@ -155,6 +172,12 @@ impl Bed {
         self.change(&[&["replace", node], declaration].concat());
     }
 
+    /// Ends everything on the node's host, as a power failure does, and starts it again.
+    #[track_caller]
+    pub fn reboot(&self, node: &str) {
+        self.change(&["reboot", node]);
+    }
+
     #[track_caller]
     pub fn add(&self, node: &str, declaration: &[&str]) {
         self.change(&[&["add", node], declaration].concat());
@@ -215,14 +238,19 @@ impl Bed {
 #[derive(Debug)]
 pub struct Output {
     command: String,
-    success: bool,
+    status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
 }
 
 impl Output {
     pub fn success(&self) -> bool {
-        self.success
+        self.status.success()
+    }
+
+    /// The exit code; absent after a signal.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
     }
 
     /// Standard output without the newline at its end.
@@ -238,14 +266,14 @@ impl Output {
     /// Fails the test unless the command succeeded.
     #[track_caller]
     pub fn succeeded(self) -> Self {
-        assert!(self.success, "failed: {self}");
+        assert!(self.success(), "failed: {self}");
         self
     }
 
     /// Fails the test unless the command failed; returns what it said on standard error.
     #[track_caller]
     pub fn failed(self) -> String {
-        assert!(!self.success, "ought to have failed: {self}");
+        assert!(!self.success(), "ought to have failed: {self}");
         self.stderr.trim_end().to_owned()
     }
 }
@@ -262,12 +290,12 @@ fn run(command: &mut Command, input: Option<&str>, deadline: Duration) -> Output
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
     let child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|e| panic!("start {description}: {e}"));
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let stderr = collect(child.stderr.take().expect("piped"));
     if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
         // A command that ends early closes the pipe; what it says about that matters more.
         let _ = pipe.write_all(input.as_bytes());
     }
-    let stdout = collect(child.stdout.take().expect("piped"));
-    let stderr = collect(child.stderr.take().expect("piped"));
     let end = Instant::now() + deadline;
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait for a child") {
@@ -280,12 +308,7 @@ fn run(command: &mut Command, input: Option<&str>, deadline: Duration) -> Output
         thread::sleep(Duration::from_millis(10));
     };
     let text = |output: JoinHandle<String>| output.join().expect("read a pipe");
-    Output {
-        command: description,
-        success: status.success(),
-        stdout: text(stdout),
-        stderr: text(stderr),
-    }
+    Output { command: description, status, stdout: text(stdout), stderr: text(stderr) }
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {

@@ -3,8 +3,12 @@
 //! Every test is ignored by default, since the first one starts four hosts:
 //! `cargo test --test e2e -- --ignored --test-threads=1`.
 
+mod agent;
 mod bed;
 mod cells;
+mod evidence;
+mod failures;
 mod operations;
 mod operator;
 mod policy;
+mod streams;

@@ -1,0 +1,140 @@
+//! The node's agent as its users see it: a policy with a proxy, the StreamingNode, the host's rules, the metrics.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    bed::Bed,
+    operator::{self, POLICY, SECONDS},
+};
+
+/// Where the scenarios' own pods live.
+pub const NAMESPACE: &str = "streams";
+/// The image of the scenarios' pods.
+pub const IMAGE: &str = "k8s.gcr.io/busybox:1";
+/// The agent's first start: the DaemonSet, the pod, the webhook's certificate, the first report.
+pub const START: Duration = Duration::from_secs(90);
+/// The element of a dead or hanging agent has left the set after this long.
+pub const FAIL_OPEN: Duration = Duration::from_secs(10);
+
+const METRICS: u16 = 15191;
+
+/// The default cluster with agents on every node, and this proxy.
+#[track_caller]
+pub fn fresh(bed: &Bed, proxy: &str) {
+    operator::fresh(bed);
+    bed.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"));
+    policy(bed, proxy);
+    for node in ["cp1", "new1", "old1", "old2"] {
+        relayed(bed, node);
+    }
+}
+
+/// The policy of these tests, with this proxy.
+#[track_caller]
+pub fn policy(bed: &Bed, proxy: &str) {
+    bed.apply(&format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: {POLICY}}}\n\
+         spec: {{streamingProxyRedirects: Disabled, proxy: {proxy}}}\n"
+    ));
+}
+
+/// What the node's agent says of itself.
+pub fn report(bed: &Bed, node: &str) -> Option<Value> {
+    let node = bed.get(&["streamingnode", node])?;
+    Some(node["status"]["agent"].clone()).filter(|agent| !agent.is_null())
+}
+
+/// Waits until the node's streams pass through its agent; returns the agent's report.
+#[track_caller]
+pub fn relayed(bed: &Bed, node: &str) -> Value {
+    let mut last = None;
+    bed.wait_for(&format!("{node}'s streams to pass through its agent"), START, || {
+        let now = report(bed, node);
+        if now != last {
+            eprintln!("{node}: {now:?}");
+            last.clone_from(&now);
+        }
+        now.filter(|agent| agent["streams"] == "Relayed")
+    })
+}
+
+/// A pod on the node that stays, answers each line of its input, and serves a page on 8080.
+#[track_caller]
+pub fn pod(bed: &Bed, node: &str) {
+    bed.apply(&format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {node}, namespace: {NAMESPACE}}}
+spec:
+  nodeName: {node}
+  tolerations: [{{operator: Exists}}]
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: echo
+    image: {IMAGE}
+    stdin: true
+    command: [sh, -c, "mkdir -p /www && echo 'page of {node}' >/www/index.html && httpd -p 8080 -h /www && exec cat"]
+"#
+    ));
+    bed.pod_ready(NAMESPACE, node);
+}
+
+/// The addresses that the host sends through the relay now, in text; empty where there is no rule.
+#[track_caller]
+pub fn live(bed: &Bed, node: &str) -> Vec<String> {
+    let output = bed.host_exec(node, &["nft", "-j", "list", "ruleset"]).succeeded().json();
+    let objects = output["nftables"].as_array().expect("nft prints a list");
+    let sets = objects.iter().filter_map(|object| object.get("set"));
+    let ours = sets.filter(|set| set["table"] == "sluice" && set["name"] == "live");
+    ours.filter_map(|set| set["elem"].as_array()).flatten().map(Value::to_string).collect()
+}
+
+/// Whether the host has a table of ours.
+#[track_caller]
+pub fn has_rules(bed: &Bed, node: &str) -> bool {
+    let tables = bed.host_exec(node, &["nft", "list", "tables"]).succeeded();
+    tables.text().lines().any(|table| table.ends_with(" sluice"))
+}
+
+/// The agent's process on the host, by its number there.
+#[track_caller]
+pub fn process(bed: &Bed, node: &str) -> Option<String> {
+    let found = bed.host_exec(node, &["pgrep", "-o", "-f", "^/sluice agent"]);
+    found.success().then(|| found.text().to_owned())
+}
+
+/// The sum of one of the agent's metrics over all series that hold this label text.
+pub fn metric(bed: &Bed, node: &str, name: &str, label: &str) -> Option<f64> {
+    let object = bed.get(&["node", node])?;
+    let addresses = object["status"]["addresses"].as_array()?;
+    let address = addresses.iter().find(|a| a["type"] == "InternalIP")?["address"].as_str()?;
+    let text = scrape(address).ok()?;
+    let series = text.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+            && line.contains(label)
+    });
+    Some(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
+
+/// How many streams of this kind the agent has carried.
+#[track_caller]
+pub fn carried(bed: &Bed, node: &str, kind: &str) -> f64 {
+    let label = format!("kind=\"{kind}\"");
+    bed.wait_for(&format!("metrics of {node}'s agent"), SECONDS, || {
+        metric(bed, node, "sluice_agent_streams_opened_total", &label)
+    })
+}
+
+fn scrape(address: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect((address, METRICS))?;
+    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text)?;
+    Ok(text)
+}

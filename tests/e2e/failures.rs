@@ -1,0 +1,105 @@
+//! The agent killed, hanging, its runtime restarted, its node rebooted: the node never notices, and streams go on.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    agent::{self, FAIL_OPEN, NAMESPACE, START, carried, live, pod, process, relayed},
+    bed::{Bed, Client},
+    operator::SECONDS,
+};
+
+const NODE: &str = "new1";
+const SOON: Duration = Duration::from_secs(30);
+/// Two looks at a set and the way into a host.
+const LOOK: Duration = Duration::from_secs(2);
+
+fn exec(bed: &Bed) -> bool {
+    bed.kubectl(&["exec", "-n", NAMESPACE, NODE, "--", "true"]).success()
+}
+
+/// Execs until one is seen to pass through the agent.
+#[track_caller]
+fn through_the_agent(bed: &Bed) {
+    relayed(bed, NODE);
+    bed.wait_for("an exec through the agent", SECONDS, || {
+        let before = carried(bed, NODE, "exec");
+        (exec(bed) && carried(bed, NODE, "exec") > before).then_some(())
+    });
+}
+
+fn kubelet(bed: &Bed) -> String {
+    bed.host_exec(NODE, &["systemctl", "show", "-p", "MainPID", "kubelet"])
+        .succeeded()
+        .text()
+        .into()
+}
+
+/// How often containers of these pods have been restarted.
+fn restarts(bed: &Bed) -> Option<i64> {
+    let pod = bed.get(&["pod", "-n", NAMESPACE, NODE])?;
+    pod["status"]["containerStatuses"][0]["restartCount"].as_i64()
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_killed_agent_takes_nothing_with_it_but_the_streams_it_carried() {
+    let bed = Bed::shared();
+    agent::fresh(&bed, "{mode: Streams}");
+    pod(&bed, NODE);
+    through_the_agent(&bed);
+    let (kubelet_before, restarts_before) = (kubelet(&bed), restarts(&bed));
+    let first = process(&bed, NODE).expect("an agent");
+    let mut session =
+        bed.kubectl_session(Client::Current, &["port-forward", "-n", NAMESPACE, NODE, ":8080"]);
+    session.line_with("Forwarding from 127.0.0.1:", SOON).expect("a port-forward");
+
+    bed.host_exec(NODE, &["kill", "-KILL", &first]).succeeded();
+    let killed = Instant::now();
+    bed.wait_for("an exec after the agent's death", FAIL_OPEN + LOOK, || exec(&bed).then_some(()));
+    eprintln!("an exec worked {:.1} s after the kill", killed.elapsed().as_secs_f64());
+    bed.wait_for("another agent", START, || {
+        process(&bed, NODE).filter(|process| *process != first)
+    });
+    through_the_agent(&bed);
+    assert_eq!((kubelet(&bed), restarts(&bed)), (kubelet_before, restarts_before));
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_hanging_agent_is_passed_by_within_ten_seconds() {
+    let bed = Bed::shared();
+    agent::fresh(&bed, "{mode: Streams}");
+    pod(&bed, NODE);
+    through_the_agent(&bed);
+    let hung = process(&bed, NODE).expect("an agent");
+    bed.host_exec(NODE, &["kill", "-STOP", &hung]).succeeded();
+    bed.wait_for("the kernel to forget the relay", FAIL_OPEN + LOOK, || {
+        live(&bed, NODE).is_empty().then_some(())
+    });
+    assert!(exec(&bed), "straight to the runtime");
+    // Either this one goes on, or its probe has failed and the kubelet has started another.
+    bed.host_exec(NODE, &["kill", "-CONT", &hung]);
+    through_the_agent(&bed);
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn the_agent_follows_a_restarted_runtime_and_comes_back_with_its_node() {
+    let bed = Bed::shared();
+    agent::fresh(&bed, "{mode: Streams}");
+    pod(&bed, NODE);
+    through_the_agent(&bed);
+    let address = |bed: &Bed| {
+        agent::report(bed, NODE).map(|report| report["runtime"]["streamingAddress"].clone())
+    };
+    let before = address(&bed);
+    bed.host_exec(NODE, &["systemctl", "restart", "containerd"]).succeeded();
+    bed.wait_for("the runtime's new address", START, || {
+        address(&bed).filter(|now| now.is_string() && Some(now) != before.as_ref())
+    });
+    through_the_agent(&bed);
+
+    bed.reboot(NODE);
+    bed.pod_ready(NAMESPACE, NODE);
+    through_the_agent(&bed);
+}
