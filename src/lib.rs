@@ -9,3 +9,4 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
+pub mod relay;

@@ -1,0 +1,269 @@
+//! The relay: carries exec, attach and port-forward streams between whoever asks and the runtime's
+//! streaming server, at no more than the limits, and looks at nothing but the head of the request
+//! and the status of the answer.
+//!
+//! Bytes move by splice(2), within the kernel. The kernel sends connections here that were meant for
+//! the runtime (`crate::agent::attach`); the relay asks it where they were meant to go. It knows
+//! nothing of Kubernetes.
+
+mod head;
+mod limiter;
+mod meter;
+mod pipe;
+mod refusal;
+mod registry;
+mod socket;
+mod stream;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpStream, sync::watch, task::JoinSet};
+
+use meter::Gauge;
+use pipe::Pipes;
+use registry::Registry;
+use stream::Route;
+
+pub use head::{HEAD_MAX, Kind};
+pub use meter::Limits;
+pub use refusal::Refusal;
+pub use registry::{Direction, PortGuard, RemotePeer, StreamInfo, Totals};
+pub use socket::Listener;
+
+/// After the kernel had no descriptor for a connection, the next attempt waits this long.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Why the relay cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen for streams on {address}: {source}")]
+    Bind {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// A short, stable name for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } => "RelayBind",
+        }
+    }
+}
+
+/// Where connections are led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// Where they were meant to go, if that is allowed ([`Relay::allow`]). The relay's own
+    /// connections carry the mark, by which the kernel knows not to send them back.
+    OriginalDestination {
+        /// The mark (SO_MARK).
+        mark: u32,
+    },
+    /// To one place, whoever connects: for tests and benchmarks, which have no rules in the kernel.
+    Fixed(SocketAddr),
+}
+
+/// How the relay works.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Where connections are led.
+    pub upstream: Upstream,
+    /// How long a request's head may take.
+    pub head_timeout: Duration,
+    /// How long connecting to the runtime may take.
+    pub dial_timeout: Duration,
+    /// Connections that are carried at once; more are reset.
+    pub connections: usize,
+}
+
+impl Settings {
+    /// The usual settings.
+    pub fn new(upstream: Upstream) -> Self {
+        Self {
+            upstream,
+            head_timeout: Duration::from_secs(10),
+            dial_timeout: Duration::from_secs(5),
+            connections: 20_000,
+        }
+    }
+}
+
+/// The relay; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Relay(Arc<Shared>);
+
+/// What all streams share.
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    limits: watch::Sender<Limits>,
+    /// By [`Direction`].
+    gauges: [Gauge; 2],
+    allowed: RwLock<Vec<SocketAddr>>,
+    registry: Arc<Registry>,
+    pipes: Pipes,
+}
+
+impl Shared {
+    fn limits(&self) -> Limits {
+        *self.limits.borrow()
+    }
+
+    fn mark(&self) -> Option<u32> {
+        match self.settings.upstream {
+            Upstream::OriginalDestination { mark } => Some(mark),
+            Upstream::Fixed(_) => None,
+        }
+    }
+}
+
+impl Relay {
+    /// A relay without limits that is allowed to dial nothing.
+    pub fn new(settings: Settings) -> Self {
+        let now = Instant::now();
+        Self(Arc::new(Shared {
+            settings,
+            limits: watch::Sender::new(Limits::default()),
+            gauges: [Gauge::new(now), Gauge::new(now)],
+            allowed: RwLock::default(),
+            registry: Arc::default(),
+            pipes: Pipes::default(),
+        }))
+    }
+
+    /// Changes the limits, of running streams too.
+    pub fn set_limits(&self, limits: Limits) {
+        for gauge in &self.0.gauges {
+            gauge.set(limits);
+        }
+        self.0.limits.send_replace(limits);
+    }
+
+    /// The original destinations that may be dialled: the runtime's streaming server, and nothing
+    /// else.
+    pub fn allow(&self, destinations: impl IntoIterator<Item = SocketAddr>) {
+        let allowed = destinations.into_iter().collect();
+        *self.0.allowed.write().unwrap_or_else(PoisonError::into_inner) = allowed;
+    }
+
+    /// A connection from this local port is the agent's own probe while the guard lives: it is
+    /// carried, and counted nowhere.
+    pub fn expect_probe(&self, local_port: u16) -> PortGuard {
+        self.0.registry.probe_port(local_port)
+    }
+
+    /// The streams that are open, oldest first.
+    pub fn streams(&self) -> Vec<StreamInfo> {
+        self.0.registry.streams()
+    }
+
+    /// The last stream that another host opened and the runtime accepted: a followed redirect.
+    pub fn remote_peers(&self) -> watch::Receiver<Option<RemotePeer>> {
+        self.0.registry.remote()
+    }
+
+    /// What has been carried since the start.
+    pub fn totals(&self) -> Totals {
+        self.0.registry.totals()
+    }
+
+    /// Resolves when nothing is carried.
+    pub async fn drained(&self) {
+        let mut connections = self.0.registry.connections();
+        // It fails when the registry is gone, and then nothing is carried either.
+        let _ = connections.wait_for(|n| *n == 0).await;
+    }
+
+    /// Takes connections until `stop` resolves, and those that the kernel has accepted by then.
+    /// Streams that are open go on; when this future is dropped, they end.
+    pub async fn serve(&self, listener: Listener, stop: impl Future<Output = ()>) {
+        let mut limits = self.0.limits.subscribe();
+        let mut streams = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        listener.shape(*limits.borrow_and_update());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(_) = streams.join_next() => {}
+                Ok(()) = limits.changed() => listener.shape(*limits.borrow_and_update()),
+                accepted = listener.accept() => self.accepted(accepted, &mut streams).await,
+            }
+        }
+        while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+            self.accepted(accepted, &mut streams).await;
+        }
+        drop(listener);
+        while streams.join_next().await.is_some() {}
+    }
+
+    async fn accepted(
+        &self,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        streams: &mut JoinSet<()>,
+    ) {
+        match accepted {
+            Ok((stream, peer)) => match self.route(&stream, peer) {
+                Ok(route) => {
+                    let connected = self.0.registry.connected();
+                    let shared = Arc::clone(&self.0);
+                    streams.spawn(async move {
+                        let _connected = connected;
+                        // A socket that cannot be prepared is gone already, as reading it tells.
+                        let _ = socket::prepare(&stream, shared.limits());
+                        stream::carry(&shared, stream, route).await;
+                    });
+                }
+                Err(refusal) => {
+                    self.0.registry.refused(refusal);
+                    tracing::debug!(%peer, reason = refusal.reason(), "connection refused");
+                    socket::reset(stream);
+                }
+            },
+            // The connection waits in the kernel until there is a descriptor for it.
+            Err(error) => {
+                self.0.registry.refused(Refusal::Descriptors);
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+
+    fn route(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Route, Refusal> {
+        let local = stream.local_addr().map_err(|_| Refusal::NotRedirected)?;
+        let runtime = match self.0.settings.upstream {
+            Upstream::Fixed(address) => address,
+            Upstream::OriginalDestination { .. } => {
+                socket::original_destination(stream).ok_or(Refusal::NotRedirected)?
+            }
+        };
+        let registry = &self.0.registry;
+        let near = [local.ip(), runtime.ip()].contains(&peer.ip()) || peer.ip().is_loopback();
+        // Should a connection of ours come back in spite of its mark, it ends here: a relay that
+        // carries itself opens thousands in a second.
+        if near && registry.is_own(peer.port()) {
+            return Err(Refusal::Loop);
+        }
+        let probe = near && registry.is_probe(peer.port());
+        if self.0.mark().is_some() {
+            let allowed = self.0.allowed.read().unwrap_or_else(PoisonError::into_inner);
+            if !allowed.contains(&runtime) {
+                return Err(Refusal::NotRuntime);
+            }
+        }
+        if *registry.connections().borrow() >= self.0.settings.connections {
+            return Err(Refusal::TooMany);
+        }
+        Ok(Route { peer, remote: !near, runtime, probe })
+    }
+}
