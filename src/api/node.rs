@@ -85,7 +85,7 @@ pub struct StreamingNodeStatus {
     pub message: String,
     /// What the node's own agent saw. The agent writes it, the controller never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<AgentReport>,
+    pub agent: Option<Box<AgentReport>>,
 }
 
 /// How many minors a kubelet is behind the apiservers; negative where it is ahead.

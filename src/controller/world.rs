@@ -245,7 +245,7 @@ impl World {
         }
         let same = (known.spec, known.status) == (read.spec, read.status);
         known.replace(read);
-        let evidence_changed = self.cluster.set_agent(&name, agent.as_ref());
+        let evidence_changed = self.cluster.set_agent(&name, agent.as_deref());
         self.dirty_policies |= evidence_changed;
         if !same || evidence_changed {
             self.dirty_nodes.insert(name);

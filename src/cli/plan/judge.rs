@@ -238,7 +238,7 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
 fn cluster(objects: &Objects) -> Cluster {
     let mut cluster = Cluster::default();
     for (name, known) in &objects.known {
-        let agent = known.status.as_ref().and_then(|status| status.agent.as_ref());
+        let agent = known.status.as_ref().and_then(|status| status.agent.as_deref());
         cluster.set_agent(name, agent);
     }
     for node in objects.nodes.values() {
