@@ -61,7 +61,7 @@ pub struct StreamingNodeStatus {
     /// The kubelet's flag as it has to be assumed: On, Off, Absent or Unknown.
     #[serde(default)]
     pub flag: String,
-    /// What decided about redirects: KubeletVersion, Agent, NodeArgs, Annotation or Nothing.
+    /// What decided about redirects: KubeletVersion, Agent, NodeArgs, EnvFiles, Annotation or Nothing.
     #[serde(default)]
     pub decided_by: String,
     /// What was said about the flag, by whom, and since when.
@@ -102,7 +102,7 @@ pub struct SkewStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EvidenceEntry {
-    /// Agent, NodeArgs or Annotation.
+    /// Agent, NodeArgs, EnvFiles or Annotation.
     pub source: String,
     /// On, Off, Absent or Unreadable.
     pub says: String,
@@ -118,6 +118,11 @@ pub struct AgentReport {
     pub flag: String,
     /// When the agent first saw it so.
     pub since: Time,
+    /// The flag as the environment files have it for the kubelet's next start (kubeadm-flags.env,
+    /// /etc/default/kubelet, /etc/sysconfig/kubelet): On, Off or Unreadable; absent where they do
+    /// not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start: Option<String>,
     /// What becomes of the node's streams: Relayed, Direct or Refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams: Option<String>,

@@ -4,6 +4,7 @@
 //! [`Cluster`] from watches, the command line from files or one look at the API; both get the same
 //! statuses out of it.
 
+mod agent;
 mod apiserver;
 mod node;
 mod policy;
@@ -11,6 +12,7 @@ mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agent::Agent;
 use jiff::Timestamp;
 
 pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
@@ -23,7 +25,7 @@ use crate::{
     decision::{
         self, Judgement,
         apiserver::Apiserver,
-        evidence::{Claim, Says, Source},
+        evidence::{Claim, Source},
         migration::STREAMING_REDIRECTS,
         node::{NodeFacts, Redirects},
         policy::{Owner, PolicyFacts},
@@ -62,7 +64,8 @@ pub struct Summary {
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
     nodes: BTreeMap<String, Node>,
-    agents: BTreeMap<String, Claim>,
+    agents: BTreeMap<String, Agent>,
+    agents_watched: bool,
     policies: BTreeMap<String, Policy>,
     pods: BTreeMap<String, ApiserverPod>,
     endpoints: Option<BTreeSet<String>>,
@@ -76,7 +79,7 @@ impl Cluster {
     pub fn set_node(&mut self, view: NodeView) -> bool {
         let Some(name) = view.metadata.name.clone() else { return false };
         let mut claims = view.claims();
-        claims.extend(self.agents.get(&name));
+        claims.extend(self.agent_claims(&name));
         claims.sort();
         let node = Node {
             uid: view.metadata.uid.unwrap_or_default(),
@@ -96,30 +99,43 @@ impl Cluster {
         self.nodes.remove(name).is_some()
     }
 
+    /// From now on the agents' pods are told of ([`Self::set_agent_ready`]), and only an agent whose
+    /// pod is ready is believed that a flag is off. Without this, what is stored is believed.
+    pub fn watch_agents(&mut self) {
+        self.agents_watched = true;
+    }
+
     /// Takes what a node's agent saw; `true` if that has changed.
     pub fn set_agent(&mut self, node: &str, report: Option<&AgentReport>) -> bool {
-        let claim = report.map(|report| Claim {
-            source: Source::Agent,
-            says: match report.flag.as_str() {
-                "On" => Says::On,
-                "Off" => Says::Off,
-                "Absent" => Says::Absent,
-                _ => Says::Unreadable,
-            },
-        });
-        if self.agents.get(node).copied() == claim {
-            return false;
+        self.change_agent(node, |agent| agent.hear(report))
+    }
+
+    /// Takes whether the pod of a node's agent is there and ready; `true` if that has changed.
+    pub fn set_agent_ready(&mut self, node: &str, ready: bool) -> bool {
+        self.change_agent(node, |agent| std::mem::replace(&mut agent.ready, ready) != ready)
+    }
+
+    fn change_agent(&mut self, node: &str, change: impl FnOnce(&mut Agent) -> bool) -> bool {
+        let agent = self.agents.entry(node.to_owned()).or_default();
+        let changed = change(agent);
+        if agent.is_unknown() {
+            self.agents.remove(node);
         }
-        if let Some(known) = self.nodes.get_mut(node) {
-            known.facts.claims.retain(|c| c.source != Source::Agent);
-            known.facts.claims.extend(claim);
-            known.facts.claims.sort();
+        if changed {
+            let claims: Vec<_> = self.agent_claims(node).collect();
+            if let Some(known) = self.nodes.get_mut(node) {
+                let all = &mut known.facts.claims;
+                all.retain(|claim| !matches!(claim.source, Source::Agent | Source::EnvFiles));
+                all.extend(claims);
+                all.sort();
+            }
         }
-        match claim {
-            Some(claim) => self.agents.insert(node.to_owned(), claim),
-            None => self.agents.remove(node),
-        };
-        true
+        changed
+    }
+
+    fn agent_claims(&self, node: &str) -> impl Iterator<Item = Claim> + '_ {
+        let agent = self.agents.get(node);
+        agent.into_iter().flat_map(|agent| agent.claims(agent.ready || !self.agents_watched))
     }
 
     /// Takes a policy; `true` if anything but its status has changed.

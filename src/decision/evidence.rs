@@ -1,7 +1,5 @@
 //! What is known about a kubelet's flag, and how several sources become one answer.
 
-use std::fmt;
-
 /// Where a claim came from. The order is the order of trust, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
@@ -9,6 +7,8 @@ pub enum Source {
     Agent,
     /// k3s or RKE2 published their arguments as a Node annotation.
     NodeArgs,
+    /// The node's own agent read the files from which the kubelet's next start takes its arguments.
+    EnvFiles,
     /// The admin said so in a Node annotation.
     Annotation,
 }
@@ -19,18 +19,19 @@ impl Source {
         match self {
             Self::Agent => "Agent",
             Self::NodeArgs => "NodeArgs",
+            Self::EnvFiles => "EnvFiles",
             Self::Annotation => "Annotation",
         }
     }
-}
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Agent => "the agent",
-            Self::NodeArgs => "the node-args annotation",
-            Self::Annotation => "the admin's annotation",
-        })
+    /// Who says it, to follow a statement after a comma.
+    pub(super) fn says(self) -> &'static str {
+        match self {
+            Self::Agent => "says the agent",
+            Self::NodeArgs => "says the node-args annotation",
+            Self::EnvFiles => "say the kubelet's environment files",
+            Self::Annotation => "says the admin's annotation",
+        }
     }
 }
 
@@ -75,8 +76,15 @@ pub struct Evidence {
     pub flag: Flag,
     /// The best source that says so; `None` where nobody said anything.
     pub source: Option<Source>,
+    /// The best source that says otherwise of a flag that counts as on.
+    pub against: Option<Source>,
+}
+
+impl Evidence {
     /// Two sources exclude each other. Such a flag counts as on.
-    pub contradictory: bool,
+    pub fn is_contradictory(&self) -> bool {
+        self.against.is_some()
+    }
 }
 
 /// The state of the flag on a kubelet's command line.
@@ -108,25 +116,30 @@ impl Flag {
 ///
 /// A contradiction counts as on, whoever is trusted more: one of the two statements is stale, and
 /// nobody knows which. A statement that cannot be read takes away what the others say for off,
-/// because it may have been meant as the opposite; it cannot take away an on.
+/// because it may have been meant as the opposite; it cannot take away an on. Off and absent do not
+/// exclude each other: the most trusted word counts, unless the next start puts the flag back. A
+/// kubelet whose version has no such flag would not come up then, even with `false`.
 pub fn weigh(claims: &[Claim]) -> Evidence {
+    const BACK: Claim = Claim { source: Source::EnvFiles, says: Says::Off };
     let best = |wanted: fn(Says) -> bool| claims.iter().filter(|c| wanted(c.says)).min().copied();
     let on = best(|says| says == Says::On);
     let off = best(|says| matches!(says, Says::Off | Says::Absent));
     let unreadable = best(|says| says == Says::Unreadable);
+    let alone = |flag, claim: Option<Claim>| Evidence {
+        flag,
+        source: claim.map(|claim| claim.source),
+        against: None,
+    };
     match (on, off, unreadable) {
         (Some(on), off, _) => {
-            let contradictory = off.is_some();
-            Evidence { flag: Flag::On, source: Some(on.source), contradictory }
+            let against = off.map(|off| off.source);
+            Evidence { flag: Flag::On, source: Some(on.source), against }
         }
-        (None, _, Some(unreadable)) => {
-            Evidence { flag: Flag::Unknown, source: Some(unreadable.source), contradictory: false }
-        }
-        (None, Some(off), None) => {
-            let flag = if off.says == Says::Off { Flag::Off } else { Flag::Absent };
-            Evidence { flag, source: Some(off.source), contradictory: false }
-        }
-        (None, None, None) => Evidence { flag: Flag::Unknown, source: None, contradictory: false },
+        (None, _, Some(unreadable)) => alone(Flag::Unknown, Some(unreadable)),
+        (None, Some(Claim { says: Says::Off, .. }), None) => alone(Flag::Off, off),
+        (None, Some(_), None) if claims.contains(&BACK) => alone(Flag::Off, Some(BACK)),
+        (None, Some(_), None) => alone(Flag::Absent, off),
+        (None, None, None) => alone(Flag::Unknown, None),
     }
 }
 
@@ -135,7 +148,8 @@ mod tests {
     use super::*;
     use proptest::{prelude::*, sample::select};
 
-    const SOURCES: [Source; 3] = [Source::Agent, Source::NodeArgs, Source::Annotation];
+    const SOURCES: [Source; 4] =
+        [Source::Agent, Source::NodeArgs, Source::EnvFiles, Source::Annotation];
     const SAYS: [Says; 4] = [Says::On, Says::Off, Says::Absent, Says::Unreadable];
 
     fn claims() -> impl Strategy<Value = Vec<Claim>> {
@@ -154,7 +168,7 @@ mod tests {
                 (Says::Absent, Flag::Absent),
                 (Says::Unreadable, Flag::Unknown),
             ] {
-                let expected = Evidence { flag, source: Some(source), contradictory: false };
+                let expected = Evidence { flag, source: Some(source), against: None };
                 assert_eq!(weigh(&[Claim { source, says }]), expected);
             }
         }
@@ -162,10 +176,15 @@ mod tests {
 
     #[test]
     fn a_contradiction_counts_as_on_whoever_says_it() {
-        for (a, b) in [(Source::Agent, Source::Annotation), (Source::Annotation, Source::Agent)] {
+        for (a, b) in [
+            (Source::Agent, Source::Annotation),
+            (Source::Annotation, Source::Agent),
+            (Source::Agent, Source::EnvFiles),
+            (Source::EnvFiles, Source::Agent),
+        ] {
             let both =
                 weigh(&[Claim { source: a, says: Says::Off }, Claim { source: b, says: Says::On }]);
-            assert_eq!(both, Evidence { flag: Flag::On, source: Some(b), contradictory: true });
+            assert_eq!(both, Evidence { flag: Flag::On, source: Some(b), against: Some(a) });
         }
     }
 
@@ -176,6 +195,17 @@ mod tests {
         let on = Claim { source: Source::NodeArgs, says: Says::On };
         assert_eq!(weigh(&[absent, unreadable]).flag, Flag::Unknown);
         assert_eq!(weigh(&[on, unreadable]).flag, Flag::On);
+    }
+
+    #[test]
+    fn a_flag_that_the_next_start_puts_back_is_there() {
+        let absent = Claim { source: Source::Agent, says: Says::Absent };
+        let back = |says| weigh(&[absent, Claim { source: Source::EnvFiles, says }]);
+        let by = |flag, source| Evidence { flag, source: Some(source), against: None };
+        assert_eq!(back(Says::Off), by(Flag::Off, Source::EnvFiles));
+        assert_eq!(back(Says::Absent), by(Flag::Absent, Source::Agent));
+        assert_eq!(back(Says::Unreadable).flag, Flag::Unknown);
+        assert_eq!(back(Says::On).flag, Flag::On);
     }
 
     proptest! {

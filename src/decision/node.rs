@@ -2,7 +2,7 @@
 
 use super::{
     apiserver::{ControlPlane, GateSummary},
-    evidence::{self, Claim, Evidence, Flag},
+    evidence::{self, Claim, Evidence, Flag, Source},
     gate::Gate,
     migration::{FlagBehaviour, Migration},
     version::Minor,
@@ -198,7 +198,9 @@ pub fn judge(
     let by_version = behaviour.is_some_and(|behaviour| behaviour != FlagBehaviour::Obeyed);
     let reason = match redirects {
         Redirects::On if lagging => NodeReason::RedirectsWhileLagging,
-        Redirects::On if evidence.contradictory && !by_version => NodeReason::ContradictoryEvidence,
+        Redirects::On if evidence.is_contradictory() && !by_version => {
+            NodeReason::ContradictoryEvidence
+        }
         Redirects::On => NodeReason::Redirects,
         Redirects::Unknown if behaviour.is_none() => NodeReason::KubeletVersionUnknown,
         Redirects::Unknown if evidence.source.is_some() => NodeReason::EvidenceUnreadable,
@@ -229,7 +231,7 @@ pub fn judge(
 pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
     let flag = migration.flag;
     let said = match node.evidence.source {
-        Some(source) if !node.by_version => format!(", says {source}"),
+        Some(source) if !node.by_version => format!(", {}", source.says()),
         _ => String::new(),
     };
     let excepted = match node.verdict {
@@ -239,7 +241,7 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
     let text = match node.reason {
         NodeReason::RedirectsWhileLagging => {
             let behind = node.skew.map_or(migration.lag_floor, |skew| skew.newest);
-            let contradicted = if node.evidence.contradictory && !node.by_version {
+            let contradicted = if node.evidence.is_contradictory() && !node.by_version {
                 " (other evidence contradicts that)"
             } else {
                 ""
@@ -253,18 +255,29 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
             format!("The kubelet redirects streams{said}. Take --{flag} off it or upgrade it.")
         }
         NodeReason::ContradictoryEvidence => format!(
-            "There is evidence for and against redirects, so the kubelet counts as redirecting. \
-             Look at its command line and correct the annotation {}.",
-            migration.annotation
+            "There is evidence for and against redirects, so the kubelet counts as redirecting. {}",
+            remedy(migration, &node.evidence)
         ),
         NodeReason::KubeletVersionUnknown => {
             "The kubelet's version cannot be read, so it may redirect streams.".to_owned()
         }
-        NodeReason::EvidenceUnreadable => format!(
-            "The kubelet may redirect streams: what was said about its flag cannot be understood. \
-             The annotation {} takes \"true\" or \"false\".",
-            migration.annotation
-        ),
+        NodeReason::EvidenceUnreadable => {
+            let remedy = match node.evidence.source {
+                Some(Source::Agent) => {
+                    format!("Look at its command line: --{flag} takes true or false.")
+                }
+                Some(Source::EnvFiles) => {
+                    format!("Look at its environment files: --{flag} takes true or false.")
+                }
+                Some(Source::NodeArgs | Source::Annotation) | None => {
+                    format!("The annotation {} takes \"true\" or \"false\".", migration.annotation)
+                }
+            };
+            format!(
+                "The kubelet may redirect streams: what was said about its flag cannot be \
+                 understood. {remedy}"
+            )
+        }
         NodeReason::NoEvidence => format!(
             "The kubelet may redirect streams: nothing tells. Look at its command line and \
              annotate the node with {}=\"true\" or \"false\".",
@@ -279,6 +292,24 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
         }
     };
     text + excepted
+}
+
+/// What brings two sources together that exclude each other.
+fn remedy(migration: &Migration, evidence: &Evidence) -> String {
+    let flag = migration.flag;
+    match (evidence.source, evidence.against) {
+        (Some(Source::EnvFiles), Some(Source::Agent | Source::NodeArgs)) => format!(
+            "It runs without --{flag}, but its environment files turn it on at the next start: \
+             take it out of them."
+        ),
+        (Some(Source::Agent | Source::NodeArgs), Some(Source::EnvFiles)) => format!(
+            "It runs with --{flag}, but its environment files turn it off at the next start: \
+             restart the kubelet."
+        ),
+        _ => {
+            format!("Look at its command line and correct the annotation {}.", migration.annotation)
+        }
+    }
 }
 
 fn skew(kubelet: Option<Minor>, plane: &ControlPlane) -> Option<Skew> {

@@ -56,7 +56,8 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
                 "EvidenceContradictory",
                 format!(
                     "{nodes} {} evidence for and against redirects, and count{} as redirecting. \
-                     Look at the kubelet's command line there and correct the annotation {}.{}",
+                     Look at the kubelet's command line and environment files there, make them \
+                     say the same, and correct the annotation {}.{}",
                     if nodes.count() == 1 { "has" } else { "have" },
                     nodes.verb_s(),
                     migration.annotation,
@@ -82,9 +83,10 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
                 "NodesUnknown",
                 format!(
                     "{nodes} may answer streams with a redirect: what is said about --{flag} \
-                     cannot be understood. Look at the Node's annotations and correct them: {} \
-                     takes \"true\" or \"false\", and a node-args annotation holds what k3s or \
-                     RKE2 was started with.{}",
+                     cannot be understood. Look at the Node's annotations and at the kubelet's \
+                     environment files, and correct them: {} and the flag take \"true\" or \
+                     \"false\", and a node-args annotation holds what k3s or RKE2 was started \
+                     with.{}",
                     migration.annotation,
                     also_unknown(unknown - nodes.count()),
                 ),

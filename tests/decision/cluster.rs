@@ -14,7 +14,8 @@ use sluice::decision::{
     version::Minor,
 };
 
-pub const SOURCES: [Source; 3] = [Source::Agent, Source::NodeArgs, Source::Annotation];
+pub const SOURCES: [Source; 4] =
+    [Source::Agent, Source::NodeArgs, Source::EnvFiles, Source::Annotation];
 pub const SAYS: [Says; 4] = [Says::On, Says::Off, Says::Absent, Says::Unreadable];
 pub const TRACKS: [Track; 2] = [Track::Standard, Track::ExtraSafe];
 
@@ -173,7 +174,7 @@ impl Cluster {
 pub fn any_claims() -> impl Strategy<Value = Vec<(Source, Says)>> {
     // Off more often than not: a cluster in which everything is refused proves little.
     let says = prop_oneof![4 => select(&[Says::Off, Says::Absent][..]), 1 => select(&SAYS[..])];
-    prop::collection::vec((select(&SOURCES[..]), says), 0..4)
+    prop::collection::vec((select(&SOURCES[..]), says), 0..5)
 }
 
 fn any_kubelet() -> impl Strategy<Value = Option<u16>> {

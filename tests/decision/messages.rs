@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sluice::decision::{
     evidence::{
         Says::{self, Absent, Off, On, Unreadable},
-        Source::{self, Agent, Annotation, NodeArgs},
+        Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
     },
     policy::GateWish,
 };
@@ -35,6 +35,7 @@ fn every_refusal_names_somebody_and_advises_what_helps() {
         c.nodes[0].claims.retain(|claim| claim.0 != Annotation);
         c.nodes[0].claims.push((Annotation, Absent));
     };
+    let take_it_out_of_the_files: Deed = |c| c.nodes[0].claims.retain(|claim| claim.0 != EnvFiles);
     let report_a_version: Deed = |c| {
         c.nodes[0].kubelet = Some(19);
         c.nodes[0].claims = vec![(Annotation, Absent)];
@@ -63,6 +64,12 @@ fn every_refusal_names_somebody_and_advises_what_helps() {
             "EvidenceContradictory",
             ["node-0", "correct the annotation", "sluice.dev/redirect-container-streaming"],
             vec![correct_the_annotation, upgrade_the_kubelet, add_an_override],
+        ),
+        (
+            alone(node(0, 19, &[(Agent, Absent), (EnvFiles, On)])),
+            "EvidenceContradictory",
+            ["node-0", "environment files", "make them say the same"],
+            vec![take_it_out_of_the_files, upgrade_the_kubelet, add_an_override],
         ),
         (
             alone(node(0, 19, &[])),

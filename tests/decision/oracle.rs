@@ -73,7 +73,8 @@ pub fn contradictory(kubelet: Option<u16>, claims: &[(Source, Says)]) -> bool {
 /// Is the flag on the command line, with whatever value? `None` where nobody knows.
 ///
 /// Off and absent are the same for redirects and differ at the cliff: there the most trusted word
-/// counts, and of two words of one source the worse.
+/// counts, and of two words of one source the worse. What the next start takes from the environment
+/// files is there, whatever runs now.
 pub fn flag_given(claims: &[(Source, Says)]) -> Option<bool> {
     let by = |source| claims.iter().filter(move |c| c.0 == source).map(|c| c.1);
     let all = || claims.iter().map(|c| c.1);
@@ -83,7 +84,10 @@ pub fn flag_given(claims: &[(Source, Says)]) -> Option<bool> {
     if claims.is_empty() || all().any(|says| says == Unreadable) {
         return None;
     }
-    let trusted = [Source::Agent, Source::NodeArgs, Source::Annotation];
+    if by(Source::EnvFiles).any(|says| says == Off) {
+        return Some(true);
+    }
+    let trusted = [Source::Agent, Source::NodeArgs, Source::EnvFiles, Source::Annotation];
     let best = trusted.into_iter().find(|source| by(*source).next().is_some())?;
     Some(by(best).any(|says| says == Off))
 }

@@ -6,7 +6,7 @@ use sluice::decision::{
     apiserver::{Apiserver, ControlPlane},
     evidence::{
         Says::{self, Absent, Off, On, Unreadable},
-        Source::{self, Agent, Annotation, NodeArgs},
+        Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
     },
     migration::{STREAMING_REDIRECTS, Track},
     node::{self, NodeFacts},
@@ -21,7 +21,7 @@ use crate::{
 
 const MINORS: RangeInclusive<u16> = 10..=37;
 
-/// Every way in which three sources can each be silent or say one of four things.
+/// Every way in which four sources can each be silent or say one of four things.
 fn every_evidence() -> Vec<Vec<(Source, Says)>> {
     let mut all = vec![Vec::new()];
     for source in SOURCES {
@@ -65,7 +65,7 @@ fn full_cross_product(track: Track) {
         .flat_map(|kubelet| every_evidence().into_iter().map(move |c| Node::new("n", kubelet, &c)))
         .map(|node| (vec![node.clone()], node.facts()))
         .collect();
-    assert_eq!(nodes.len(), 28 * 125, "three sources, silent or saying one of four things");
+    assert_eq!(nodes.len(), 28 * 625, "four sources, silent or saying one of four things");
     let mut rows = 0;
     for (apiserver, seen) in MINORS.flat_map(|m| Seen::ALL.map(|seen| (m, seen))) {
         let instance = Instance::new("cp", apiserver, seen);
@@ -102,7 +102,7 @@ fn full_cross_product(track: Track) {
             rows += 1;
         }
     }
-    assert_eq!(rows, 28 * 5 * 28 * 125);
+    assert_eq!(rows, 28 * 5 * 28 * 625);
 }
 
 #[test]
@@ -150,6 +150,12 @@ fn rows_worth_reading() {
         (20, Seen::Unset, 19, &[(Agent, On), (NodeArgs, Absent)], CONTRADICTORY),
         (20, Seen::Unset, 18, &[(Agent, Absent), (Annotation, On)], LAGGING),
         (20, Seen::Unset, 19, &[(Agent, Off), (NodeArgs, Absent)], SAFE),
+        // What the next start will be counts as well as what runs.
+        (20, Seen::Unset, 19, &[(Agent, Absent), (EnvFiles, On)], CONTRADICTORY),
+        (20, Seen::Unset, 19, &[(Agent, On), (EnvFiles, Off)], CONTRADICTORY),
+        (20, Seen::Unset, 19, &[(Agent, Absent), (EnvFiles, Off)], SAFE),
+        (20, Seen::Unset, 19, &[(Agent, Absent), (EnvFiles, Unreadable)], UNKNOWN),
+        (20, Seen::Unset, 19, &[(EnvFiles, On)], REDIRECT),
         // The node is safe; the apiserver is not seen, or has no gate any more.
         (20, Seen::Invisible, 20, &[], BLIND),
         (20, Seen::Unreadable, 20, &[], BLIND),

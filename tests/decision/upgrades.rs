@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sluice::decision::{
     evidence::{
         Says::{self, Absent, Off, On, Unreadable},
-        Source::{self, Agent, Annotation, NodeArgs},
+        Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
     },
     migration::Track::{self, ExtraSafe, Standard},
     upgrade::Preview,
@@ -97,7 +97,7 @@ proptest! {
 
 /// Every pair of versions, every state of the gate and of the flag.
 fn every_pair(track: Track) {
-    const CLAIMS: [&[(Source, Says)]; 7] = [
+    const CLAIMS: [&[(Source, Says)]; 8] = [
         &[],
         &[(Agent, On)],
         &[(Agent, Off)],
@@ -105,6 +105,7 @@ fn every_pair(track: Track) {
         &[(Annotation, Unreadable)],
         &[(Agent, Off), (Annotation, On)],
         &[(Agent, Absent), (NodeArgs, Off)],
+        &[(Agent, Absent), (EnvFiles, Off)],
     ];
     let mut rows = 0;
     for (apiserver, seen) in (10..=37).flat_map(|m| Seen::ALL.map(|seen| (m, seen))) {
@@ -122,7 +123,7 @@ fn every_pair(track: Track) {
             rows += 1;
         }
     }
-    assert_eq!(rows, 28 * 5 * 28 * 7);
+    assert_eq!(rows, 28 * 5 * 28 * 8);
 }
 
 #[test]
@@ -142,6 +143,7 @@ fn rows_worth_reading() {
     const ON: &[(Source, Says)] = &[(Agent, On)];
     const OFF: &[(Source, Says)] = &[(Agent, Off)];
     const ABSENT: &[(Source, Says)] = &[(Agent, Absent)];
+    const BACK: &[(Source, Says)] = &[(Agent, Absent), (EnvFiles, Off)];
     for (track, gate, kubelet, claims, minor, expected) in [
         // Off by default while nodes redirect.
         (ExtraSafe, Seen::Unset, 19, ON, 21, &["DependsOnRedirects"][..]),
@@ -170,6 +172,8 @@ fn rows_worth_reading() {
         (ExtraSafe, Seen::Unset, 20, ON, 24, &["KubeletRefusesFlag"]),
         (ExtraSafe, Seen::Unset, 19, OFF, 24, &["KubeletRefusesFlag"]),
         (ExtraSafe, Seen::Unset, 19, ABSENT, 24, &[]),
+        // It runs without the flag, and the next start brings it back.
+        (ExtraSafe, Seen::Unset, 19, BACK, 24, &["KubeletRefusesFlag"]),
         (ExtraSafe, Seen::Unset, 23, &[], 24, &["KubeletFlagUnknown"]),
         (Standard, Seen::Unset, 23, ON, 23, &[]),
         // It runs 1.24, so it was started without, whatever was said once.

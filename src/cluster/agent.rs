@@ -1,0 +1,93 @@
+//! A node's own agent, as it is kept.
+
+use crate::{
+    api::AgentReport,
+    decision::evidence::{Claim, Says, Source},
+};
+
+/// What a node's agent says, and whether it is there to say it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Agent {
+    /// What it says of the kubelet's flag.
+    claims: Vec<Claim>,
+    /// Whether its pod is ready.
+    pub ready: bool,
+}
+
+impl Agent {
+    /// Takes a newer report; `true` if it says something else.
+    pub fn hear(&mut self, report: Option<&AgentReport>) -> bool {
+        let claims = report.map(claims).unwrap_or_default();
+        std::mem::replace(&mut self.claims, claims.clone()) != claims
+    }
+
+    /// What counts of what it says. A report outlives the agent that wrote it: where nobody vouches
+    /// for the agent, its words for off are old ones and may not open the gate. Its other words
+    /// still may close it.
+    pub fn claims(&self, vouched: bool) -> impl Iterator<Item = Claim> + '_ {
+        let off = |claim: &Claim| matches!(claim.says, Says::Off | Says::Absent);
+        self.claims.iter().copied().filter(move |claim| vouched || !off(claim))
+    }
+
+    /// Whether there is nothing to keep.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn claims(report: &AgentReport) -> Vec<Claim> {
+    let running = Claim { source: Source::Agent, says: says(&report.flag) };
+    let next = report.next_start.as_deref();
+    let next = next.map(|text| Claim { source: Source::EnvFiles, says: says(text) });
+    std::iter::once(running).chain(next).collect()
+}
+
+fn says(text: &str) -> Says {
+    match text {
+        "On" => Says::On,
+        "Off" => Says::Off,
+        "Absent" => Says::Absent,
+        _ => Says::Unreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn report(flag: &str, next_start: Option<&str>) -> AgentReport {
+        AgentReport {
+            flag: flag.to_owned(),
+            since: Time("2026-01-01T00:00:00Z".parse().unwrap()),
+            next_start: next_start.map(str::to_owned),
+            streams: None,
+            reason: None,
+            message: None,
+            runtime: None,
+            followed_redirect: None,
+        }
+    }
+
+    #[test]
+    fn an_agent_that_nobody_vouches_for_says_nothing_for_off() {
+        use Says::{Absent, Off, On, Unreadable};
+        for (flag, next_start, vouched, alone) in [
+            ("On", None, vec![On], vec![On]),
+            ("Off", None, vec![Off], vec![]),
+            ("Absent", None, vec![Absent], vec![]),
+            ("Perhaps", None, vec![Unreadable], vec![Unreadable]),
+            ("Absent", Some("On"), vec![Absent, On], vec![On]),
+            ("On", Some("Off"), vec![On, Off], vec![On]),
+            ("Absent", Some("Off"), vec![Absent, Off], vec![]),
+            ("Absent", Some("Unreadable"), vec![Absent, Unreadable], vec![Unreadable]),
+        ] {
+            let mut agent = Agent::default();
+            assert!(agent.hear(Some(&report(flag, next_start))));
+            assert!(!agent.hear(Some(&report(flag, next_start))));
+            let said = |vouched| agent.claims(vouched).map(|claim| claim.says).collect::<Vec<_>>();
+            assert_eq!((said(true), said(false)), (vouched, alone), "{flag} {next_start:?}");
+        }
+    }
+}
