@@ -118,6 +118,18 @@ boot_host() {
   host_images "$name"
 }
 
+# reboot_host NAME: everything that runs ends at once, as in a power failure; what is on the disk stays, what the kernel
+# held (addresses, rules, mounts) is made anew.
+reboot_host() {
+  local name=$1
+  end_host "$name"
+  unplug "$name" "$(number "$name")"
+  plug "$name" "$(number "$name")"
+  start_systemd "$name"
+  await 60 "systemd on $name" in_host "$name" systemctl is-active --quiet basic.target
+  await 60 "containerd on $name" in_host "$name" ctr version
+}
+
 # sweep_cgroups NAME: the empty folders that the host's processes leave.
 sweep_cgroups() {
   local hierarchy failed=0
@@ -127,8 +139,8 @@ sweep_cgroups() {
   return "$failed"
 }
 
-# stop_host NAME: everything of it, in whatever state it is; the declaration goes too.
-stop_host() {
+# end_host NAME: its processes, in whatever state it is.
+end_host() {
   local name=$1 pid
   if pid=$(first_process "$name"); then
     kill -KILL "$pid"
@@ -137,6 +149,12 @@ stop_host() {
   # A start that died half-way may have left the launcher without a recorded first process.
   kill_stragglers "$name"
   await 20 "the cgroups of $name to empty" sweep_cgroups "$name"
+}
+
+# stop_host NAME: everything of it; the declaration goes too.
+stop_host() {
+  local name=$1
+  end_host "$name"
   [ ! -e "$NODES/$name/number" ] || unplug "$name" "$(number "$name")"
   rm -rf --one-file-system "${NODES:?}/$name"
 }

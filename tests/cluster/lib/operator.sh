@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The operator's image, from the Dockerfile that users build. Only its compiling stage is replaced, by a folder with the
-# binary that this machine's cargo has compiled (incrementally, and without a base image to pull).
+# binary that this machine's cargo has compiled (incrementally, and without a base image to pull) and this machine's nft.
 
 crate_version() { sed -n '/^\[package\]/,/^\[/s/^version *= *"\(.*\)"/\1/p' "$REPO/Cargo.toml" | head -n 1; }
 
@@ -22,6 +22,8 @@ build_operator() {
   # shellcheck disable=SC2064  # the folder is known now
   trap "rm -rf '$stage' '$CACHE/buildah'" EXIT
   install -D -m 755 "$binary" "$stage/out/sluice"
+  install -D -m 755 /usr/sbin/nft "$stage/out/usr/sbin/nft"
+  with_libraries "$stage/out" /usr/sbin/nft
   builder build --quiet --pull-never --build-context "build=$stage" --tag "$image" "$REPO"
   mkdir -p "$(dirname "$archive")"
   rm -f "$archive"
