@@ -1,11 +1,11 @@
 //! The streams that the relay carries, and what it has carried.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU16, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -145,8 +145,8 @@ pub struct Registry {
     remote: watch::Sender<Option<RemotePeer>>,
     /// Ports of our own ends of connections to the runtime.
     own_ports: Mutex<HashSet<u16>>,
-    /// Ports from which the agent's own probes come.
-    probe_ports: Mutex<HashSet<u16>>,
+    /// Ports from which the agent's own probes come, and whether they have.
+    probe_ports: Mutex<HashMap<u16, Arc<AtomicBool>>>,
 }
 
 impl Default for Registry {
@@ -231,13 +231,14 @@ impl Registry {
     /// A port of our own end of a connection to the runtime, until the guard is dropped.
     pub fn own_port(self: &Arc<Self>, port: u16) -> PortGuard {
         lock(&self.own_ports).insert(port);
-        PortGuard { registry: Arc::clone(self), port, probe: false }
+        PortGuard { registry: Arc::clone(self), port, probe: None }
     }
 
     /// A port from which a probe of the agent's own comes, until the guard is dropped.
     pub fn probe_port(self: &Arc<Self>, port: u16) -> PortGuard {
-        lock(&self.probe_ports).insert(port);
-        PortGuard { registry: Arc::clone(self), port, probe: true }
+        let carried = Arc::new(AtomicBool::new(false));
+        lock(&self.probe_ports).insert(port, Arc::clone(&carried));
+        PortGuard { registry: Arc::clone(self), port, probe: Some(carried) }
     }
 
     /// Whether this is one of our own ends.
@@ -245,9 +246,14 @@ impl Registry {
         lock(&self.own_ports).contains(&port)
     }
 
-    /// Whether a probe comes from there.
+    /// Whether a probe comes from there; then it has come.
     pub fn is_probe(&self, port: u16) -> bool {
-        lock(&self.probe_ports).contains(&port)
+        let ports = lock(&self.probe_ports);
+        let probe = ports.get(&port);
+        if let Some(carried) = probe {
+            carried.store(true, Ordering::Relaxed);
+        }
+        probe.is_some()
     }
 }
 
@@ -266,13 +272,23 @@ impl Drop for Connected {
 pub struct PortGuard {
     registry: Arc<Registry>,
     port: u16,
-    probe: bool,
+    /// Of a probe: whether the relay has seen it.
+    probe: Option<Arc<AtomicBool>>,
+}
+
+impl PortGuard {
+    /// Whether a probe from this port has come to the relay.
+    pub fn carried(&self) -> bool {
+        self.probe.as_ref().is_some_and(|carried| carried.load(Ordering::Relaxed))
+    }
 }
 
 impl Drop for PortGuard {
     fn drop(&mut self) {
-        let ports = if self.probe { &self.registry.probe_ports } else { &self.registry.own_ports };
-        lock(ports).remove(&self.port);
+        match self.probe {
+            Some(_) => drop(lock(&self.registry.probe_ports).remove(&self.port)),
+            None => drop(lock(&self.registry.own_ports).remove(&self.port)),
+        }
     }
 }
 
