@@ -1,0 +1,114 @@
+//! What the node's kubelet was started with, watched for changes.
+
+mod flags;
+mod process;
+
+use std::{io, path::PathBuf, time::Duration};
+
+use tokio::sync::watch;
+
+use super::host::Host;
+use crate::decision::{evidence::Says, migration::STREAMING_REDIRECTS};
+pub use process::Process;
+
+/// How often it is looked whether the kubelet still runs: one small file. A restarted one has to be
+/// in the verdict within five seconds.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is known of the node's kubelet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kubelet {
+    /// Which process it is; `None` while there is none, or more than one.
+    pub process: Option<(u32, u64)>,
+    /// What its command line says about redirects; `Unreadable` while there is no such process.
+    pub flag: Option<Says>,
+    /// What its environment files say for its next start; `None` where they do not name the flag.
+    pub next_start: Option<Says>,
+    /// The runtime's endpoint on its command line or in its configuration file.
+    pub endpoint: Option<String>,
+}
+
+/// Watches the kubelet until nobody listens any more. Files are looked at each time, too: they may
+/// be edited long before the restart that makes them count.
+pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn()) {
+    let mut known: Option<Process> = None;
+    let mut complained = false;
+    let mut every = tokio::time::interval(LOOK);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = sender.closed() => return,
+        }
+        if !known.as_ref().is_some_and(|process| process::runs(&host.proc(), process)) {
+            known = match only(process::find(&host.proc())) {
+                Ok(process) => {
+                    if std::mem::take(&mut complained) {
+                        tracing::info!(pid = process.pid, "the kubelet runs");
+                    }
+                    Some(process)
+                }
+                Err(why) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::warn!("{why}: what its flag is stays unknown");
+                    }
+                    None
+                }
+            };
+        }
+        let now = read(&host, known.as_ref());
+        sender.send_if_modified(|before| {
+            let changed = *before != now;
+            if changed {
+                tracing::info!(
+                    pid = now.process.map(|(pid, _)| pid),
+                    flag = now.flag.map(Says::as_str),
+                    next_start = now.next_start.map(Says::as_str),
+                    "the kubelet's redirect flag"
+                );
+                *before = now;
+            }
+            changed
+        });
+        turned();
+    }
+}
+
+fn only(found: io::Result<Vec<Process>>) -> Result<Process, String> {
+    let mut found =
+        found.map_err(|error| format!("the node's processes cannot be read ({error})"))?;
+    match (found.pop(), found.len()) {
+        (Some(process), 0) => Ok(process),
+        (None, _) => Err("no kubelet runs on this node".to_owned()),
+        (Some(_), others) => Err(format!("{} kubelets run on this node", others + 1)),
+    }
+}
+
+fn read(host: &Host, process: Option<&Process>) -> Kubelet {
+    let flag = STREAMING_REDIRECTS.flag;
+    let args =
+        || process.iter().flat_map(|process| process.args.iter().skip(1)).map(String::as_str);
+    let files: Vec<String> = host.environment_files().collect();
+    let words = files.iter().flat_map(|file| flags::environment(file));
+    let next_start = Some(flags::boolean(words, flag)).filter(|says| *says != Says::Absent);
+    Kubelet {
+        process: process.map(|process| (process.pid, process.start)),
+        flag: Some(process.map_or(Says::Unreadable, |_| flags::boolean(args(), flag))),
+        next_start,
+        endpoint: flags::text(args(), "container-runtime-endpoint")
+            .map(str::to_owned)
+            .or_else(|| configured_endpoint(host, flags::text(args(), "config")?)),
+    }
+}
+
+/// `containerRuntimeEndpoint` of the kubelet's configuration file, which has it since 1.27.
+fn configured_endpoint(host: &Host, config: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config {
+        container_runtime_endpoint: Option<String>,
+    }
+    let path: PathBuf = host.path(config);
+    let config: Config = serde_saphyr::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    config.container_runtime_endpoint.filter(|endpoint| !endpoint.is_empty())
+}
