@@ -1,0 +1,315 @@
+//! Brings the node's streams to the relay, and lets them go where that does not work.
+//!
+//! The kernel sends connections to the runtime's streaming server to the relay for a few seconds at
+//! a time (`rules`), and is told to go on only after a probe has just come through the same rules
+//! and the same relay (`probe`). An agent that is dead, hangs, or cannot reach the runtime
+//! says nothing, and streams go straight to the runtime.
+
+mod nft;
+mod probe;
+mod rules;
+mod state;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    cri::{self, Own, Runtime},
+    host::Host,
+    kubelet::Kubelet,
+};
+use crate::{
+    api::{ByteRate, FailurePolicy, Proxy},
+    relay::{Limits, Relay},
+};
+use nft::Nft;
+use rules::Family;
+pub use rules::RELAY_MARK;
+pub use state::{Failure, Outcome, Streams, Want};
+
+/// Between two probes.
+const RENEW: Duration = Duration::from_secs(2);
+
+/// How often a runtime that answers is asked again where it streams; one that does not answer any
+/// more is asked at once.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
+/// How often a streaming server that is left alone is asked whether it answers.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What is known of the runtime and of the streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The runtime; `None` while it does not tell.
+    pub runtime: Option<Runtime>,
+    /// Whether its streaming server answers from this node.
+    pub reachable: bool,
+    /// What becomes of streams.
+    pub outcome: Outcome,
+}
+
+/// How streams are brought to the relay.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The relay's port.
+    pub relay_port: u16,
+    /// The nft program.
+    pub nft: PathBuf,
+    /// The runtime's socket on the node, where somebody says so.
+    pub cri_socket: Option<String>,
+    /// Our own container.
+    pub own: Own,
+}
+
+/// What the kernel holds of our rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Installed {
+    /// Nobody knows: another agent may have left something.
+    Unknown,
+    /// Nothing.
+    Nothing,
+    /// The rules for this streaming server.
+    For(SocketAddr, FailurePolicy),
+}
+
+/// The loop's state.
+pub struct Attachment {
+    settings: Settings,
+    nft: Nft,
+    host: Host,
+    relay: Relay,
+    runtime: Option<Runtime>,
+    asked: Option<Instant>,
+    looked: Option<Instant>,
+    reachable: bool,
+    installed: Installed,
+    /// Whether streams that do not come through the relay are refused.
+    refusing: bool,
+    renewed: Option<Instant>,
+}
+
+impl Attachment {
+    /// Nothing attached yet.
+    pub fn new(settings: Settings, host: Host, relay: Relay) -> Self {
+        Self {
+            nft: Nft(settings.nft.clone()),
+            settings,
+            host,
+            relay,
+            runtime: None,
+            asked: None,
+            looked: None,
+            reachable: false,
+            installed: Installed::Unknown,
+            refusing: false,
+            renewed: None,
+        }
+    }
+
+    /// Does as `wishes` say until `stop` resolves, then lets streams go.
+    pub async fn run(
+        mut self,
+        mut wishes: watch::Receiver<Option<Proxy>>,
+        kubelet: watch::Receiver<Kubelet>,
+        sender: watch::Sender<Option<Attached>>,
+        turned: impl Fn(),
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        let mut complaint = None;
+        loop {
+            let wish = wishes.borrow_and_update().clone();
+            self.relay.set_limits(limits(wish.as_ref()));
+            let want = Want::of(wish.as_ref());
+            let endpoint = kubelet.borrow().endpoint.clone();
+            let failure = self.turn(want, endpoint.as_deref()).await.err();
+            turned();
+            tell(&mut complaint, failure.as_ref());
+            let renewed = self.renewed.map(|at| at.elapsed());
+            let attached = Attached {
+                runtime: self.runtime.clone(),
+                reachable: self.reachable,
+                outcome: state::judge(want, renewed, self.refusing, failure.as_ref()),
+            };
+            sender.send_if_modified(|before| {
+                let changed = before.as_ref() != Some(&attached);
+                *before = Some(attached);
+                changed
+            });
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Ok(()) = wishes.changed() => {}
+                () = tokio::time::sleep(RENEW) => {}
+            }
+        }
+        self.let_go(&mut wishes).await;
+    }
+
+    /// One turn towards what is wanted.
+    async fn turn(&mut self, want: Want, endpoint: Option<&str>) -> Result<(), Failure> {
+        if want == Want::Nothing {
+            self.detach().await?;
+        }
+        self.ask(endpoint).await?;
+        let Some(streaming) = self.runtime.as_ref().map(|runtime| runtime.streaming) else {
+            return Ok(());
+        };
+        match want {
+            Want::Nothing => self.look(streaming).await,
+            Want::Relay(policy) => self.attach(streaming, policy).await,
+        }
+    }
+
+    /// Asks the runtime where it streams, if that is not known or was long ago.
+    async fn ask(&mut self, endpoint: Option<&str>) -> Result<(), Failure> {
+        let known = self.runtime.is_some() && self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN);
+        if known {
+            return Ok(());
+        }
+        let told = self.settings.cri_socket.as_deref().or(endpoint);
+        let socket = self.host.socket(told);
+        match cri::ask(&socket, &self.settings.own).await {
+            Ok(runtime) => {
+                if self.runtime.as_ref() != Some(&runtime) {
+                    tracing::info!(
+                        runtime = runtime.name,
+                        version = runtime.version,
+                        streaming = %runtime.streaming,
+                        tls = runtime.tls,
+                        "the container runtime"
+                    );
+                    self.looked = None;
+                }
+                self.runtime = Some(runtime);
+                self.asked = Some(Instant::now());
+                Ok(())
+            }
+            Err(error) => {
+                // The streams of a runtime that only does not answer this are carried on.
+                if self.runtime.is_none() {
+                    return Err(failure(error.reason(), &error));
+                }
+                self.asked = Some(Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends streams to the relay for a while, if one of our own has just come through.
+    async fn attach(
+        &mut self,
+        streaming: SocketAddr,
+        policy: FailurePolicy,
+    ) -> Result<(), Failure> {
+        if self.installed != Installed::For(streaming, policy) {
+            self.relay.allow([streaming]);
+            let family = Family::of(streaming);
+            let script = rules::install(streaming, self.settings.relay_port, policy);
+            self.nft.run(&script).await.map_err(|error| failure(error.reason(), &error))?;
+            // Rules for a streaming server that was in the other family. A kernel without that
+            // family has none, and refuses to be asked.
+            let _ = self.nft.run(&rules::remove(family.other())).await;
+            self.installed = Installed::For(streaming, policy);
+            self.refusing = policy == FailurePolicy::Closed;
+        }
+        if let Err(error) = probe::through_relay(&self.relay, streaming).await {
+            // Someone has taken our rules away, or the runtime is somewhere else now.
+            self.installed = Installed::Unknown;
+            self.reachable = probe::straight(streaming).await.is_ok();
+            if !self.reachable {
+                self.runtime = None;
+            }
+            return Err(failure(error.reason(), &error));
+        }
+        self.reachable = true;
+        if let Err(error) = self.nft.run(&rules::renew(streaming)).await {
+            self.installed = Installed::Unknown;
+            return Err(failure(error.reason(), &error));
+        }
+        self.renewed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Looks whether the streaming server answers a kubelet that proxies.
+    async fn look(&mut self, streaming: SocketAddr) -> Result<(), Failure> {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        let answered = probe::straight(streaming).await;
+        self.reachable = answered.is_ok();
+        if !self.reachable {
+            self.runtime = None;
+        }
+        answered.map_err(|error| failure(error.reason(), &error))
+    }
+
+    /// Takes the rules away, if there are any.
+    async fn detach(&mut self) -> Result<(), Failure> {
+        if self.installed == Installed::Nothing {
+            return Ok(());
+        }
+        let [ip, ip6] = Family::ALL;
+        // A kernel without IPv6 refuses the second, and has no rules of it.
+        let _ = self.nft.run(&rules::remove(ip6)).await;
+        self.nft.run(&rules::remove(ip)).await.map_err(|error| failure(error.reason(), &error))?;
+        tracing::info!("no rule of ours is left on this node");
+        (self.installed, self.refusing) = (Installed::Nothing, false);
+        self.renewed = None;
+        Ok(())
+    }
+
+    /// The agent ends. Streams go straight to the runtime from now on; where they are to be refused
+    /// without an agent, they are, unless nobody wants that any more.
+    async fn let_go(&mut self, wishes: &mut watch::Receiver<Option<Proxy>>) {
+        if self.refusing {
+            for family in Family::ALL {
+                // It would expire by itself; the other family has none.
+                let _ = self.nft.run(&rules::forget(family)).await;
+            }
+            let unwanted = |wish: &Option<Proxy>| {
+                Want::of(wish.as_ref()) != Want::Relay(FailurePolicy::Closed)
+            };
+            // Lasts until the process ends, unless the policy changes before.
+            if wishes.wait_for(unwanted).await.is_err() {
+                return;
+            }
+        }
+        if let Err(failure) = self.detach().await {
+            tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
+        }
+    }
+}
+
+/// Says what fails once, and once when it works again.
+fn tell(complaint: &mut Option<&'static str>, failure: Option<&Failure>) {
+    let reason = failure.map(|failure| failure.reason);
+    if *complaint == reason {
+        return;
+    }
+    match failure {
+        Some(failure) => tracing::warn!(reason = failure.reason, "{}", failure.message),
+        None => tracing::info!("streams are as they are wanted"),
+    }
+    *complaint = reason;
+}
+
+fn failure(reason: &'static str, error: &dyn std::error::Error) -> Failure {
+    Failure { reason, message: error.to_string() }
+}
+
+/// The limits of a wish. The schema and the controller let no unreadable rate through; should one
+/// come all the same, it is no limit, as the node must not stand still.
+fn limits(proxy: Option<&Proxy>) -> Limits {
+    let rate = |rate: &ByteRate| rate.bytes_per_sec().unwrap_or(0);
+    proxy.map_or(Limits::default(), |proxy| Limits {
+        connection: rate(&proxy.max_connection_bytes_per_sec),
+        node: rate(&proxy.max_node_bytes_per_sec),
+    })
+}
