@@ -2,13 +2,10 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    io::IsTerminal,
     net::SocketAddr,
 };
 
-use tracing_subscriber::{EnvFilter, filter::ParseError};
-
-use super::{Exit, connect};
+use super::{Exit, connect, log};
 use crate::controller::{self, lease};
 
 /// Run the controller.
@@ -31,13 +28,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     pub identity: Option<String>,
 
-    /// What is logged: a level, or directives such as info,sluice=debug.
-    #[arg(long, value_name = "FILTER", env = "SLUICE_LOG", default_value = "info")]
-    pub log: String,
-
-    /// The form of the log.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: log::Args,
 
     /// Which cluster.
     #[command(flatten)]
@@ -49,16 +42,6 @@ Examples:
   # Against the cluster of the current kubeconfig, readable, with the lease in kube-system
   sluice controller --lease-namespace kube-system --log debug --log-format text";
 
-/// The form of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    #[default]
-    Json,
-    /// Lines for people.
-    Text,
-}
-
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,8 +49,8 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] connect::Error),
     /// What is to be logged cannot be understood.
-    #[error("cannot understand --log")]
-    Log(#[source] ParseError),
+    #[error(transparent)]
+    Log(#[from] log::Error),
     /// It could not start, or lost its lease.
     #[error(transparent)]
     Controller(#[from] controller::Error),
@@ -78,7 +61,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Connect(error) => error.reason(),
-            Self::Log(_) => "LogFilter",
+            Self::Log(error) => error.reason(),
             Self::Controller(error) => error.reason(),
         }
     }
@@ -89,12 +72,7 @@ impl Error {
 /// # Errors
 /// Where it cannot start, or loses its lease.
 pub async fn run(args: Args) -> Result<Exit, Error> {
-    let filter = EnvFilter::try_new(&args.log).map_err(Error::Log)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-    }
+    args.log.start()?;
     let settings = controller::Settings {
         listen: args.listen,
         lease: lease::Settings {

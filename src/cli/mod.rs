@@ -1,14 +1,17 @@
-//! The command line: `sluice plan`, `status`, `crds` and `controller`.
+//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent` and `streams`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.
 
+pub mod agent;
 pub mod connect;
 pub mod controller;
 pub mod crds;
+pub mod log;
 pub mod output;
 pub mod plan;
 pub mod status;
+pub mod streams;
 
 use std::{ffi::OsString, io, path::Path, process::ExitCode};
 
@@ -16,6 +19,9 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcomma
 
 /// The file name under which kubectl finds a plugin.
 const PLUGIN: &str = "kubectl-sluice";
+
+/// The most threads that the agent's streams are spread over.
+const WORKERS: usize = 4;
 
 /// Carries a cluster from redirected to kubelet-proxied exec, attach and port-forward.
 #[derive(Debug, Parser)]
@@ -39,6 +45,8 @@ enum Subcommands {
     Status(status::Args),
     Crds(crds::Args),
     Controller(controller::Args),
+    Agent(agent::Args),
+    Streams(streams::Args),
 }
 
 /// How the program ends.
@@ -77,6 +85,12 @@ pub enum Error {
     /// `controller` failed.
     #[error(transparent)]
     Controller(#[from] controller::Error),
+    /// `agent` failed.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    /// `streams` failed.
+    #[error(transparent)]
+    Streams(#[from] streams::Error),
     /// Nothing asynchronous can run.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -93,6 +107,8 @@ impl Error {
             Self::Status(error) => error.reason(),
             Self::Crds(error) => error.reason(),
             Self::Controller(error) => error.reason(),
+            Self::Agent(error) => error.reason(),
+            Self::Streams(error) => error.reason(),
             Self::Runtime(_) => "Runtime",
             Self::Output(_) => "Output",
         }
@@ -155,6 +171,8 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Status(args) => Ok(runtime()?.block_on(status::run(args))?),
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(args))?),
+        Subcommands::Agent(args) => Ok(workers()?.block_on(agent::run(args))?),
+        Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
     }
 }
 
@@ -162,6 +180,17 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
 /// another thread for that costs more than the work itself.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
+}
+
+/// A thread for each core, as far as moving bytes pays for them: the agent's streams are independent
+/// of each other.
+fn workers() -> Result<tokio::runtime::Runtime, Error> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(WORKERS))
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)
 }
 
 #[cfg(test)]

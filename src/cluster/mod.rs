@@ -18,7 +18,7 @@ use jiff::Timestamp;
 pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
 pub use node::NodeView;
 pub use policy::{Content, Policy, Wish};
-pub use report::{NodeReport, NodeScene, PolicyReport};
+pub use report::{NodeReport, NodeScene, PolicyReport, seconds as whole_seconds};
 
 use crate::{
     api::AgentReport,

@@ -2,6 +2,7 @@
 
 pub mod plan;
 pub mod status;
+pub mod streams;
 mod table;
 
 use std::io::{self, Write};

@@ -10,7 +10,7 @@ pub use node::{NodeReport, NodeScene};
 pub use policy::PolicyReport;
 
 /// A time as the apiserver would write it: whole seconds, so that reading it back gives the same.
-fn seconds(now: Timestamp) -> Time {
+pub fn seconds(now: Timestamp) -> Time {
     let whole = now.round(Unit::Second).unwrap_or(now);
     // Rounding up would put a transition into the future.
     Time(if whole > now { whole - SignedDuration::from_secs(1) } else { whole })

@@ -1,0 +1,192 @@
+//! From what is seen to a report. Pure: the clock is passed in.
+
+use jiff::Timestamp;
+
+use crate::{
+    agent::{attach::Attached, kubelet::Kubelet},
+    api::{AgentReport, FollowedRedirect, RuntimeReport},
+    cluster::whole_seconds,
+    relay::RemotePeer,
+};
+
+/// Makes reports; remembers what belongs to the kubelet that runs now.
+#[derive(Debug, Default)]
+pub struct Composer {
+    /// The kubelet of the last report.
+    process: Option<(u32, u64)>,
+    /// Whether another kubelet than that of the stored report may run now.
+    restarted: bool,
+    followed: Option<FollowedRedirect>,
+    /// The last peer that was looked at.
+    remote: Option<RemotePeer>,
+}
+
+impl Composer {
+    /// The report for what is seen now; `None` before anything is. What is `known` keeps its times.
+    pub fn compose(
+        &mut self,
+        kubelet: &Kubelet,
+        attached: Option<&Attached>,
+        remote: Option<RemotePeer>,
+        known: Option<&AgentReport>,
+        now: Timestamp,
+    ) -> Option<AgentReport> {
+        let flag = kubelet.flag?;
+        let attached = attached?;
+        self.follow(kubelet, remote, known);
+        let same = known.filter(|known| known.flag == flag.as_str());
+        Some(AgentReport {
+            flag: flag.as_str().to_owned(),
+            since: same.map_or_else(|| whole_seconds(now), |known| known.since.clone()),
+            next_start: kubelet.next_start.map(|says| says.as_str().to_owned()),
+            streams: Some(attached.outcome.streams.as_str().to_owned()),
+            reason: Some(attached.outcome.reason.to_owned()),
+            message: Some(attached.outcome.message.clone()),
+            runtime: attached.runtime.as_ref().map(|runtime| RuntimeReport {
+                name: named(&runtime.name),
+                version: named(&runtime.version),
+                streaming_address: Some(runtime.streaming.to_string()),
+                tls: runtime.tls,
+                reachable: attached.reachable,
+            }),
+            followed_redirect: self.followed.clone(),
+        })
+    }
+
+    /// A followed redirect is proof about the kubelet that gave it, and about no later one. The
+    /// first peer is kept: with several apiservers the last one would change with every stream.
+    fn follow(
+        &mut self,
+        kubelet: &Kubelet,
+        remote: Option<RemotePeer>,
+        known: Option<&AgentReport>,
+    ) {
+        match (self.process, kubelet.process) {
+            // The stored proof may be older than this kubelet only if the kubelet was restarted
+            // while no agent ran; then it says "redirects" of one that may not: the safe error,
+            // mended by the next restart.
+            (None, Some(_)) if !self.restarted => {
+                self.followed = known.and_then(|known| known.followed_redirect.clone());
+            }
+            (Some(before), Some(now)) if before != now => self.forget(remote),
+            (Some(_), None) => {
+                self.restarted = true;
+                self.forget(remote);
+            }
+            _ => {}
+        }
+        self.process = kubelet.process;
+        if self.remote != remote {
+            self.remote = remote;
+            if let (None, Some(remote)) = (&self.followed, remote) {
+                let since = whole_seconds(remote.at);
+                self.followed = Some(FollowedRedirect { peer: remote.peer.to_string(), since });
+            }
+        }
+    }
+
+    fn forget(&mut self, remote: Option<RemotePeer>) {
+        self.followed = None;
+        self.remote = remote;
+    }
+}
+
+/// An apiserver of 1.20 may refuse empty strings.
+fn named(text: &str) -> String {
+    if text.is_empty() { "unknown".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::{
+            attach::{Outcome, Streams},
+            cri::Runtime,
+        },
+        decision::evidence::Says,
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn kubelet(pid: u32, flag: Says) -> Kubelet {
+        Kubelet { process: Some((pid, 1)), flag: Some(flag), ..Kubelet::default() }
+    }
+
+    fn attached() -> Attached {
+        Attached {
+            runtime: Some(Runtime {
+                name: "containerd".into(),
+                version: String::new(),
+                streaming: "127.0.0.1:34567".parse().unwrap(),
+                tls: false,
+            }),
+            reachable: true,
+            outcome: Outcome {
+                streams: Streams::Relayed,
+                reason: "Relaying",
+                message: "Streams pass.".into(),
+            },
+        }
+    }
+
+    fn remote(peer: &str, second: i64) -> Option<RemotePeer> {
+        Some(RemotePeer { peer: peer.parse().unwrap(), at: at(second) })
+    }
+
+    fn compose(
+        composer: &mut Composer,
+        kubelet: &Kubelet,
+        remote: Option<RemotePeer>,
+        known: Option<&AgentReport>,
+        now: i64,
+    ) -> AgentReport {
+        composer.compose(kubelet, Some(&attached()), remote, known, at(now)).unwrap()
+    }
+
+    #[test]
+    fn times_are_kept_while_the_flag_says_the_same() {
+        let mut composer = Composer::default();
+        assert_eq!(
+            composer.compose(&Kubelet::default(), Some(&attached()), None, None, at(1)),
+            None
+        );
+        assert_eq!(composer.compose(&kubelet(1, Says::On), None, None, None, at(1)), None);
+        let first = compose(&mut composer, &kubelet(1, Says::On), None, None, 10);
+        assert_eq!((first.flag.as_str(), first.since.0), ("On", at(10)));
+        assert_eq!(first.runtime.as_ref().unwrap().version, "unknown");
+        let same = compose(&mut composer, &kubelet(1, Says::On), None, Some(&first), 20);
+        assert_eq!(same, first);
+        // Another agent on the same node goes on with what is stored.
+        let other =
+            compose(&mut Composer::default(), &kubelet(1, Says::On), None, Some(&first), 30);
+        assert_eq!(other, first);
+        let off = compose(&mut composer, &kubelet(2, Says::Off), None, Some(&same), 40);
+        assert_eq!((off.flag.as_str(), off.since.0), ("Off", at(40)));
+    }
+
+    #[test]
+    fn a_followed_redirect_is_about_the_kubelet_that_gave_it() {
+        let mut composer = Composer::default();
+        let (one, two) = (kubelet(1, Says::On), kubelet(2, Says::Off));
+        let first = compose(&mut composer, &one, remote("10.0.0.1", 5), None, 6);
+        let followed = first.followed_redirect.clone().unwrap();
+        assert_eq!((followed.peer.as_str(), followed.since.0), ("10.0.0.1", at(5)));
+        // Another apiserver does so, too: nothing new.
+        let again = compose(&mut composer, &one, remote("10.0.0.2", 7), Some(&first), 8);
+        assert_eq!(again, first);
+        // Another kubelet: what was seen before is no proof about it.
+        let later = compose(&mut composer, &two, remote("10.0.0.2", 7), Some(&again), 9);
+        assert_eq!(later.followed_redirect, None);
+        let proof = compose(&mut composer, &two, remote("10.0.0.2", 11), Some(&later), 12);
+        assert_eq!(proof.followed_redirect.unwrap().peer, "10.0.0.2");
+        // Another agent keeps what is stored, while it has seen no restart.
+        let mut other = Composer::default();
+        assert!(compose(&mut other, &one, None, Some(&first), 20).followed_redirect.is_some());
+        let gone = Kubelet { flag: Some(Says::Unreadable), ..Kubelet::default() };
+        assert!(compose(&mut other, &gone, None, Some(&first), 21).followed_redirect.is_none());
+        assert!(compose(&mut other, &two, None, Some(&first), 22).followed_redirect.is_none());
+    }
+}

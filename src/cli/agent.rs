@@ -1,0 +1,120 @@
+//! `sluice agent`: the options of the node agent.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{Exit, connect, log};
+use crate::agent;
+
+/// Run the agent of a node; the controller's DaemonSet does that.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The node's name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node: String,
+
+    /// The uid of the agent's own pod, by which the runtime knows its container.
+    #[arg(long, value_name = "UID", env = "POD_UID")]
+    pub pod_uid: String,
+
+    /// The folder with the node's own /proc, /run, /etc and /var/lib/kubelet.
+    #[arg(long, value_name = "FOLDER", default_value = "/host")]
+    pub host: PathBuf,
+
+    /// The folder in which the last wish is kept.
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/sluice")]
+    pub state: PathBuf,
+
+    /// The socket at which `sluice streams` asks.
+    #[arg(long, value_name = "FILE", default_value = super::streams::SOCKET)]
+    pub socket: PathBuf,
+
+    /// A token that names the agent's pod; else the service account's own.
+    #[arg(long, value_name = "FILE")]
+    pub token: Option<PathBuf>,
+
+    /// The runtime's socket on the node [default: the kubelet's own, or a usual one].
+    #[arg(long, value_name = "FILE")]
+    pub cri_socket: Option<String>,
+
+    /// The port to which the kernel sends streams.
+    #[arg(long, value_name = "PORT", default_value_t = 15190)]
+    pub relay_port: u16,
+
+    /// The port of metrics and probes.
+    #[arg(long, value_name = "PORT", default_value_t = 15191)]
+    pub port: u16,
+
+    /// The nft program.
+    #[arg(long, value_name = "FILE", default_value = "nft")]
+    pub nft: PathBuf,
+
+    /// How many seconds running streams may go on once the agent is told to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 110)]
+    pub grace: u64,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: log::Args,
+
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: connect::Args,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  # On a node, without a pod: evidence only, since the runtime does not know the process
+  sluice agent --node worker-1 --pod-uid none --host / --state /tmp --socket /tmp/sluice.sock";
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no way to a cluster.
+    #[error(transparent)]
+    Connect(#[from] connect::Error),
+    /// What is to be logged cannot be understood.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// It could not start.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+}
+
+impl Error {
+    /// A short, stable name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Connect(error) => error.reason(),
+            Self::Log(error) => error.reason(),
+            Self::Agent(error) => error.reason(),
+        }
+    }
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// Where it cannot start.
+pub async fn run(args: Args) -> Result<Exit, Error> {
+    args.log.start()?;
+    let mut config = args.cluster.config().await?;
+    if let Some(token) = args.token {
+        config.auth_info.token = None;
+        config.auth_info.token_file = Some(token.display().to_string());
+    }
+    let settings = agent::Settings {
+        node: args.node,
+        pod_uid: args.pod_uid,
+        host: args.host,
+        state: args.state,
+        socket: args.socket,
+        relay_port: args.relay_port,
+        port: args.port,
+        nft: args.nft,
+        cri_socket: args.cri_socket,
+        grace: Duration::from_secs(args.grace),
+    };
+    agent::run(config, settings).await?;
+    Ok(Exit::Ok)
+}
