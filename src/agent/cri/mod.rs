@@ -202,3 +202,6 @@ impl Client {
         tokio::time::timeout(TIMEOUT, answer).await.map_err(|_| Error::Timeout(call))?
     }
 }
+
+#[cfg(test)]
+mod tests;
