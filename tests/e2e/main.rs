@@ -11,4 +11,5 @@ mod failures;
 mod operations;
 mod operator;
 mod policy;
+mod servers;
 mod streams;

@@ -30,7 +30,7 @@ in_host() {
 
 # furnish NAME: writes into the upper layer what makes the copy of this machine a Kubernetes host.
 furnish() {
-  local name=$1 node upper=$NODES/$1/upper unit kubelet stream=127.0.0.1 flags
+  local name=$1 node upper=$NODES/$1/upper unit kubelet stream=127.0.0.1 tls flags
   node=$(declaration "$name")
   kubelet=$(value "$node" kubelet "$KUBERNETES_VERSION")
   mkdir -p "$upper"/{etc/systemd/system/kubelet.service.d,etc/default,etc/containerd,etc/cni/net.d,usr/bin}
@@ -40,6 +40,8 @@ furnish() {
     # Whoever follows the redirect dials the runtime from outside.
     stream=$(address "$name")
   fi
+  stream=$(value "$node" stream "$stream")
+  tls=$(value "$node" tls false)
   for flag in $(values "$node" flag); do flags+=" $flag"; done
   echo "KUBELET_EXTRA_ARGS=$flags" >"$upper/etc/default/kubelet"
 
@@ -65,6 +67,7 @@ version = 2
   sandbox_image = "$PAUSE_IMAGE"
   restrict_oom_score_adj = true
   stream_server_address = "$stream"
+  enable_tls_streaming = $tls
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "/etc/cni/net.d"
