@@ -33,6 +33,9 @@ pub mod condition {
     pub const UPGRADE_SAFE: &str = "UpgradeSafe";
     /// The gate is on its way to what the policy wants.
     pub const PROGRESSING: &str = "Progressing";
+    /// The streams of the nodes that the policy selects pass through their agents, or what else its
+    /// proxy asks for is done. Only on policies with a proxy.
+    pub const PROXY_READY: &str = "ProxyReady";
     /// Something is wrong with the cluster or the policy.
     pub const DEGRADED: &str = "Degraded";
 }

@@ -29,6 +29,7 @@ use super::rate::ByteRate;
     printcolumn = r#"{"name":"Reason","type":"string","description":"Why","jsonPath":".status.conditions[?(@.type==\"SafeToDisable\")].reason"}"#,
     printcolumn = r#"{"name":"Nodes","type":"integer","description":"All nodes","jsonPath":".status.nodes.total"}"#,
     printcolumn = r#"{"name":"Blocking","type":"integer","description":"Nodes that stand in the way","jsonPath":".status.nodes.blocking"}"#,
+    printcolumn = r#"{"name":"Proxy","type":"string","description":"Whether the proxy does what is wanted on every selected node","jsonPath":".status.conditions[?(@.type==\"ProxyReady\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Apiserver","type":"string","description":"The oldest apiserver","jsonPath":".status.apiservers.oldest","priority":1}"#,
     printcolumn = r#"{"name":"Redirecting","type":"integer","description":"Nodes that redirect","jsonPath":".status.nodes.redirecting","priority":1}"#,
@@ -157,7 +158,8 @@ pub struct StreamingPolicyStatus {
     /// The generation of the spec that was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// SafeToDisable, RedirectsDisabled, UpgradeSafe, Progressing and Degraded.
+    /// SafeToDisable, RedirectsDisabled, UpgradeSafe, Progressing and Degraded; with a proxy,
+    /// ProxyReady.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

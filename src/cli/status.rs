@@ -224,6 +224,7 @@ fn row(policy: &DynamicObject) -> Row {
         |field: fn(&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition) -> &String| {
             safe.map(field).cloned().unwrap_or_default()
         };
+    let proxy = status.conditions.iter().find(|c| c.type_ == condition::PROXY_READY);
     let wants = policy.data.pointer("/spec/streamingProxyRedirects");
     Row {
         name: policy.name_any(),
@@ -233,6 +234,7 @@ fn row(policy: &DynamicObject) -> Row {
         reason: of_safe(|c| &c.reason),
         nodes: status.nodes.total,
         blocking: status.nodes.blocking,
+        proxy: proxy.map(|c| c.status.clone()).unwrap_or_default(),
         message: of_safe(|c| &c.message),
     }
 }
@@ -273,14 +275,19 @@ mod tests {
 
     #[test]
     fn a_row_says_what_kubectl_says() {
-        let text =
-            output::status::table(&[row(&policy(1, json!([condition("SafeToDisable", 1)])))]);
-        assert_eq!(
-            text,
-            "NAME      WANTS      GATE      SAFE    REASON          NODES   BLOCKING\n\
-             default   Disabled   Enabled   False   NodesRedirect   3       1\n\n\
-             default: Old1 redirects.\n"
-        );
+        for (conditions, proxy) in [
+            (json!([condition("SafeToDisable", 1)]), ""),
+            (json!([condition("SafeToDisable", 1), condition("ProxyReady", 1)]), "          False"),
+        ] {
+            assert_eq!(
+                output::status::table(&[row(&policy(1, conditions))]),
+                format!(
+                    "NAME      WANTS      GATE      SAFE    REASON          NODES   BLOCKING   PROXY\n\
+                     default   Disabled   Enabled   False   NodesRedirect   3       1{proxy}\n\n\
+                     default: Old1 redirects.\n"
+                )
+            );
+        }
     }
 
     #[test]

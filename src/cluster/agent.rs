@@ -2,23 +2,40 @@
 
 use crate::{
     api::AgentReport,
-    decision::evidence::{Claim, Says, Source},
+    decision::{
+        evidence::{Claim, Says, Source},
+        proxy::{Streams, Trouble},
+    },
 };
+
+/// What of an agent has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentChange {
+    /// What counts as evidence of the kubelet's flag.
+    pub evidence: bool,
+    /// What becomes of the node's streams, or whether the agent is there.
+    pub proxy: bool,
+}
 
 /// What a node's agent says, and whether it is there to say it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Agent {
     /// What it says of the kubelet's flag.
     claims: Vec<Claim>,
+    /// What it says of the node's streams.
+    pub streams: Streams,
+    /// Whether it has reported.
+    pub reported: bool,
     /// Whether its pod is ready.
     pub ready: bool,
 }
 
 impl Agent {
-    /// Takes a newer report; `true` if it says something else.
-    pub fn hear(&mut self, report: Option<&AgentReport>) -> bool {
-        let claims = report.map(claims).unwrap_or_default();
-        std::mem::replace(&mut self.claims, claims.clone()) != claims
+    /// Takes a newer report.
+    pub fn hear(&mut self, report: Option<&AgentReport>) {
+        self.claims = report.map(claims).unwrap_or_default();
+        self.streams = report.map(streams).unwrap_or_default();
+        self.reported = report.is_some();
     }
 
     /// What counts of what it says. A report outlives the agent that wrote it: where nobody vouches
@@ -40,6 +57,18 @@ fn claims(report: &AgentReport) -> Vec<Claim> {
     let next = report.next_start.as_deref();
     let next = next.map(|text| Claim { source: Source::EnvFiles, says: says(text) });
     std::iter::once(running).chain(next).collect()
+}
+
+fn streams(report: &AgentReport) -> Streams {
+    match report.streams.as_deref() {
+        None => Streams::Untold,
+        Some("Relayed") => Streams::Relayed,
+        Some(other) => Streams::NotRelayed(Box::new(Trouble {
+            refused: other == "Refused",
+            reason: report.reason.clone().unwrap_or_default(),
+            message: report.message.clone().unwrap_or_default(),
+        })),
+    }
 }
 
 fn says(text: &str) -> Says {
@@ -84,8 +113,7 @@ mod tests {
             ("Absent", Some("Unreadable"), vec![Absent, Unreadable], vec![Unreadable]),
         ] {
             let mut agent = Agent::default();
-            assert!(agent.hear(Some(&report(flag, next_start))));
-            assert!(!agent.hear(Some(&report(flag, next_start))));
+            agent.hear(Some(&report(flag, next_start)));
             let said = |vouched| agent.claims(vouched).map(|claim| claim.says).collect::<Vec<_>>();
             assert_eq!((said(true), said(false)), (vouched, alone), "{flag} {next_start:?}");
         }

@@ -9,16 +9,19 @@ mod apiserver;
 mod node;
 mod policy;
 mod report;
+mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use agent::Agent;
 use jiff::Timestamp;
 
+pub use agent::AgentChange;
 pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
 pub use node::NodeView;
 pub use policy::{Content, Policy, Wish};
 pub use report::{NodeReport, NodeScene, PolicyReport, seconds as whole_seconds};
+pub use rollout::{Agents, AgentsOwner, Rollout, Running, Selector};
 
 use crate::{
     api::AgentReport,
@@ -29,6 +32,7 @@ use crate::{
         migration::STREAMING_REDIRECTS,
         node::{NodeFacts, Redirects},
         policy::{Owner, PolicyFacts},
+        proxy::Streams,
         safety::Holds,
         version::Minor,
     },
@@ -105,30 +109,36 @@ impl Cluster {
         self.agents_watched = true;
     }
 
-    /// Takes what a node's agent saw; `true` if that has changed.
-    pub fn set_agent(&mut self, node: &str, report: Option<&AgentReport>) -> bool {
+    /// Takes what a node's agent saw; tells what of it has changed.
+    pub fn set_agent(&mut self, node: &str, report: Option<&AgentReport>) -> AgentChange {
         self.change_agent(node, |agent| agent.hear(report))
     }
 
-    /// Takes whether the pod of a node's agent is there and ready; `true` if that has changed.
-    pub fn set_agent_ready(&mut self, node: &str, ready: bool) -> bool {
-        self.change_agent(node, |agent| std::mem::replace(&mut agent.ready, ready) != ready)
+    /// Takes whether the pod of a node's agent is there and ready; tells what changes with it.
+    pub fn set_agent_ready(&mut self, node: &str, ready: bool) -> AgentChange {
+        self.change_agent(node, |agent| agent.ready = ready)
     }
 
-    fn change_agent(&mut self, node: &str, change: impl FnOnce(&mut Agent) -> bool) -> bool {
+    fn change_agent(&mut self, node: &str, change: impl FnOnce(&mut Agent)) -> AgentChange {
+        let watched = self.agents_watched;
+        let claims = |agent: &Agent| agent.claims(agent.ready || !watched).collect::<Vec<_>>();
         let agent = self.agents.entry(node.to_owned()).or_default();
-        let changed = change(agent);
+        let before = agent.clone();
+        change(agent);
+        let heard = claims(agent);
+        let changed = AgentChange {
+            evidence: claims(&before) != heard,
+            proxy: (before.ready, before.reported, &before.streams)
+                != (agent.ready, agent.reported, &agent.streams),
+        };
         if agent.is_unknown() {
             self.agents.remove(node);
         }
-        if changed {
-            let claims: Vec<_> = self.agent_claims(node).collect();
-            if let Some(known) = self.nodes.get_mut(node) {
-                let all = &mut known.facts.claims;
-                all.retain(|claim| !matches!(claim.source, Source::Agent | Source::EnvFiles));
-                all.extend(claims);
-                all.sort();
-            }
+        if let Some(known) = self.nodes.get_mut(node).filter(|_| changed.evidence) {
+            let all = &mut known.facts.claims;
+            all.retain(|claim| !matches!(claim.source, Source::Agent | Source::EnvFiles));
+            all.extend(heard);
+            all.sort();
         }
         changed
     }
@@ -136,6 +146,16 @@ impl Cluster {
     fn agent_claims(&self, node: &str) -> impl Iterator<Item = Claim> + '_ {
         let agent = self.agents.get(node);
         agent.into_iter().flat_map(|agent| agent.claims(agent.ready || !self.agents_watched))
+    }
+
+    /// Whether a node's agent is there, as far as anybody looks, and what it says of the streams.
+    fn agent_streams(&self, node: &str) -> (bool, &Streams) {
+        const UNTOLD: &Streams = &Streams::Untold;
+        match self.agents.get(node) {
+            Some(agent) if self.agents_watched => (agent.ready, &agent.streams),
+            Some(agent) => (agent.reported, &agent.streams),
+            None => (false, UNTOLD),
+        }
     }
 
     /// Takes a policy; `true` if anything but its status has changed.
@@ -211,6 +231,28 @@ impl Cluster {
     /// The apiservers, by name.
     pub fn instances(&self) -> &[Apiserver] {
         &self.instances
+    }
+
+    /// The version that an apiserver reported of itself.
+    pub fn served(&self) -> Option<Minor> {
+        self.served
+    }
+
+    /// The readable policies that want something on nodes, oldest first.
+    fn wishes(&self) -> Vec<(&str, &Content)> {
+        let contents = self.policies.iter().filter_map(|(name, policy)| {
+            let content = policy.content.as_ref().ok()?;
+            (content.wish != Wish::Nothing).then_some((policy.created, name.as_str(), content))
+        });
+        let mut wishes: Vec<_> = contents.collect();
+        wishes.sort_by_key(|(created, name, _)| (created.is_none(), *created, *name));
+        wishes.into_iter().map(|(_, name, content)| (name, content)).collect()
+    }
+
+    /// Whether any policy wants something on nodes.
+    pub fn has_wishes(&self) -> bool {
+        let mut contents = self.policies.values().filter_map(|policy| policy.content.as_ref().ok());
+        contents.any(|content| content.wish != Wish::Nothing)
     }
 
     /// Who decides about the gate.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{StreamingNode, StreamingPolicy},
-    cluster::{ApiserverPod, Cluster, Content, NodeView, Policy, endpoint_addresses},
+    cluster::{AgentChange, ApiserverPod, Cluster, Content, NodeView, Policy, endpoint_addresses},
     decision::version::Minor,
 };
 
@@ -245,12 +245,12 @@ impl World {
         }
         let same = (known.spec, known.status) == (read.spec, read.status);
         known.replace(read);
-        let evidence_changed = self.cluster.set_agent(&name, agent.as_deref());
-        self.dirty_policies |= evidence_changed;
-        if !same || evidence_changed {
+        let change = self.cluster.set_agent(&name, agent.as_deref());
+        let agent_changed = self.agent_changed(&name, change);
+        if !same {
             self.dirty_nodes.insert(name);
         }
-        match (malformed, same && !evidence_changed) {
+        match (malformed, same && !agent_changed) {
             (true, _) => Effect::Malformed,
             (false, true) => Effect::Unchanged,
             (false, false) => Effect::Changed,
@@ -259,7 +259,8 @@ impl World {
 
     fn streaming_node_gone(&mut self, name: &str) -> bool {
         let known = self.published.remove(name).is_some();
-        self.dirty_policies |= self.cluster.set_agent(name, None);
+        let change = self.cluster.set_agent(name, None);
+        self.agent_changed(name, change);
         // Deleted by hand, or with an earlier Node of this name: it is wanted again.
         self.dirty_nodes.insert(name.to_owned());
         known
@@ -288,6 +289,17 @@ impl World {
     fn endpoints_gone(&mut self, _: &str) -> bool {
         let changed = self.cluster.set_endpoints(None);
         self.scene_changed(changed) == Effect::Changed
+    }
+
+    /// Has looked at what a change of a node's agent concerns; `true` if that is anything.
+    fn agent_changed(&mut self, node: &str, change: AgentChange) -> bool {
+        if change.evidence {
+            self.dirty_nodes.insert(node.to_owned());
+        }
+        // What becomes of streams is said only to policies that ask for something.
+        let concerns = change.evidence || (change.proxy && self.cluster.has_wishes());
+        self.dirty_policies |= concerns;
+        concerns
     }
 
     fn scene_changed(&mut self, changed: bool) -> Effect {

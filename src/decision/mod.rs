@@ -5,7 +5,8 @@
 //!
 //! The order of reading: [`migration`] holds the version table, [`evidence`] and [`gate`] say what
 //! the two settings are, [`node`] and [`apiserver`] judge one of each, [`survey`] sums up the
-//! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call.
+//! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`proxy`] is
+//! about the streams of the nodes that a policy selects.
 
 pub mod apiserver;
 pub mod evidence;
@@ -14,6 +15,7 @@ pub mod migration;
 mod named;
 pub mod node;
 pub mod policy;
+pub mod proxy;
 mod refusal;
 pub mod safety;
 pub mod survey;

@@ -19,13 +19,16 @@ pub struct Row {
     pub nodes: u32,
     /// How many stand in the way.
     pub blocking: u32,
+    /// Whether the proxy does what is wanted; empty where none is.
+    pub proxy: String,
     /// Why, and what to do.
     pub message: String,
 }
 
 /// The table that `kubectl get streamingpolicies` prints, with the messages below it.
 pub fn table(rows: &[Row]) -> String {
-    let mut table = Table::new(["NAME", "WANTS", "GATE", "SAFE", "REASON", "NODES", "BLOCKING"]);
+    let mut table =
+        Table::new(["NAME", "WANTS", "GATE", "SAFE", "REASON", "NODES", "BLOCKING", "PROXY"]);
     for row in rows {
         table.add([
             row.name.as_str().into(),
@@ -35,6 +38,7 @@ pub fn table(rows: &[Row]) -> String {
             row.reason.as_str().into(),
             row.nodes.to_string().into(),
             row.blocking.to_string().into(),
+            row.proxy.as_str().into(),
         ]);
     }
     let mut text = table.render();

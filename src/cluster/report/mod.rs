@@ -2,6 +2,7 @@
 
 mod node;
 mod policy;
+mod proxy;
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

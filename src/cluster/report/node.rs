@@ -45,20 +45,11 @@ impl Cluster {
         let default = PolicyFacts::default();
         let facts = self.owner_facts();
         let track = facts.unwrap_or(&default).track;
-        let mut wishes: Vec<_> = self
-            .policies
-            .iter()
-            .filter_map(|(name, policy)| {
-                let content = policy.content.as_ref().ok()?;
-                (content.wish != Wish::Nothing).then_some((policy.created, name.as_str(), content))
-            })
-            .collect();
-        wishes.sort_by_key(|(created, name, _)| (created.is_none(), *created, *name));
         let unreadable = self.policies.iter().filter(|(_, policy)| policy.content.is_err());
         NodeScene {
             plane: ControlPlane::of(&self.instances, &STREAMING_REDIRECTS, track),
             overrides: facts.map(|facts| facts.overrides_at(now)).unwrap_or_default(),
-            wishes: wishes.into_iter().map(|(_, name, content)| (name, content)).collect(),
+            wishes: self.wishes(),
             unreadable: unreadable.map(|(name, _)| name.as_str()).collect(),
         }
     }

@@ -40,6 +40,7 @@ impl Cluster {
         let unreadable = PolicyFacts::default();
         let facts = policy.content.as_ref().map_or(&unreadable, |content| &content.facts);
         let mut judgement = self.judge(name, facts, now);
+        let mut proxy = self.proxy_ready(name, policy);
         if let Err(why) = &policy.content {
             judgement = refuse(
                 judgement,
@@ -51,17 +52,19 @@ impl Cluster {
             );
         }
         if let Some(kind) = self.lost {
-            judgement = refuse(
-                judgement,
-                "WatchLost",
-                format!(
-                    "The {kind} of the cluster can no longer be watched, so what is known of them may \
+            let message = format!(
+                "The {kind} of the cluster can no longer be watched, so what is known of them may \
                  be old. Look at the controller's log and its ClusterRole."
-                ),
             );
+            judgement = refuse(judgement, "WatchLost", message.clone());
+            proxy = proxy.map(|_| Outcome { holds: Holds::Unknown, reason: "WatchLost", message });
         }
         let old = policy.status.as_ref().map_or(&[][..], |status| &status.conditions);
-        let status = status(&judgement, &self.instances, facts.track, policy.generation, old, now);
+        let mut status =
+            status(&judgement, &self.instances, facts.track, policy.generation, old, now);
+        status.conditions.extend(proxy.map(|outcome| {
+            condition(condition::PROXY_READY, &outcome, policy.generation, old, now)
+        }));
         let safe = judgement.safe_to_disable.holds == Holds::True;
         Some(PolicyReport { status, safe })
     }

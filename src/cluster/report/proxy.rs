@@ -1,0 +1,41 @@
+//! The condition `ProxyReady` of a `StreamingPolicy`.
+
+use super::super::{Cluster, Policy, Wish};
+use crate::api::ProxyMode;
+use crate::decision::{
+    proxy::{Selected, Wanted, proxy_ready},
+    safety::Outcome,
+};
+
+impl Cluster {
+    /// Whether what the policy's proxy asks for is done; `None` where it asks for none.
+    pub(super) fn proxy_ready(&self, name: &str, policy: &Policy) -> Option<Outcome> {
+        let content = policy.content.as_ref().ok()?;
+        let wanted = match &content.wish {
+            Wish::Nothing => return None,
+            Wish::Keep if content.facts.paused => Wanted::Paused,
+            Wish::Keep => Wanted::Invalid,
+            Wish::Proxy(proxy) => match proxy.mode {
+                ProxyMode::Streams => Wanted::Streams,
+                ProxyMode::Disabled => Wanted::Evidence,
+            },
+        };
+        let mut older = self.wishes();
+        older.truncate(older.iter().position(|(other, _)| *other == name).unwrap_or_default());
+        let selected = self.nodes.iter().filter(|(_, node)| content.selects(&node.labels));
+        let nodes = selected.map(|(node, known)| {
+            let follows = older.iter().find(|(_, content)| content.selects(&known.labels));
+            let (ready, streams) = self.agent_streams(node);
+            Selected { node, follows: follows.map(|(other, _)| *other), ready, streams }
+        });
+        let age = |name: &str, policy: &Policy| {
+            (policy.created.is_none(), policy.created, name.to_owned())
+        };
+        let mine = age(name, policy);
+        let unreadable = self
+            .policies
+            .iter()
+            .find(|(other, policy)| policy.content.is_err() && age(other, policy) < mine);
+        Some(proxy_ready(wanted, nodes, unreadable.map(|(other, _)| other.as_str())))
+    }
+}
