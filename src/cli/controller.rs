@@ -1,5 +1,7 @@
 //! `sluice controller`: the options of the operator.
 
+mod agent;
+
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     net::SocketAddr,
@@ -31,6 +33,10 @@ pub struct Args {
     /// What is logged.
     #[command(flatten)]
     pub log: log::Args,
+
+    /// The agents on the nodes.
+    #[command(flatten)]
+    pub agent: agent::Args,
 
     /// Which cluster.
     #[command(flatten)]
@@ -81,6 +87,7 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
             identity: args.identity.unwrap_or_else(own_name),
             timing: lease::Timing::default(),
         },
+        agents: args.agent.settings(),
     };
     controller::run(args.cluster.config().await?, settings).await?;
     Ok(Exit::Ok)

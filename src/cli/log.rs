@@ -27,6 +27,16 @@ pub enum Format {
     Text,
 }
 
+impl Format {
+    /// Its name as the option takes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+}
+
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

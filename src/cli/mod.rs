@@ -44,7 +44,7 @@ enum Subcommands {
     Plan(plan::Args),
     Status(status::Args),
     Crds(crds::Args),
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     Agent(agent::Args),
     Streams(streams::Args),
 }
@@ -170,7 +170,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Plan(args) => Ok(plan::run_on_files(args)?),
         Subcommands::Status(args) => Ok(runtime()?.block_on(status::run(args))?),
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
-        Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(args))?),
+        Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
         Subcommands::Agent(args) => Ok(workers()?.block_on(agent::run(args))?),
         Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
     }

@@ -122,14 +122,18 @@ impl Cluster {
     fn change_agent(&mut self, node: &str, change: impl FnOnce(&mut Agent)) -> AgentChange {
         let watched = self.agents_watched;
         let claims = |agent: &Agent| agent.claims(agent.ready || !watched).collect::<Vec<_>>();
+        // What an agent says that is not there is of no interest.
+        let streams = |agent: &Agent| {
+            let there = if watched { agent.ready } else { agent.reported };
+            there.then(|| agent.streams.clone())
+        };
         let agent = self.agents.entry(node.to_owned()).or_default();
         let before = agent.clone();
         change(agent);
         let heard = claims(agent);
         let changed = AgentChange {
             evidence: claims(&before) != heard,
-            proxy: (before.ready, before.reported, &before.streams)
-                != (agent.ready, agent.reported, &agent.streams),
+            proxy: streams(&before) != streams(agent),
         };
         if agent.is_unknown() {
             self.agents.remove(node);

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    agents,
     events::Publisher,
     lease::Fence,
     metrics::{Kind, Metrics, WriteResult},
@@ -46,6 +47,8 @@ pub struct Engine {
     pub metrics: Metrics,
     /// Liveness and readiness.
     pub health: Health,
+    /// How agents are rolled out, if they are.
+    pub agents: Option<agents::Settings>,
 }
 
 type Done = (Write, Result<Stored, write::Error>);
@@ -54,8 +57,8 @@ impl Engine {
     /// Runs until `stop` resolves, then lets the writes under way end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (sender, mut changes) = mpsc::channel(1024);
-        let mut watches = watch::start(&self.client, &sender, &self.metrics);
-        let mut world = World::default();
+        let mut watches = watch::start(&self.client, self.agents.as_ref(), &sender, &self.metrics);
+        let mut world = World::new(self.agents.clone());
         let mut writes: JoinSet<Done> = JoinSet::new();
         let mut keys: HashMap<Id, Key> = HashMap::new();
         let mut dirty_since: Option<Instant> = None;
@@ -169,6 +172,7 @@ impl Engine {
         let (kind, name) = match &write.key {
             Key::Policy(name) => (Kind::StreamingPolicy, name),
             Key::Node(name) => (Kind::StreamingNode, name),
+            Key::Agents { name, .. } => (Kind::DaemonSet, name),
         };
         match result {
             Ok(stored) => {
@@ -190,6 +194,10 @@ impl Engine {
                     (Body::Node { wanted, .. }, Stored::Node(stored)) => {
                         world.node_written(name, stored.map(|stored| *stored), *wanted);
                     }
+                    (Body::Agents(wanted), Stored::Agents(Some(stored))) => {
+                        world.agents_written(Some((wanted, *stored)));
+                    }
+                    (Body::NoAgents { .. }, Stored::Agents(_)) => world.agents_written(None),
                     _ => {}
                 }
             }
@@ -205,6 +213,7 @@ impl Engine {
                 // The stored policy is one that its own schema refuses: an Event is all that can
                 // still reach its author.
                 if error.reason() == "WriteInvalid"
+                    && matches!(write.key, Key::Policy(_))
                     && let Some(occurrence) = world.unwritable(name)
                 {
                     self.publisher.publish(&occurrence);

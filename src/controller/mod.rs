@@ -5,6 +5,7 @@
 //! keeps a projection and wakes for what it uses. The rest is the process around the engine: who
 //! leads, when to stop, what is said to Prometheus, to the kubelet's probes and to people.
 
+pub mod agents;
 mod engine;
 pub mod events;
 pub mod lease;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The Lease for which replicas compete, its timing, and this replica's name.
     pub lease: lease::Settings,
+    /// How agents are rolled out; `None` for a controller that only judges.
+    pub agents: Option<agents::Settings>,
 }
 
 /// Why the controller ended before it was asked to.
@@ -96,7 +99,8 @@ pub async fn run(config: Config, settings: Settings) -> Result<(), Error> {
     health.leading(true, Instant::now());
     let publisher = Publisher::new(client.clone(), identity, metrics.clone());
     let fence = leadership.fence();
-    let engine = Engine { client, fence, publisher, metrics, health };
+    let agents = settings.agents;
+    let engine = Engine { client, fence, publisher, metrics, health, agents };
     tokio::select! {
         biased;
         error = leadership.lost() => return Err(error.into()),

@@ -1,9 +1,12 @@
 //! Which transitions are told as Events, and in which words.
 
-use super::events::{Occurrence, Regarding, Severity};
+use super::{
+    agents,
+    events::{Occurrence, Regarding, Severity},
+};
 use crate::{
     api::{StreamingPolicyStatus, condition},
-    cluster::{Node, NodeReport, Policy},
+    cluster::{Cluster, Node, NodeReport, Policy, Running, Wish},
     decision::node::Verdict,
 };
 
@@ -35,6 +38,38 @@ pub(super) fn of_policy(
         })
     });
     told.collect()
+}
+
+/// Agents that come, or those of `gone` that go: told to each policy that wants them, or wanted.
+pub(super) fn of_agents(
+    cluster: &Cluster,
+    settings: &agents::Settings,
+    gone: Option<&Running>,
+) -> Vec<Occurrence> {
+    let agents::Settings { namespace, name, .. } = settings;
+    let wants = |policy: &Policy| match (gone, &policy.content) {
+        (Some(running), _) => running.owners.contains(&policy.uid),
+        (None, Ok(content)) => matches!(content.wish, Wish::Proxy(_)),
+        (None, Err(_)) => false,
+    };
+    let (reason, message) = match gone {
+        None => (
+            "AgentsRolledOut",
+            format!("DaemonSet {namespace}/{name} brings an agent to every selected node."),
+        ),
+        Some(_) => (
+            "AgentsRemoved",
+            format!("No policy wants agents any more: DaemonSet {namespace}/{name} is deleted."),
+        ),
+    };
+    let told = cluster.policies().iter().filter(|(_, policy)| wants(policy));
+    told.map(|(policy_name, policy)| Occurrence {
+        regarding: regarding(policy_name, policy),
+        severity: Severity::Normal,
+        reason: reason.to_owned(),
+        message: message.clone(),
+    })
+    .collect()
 }
 
 /// A stored policy that its own schema refuses, so that no status can be written to it.

@@ -140,7 +140,8 @@ pub(super) fn version(text: Option<&str>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
 }
 
-fn digest(value: &impl Serialize) -> u64 {
+/// A digest of a value, for comparison with another of the same type.
+pub(super) fn digest(value: &impl Serialize) -> u64 {
     struct Sink(DefaultHasher);
     impl std::io::Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

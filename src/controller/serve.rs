@@ -281,7 +281,10 @@ mod tests {
         health.synced(Kind::StreamingNode, true);
         let (code, _, body) = get(&router, "/readyz").await;
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(body, "not synced: Endpoints, Node, Pod, StreamingPolicy\n");
+        assert_eq!(
+            body,
+            "not synced: AgentPod, DaemonSet, Endpoints, Node, Pod, StreamingPolicy\n"
+        );
         for kind in Kind::ALL {
             health.synced(kind, true);
         }

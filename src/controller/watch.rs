@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    agents,
     metrics::{Kind, Metrics},
     world::Change,
 };
@@ -36,7 +37,12 @@ const CALM: Duration = Duration::from_secs(20);
 const SERVED_EVERY: Duration = Duration::from_secs(60);
 
 /// Starts all watches. They end when the set is dropped or nobody listens any more.
-pub fn start(client: &Client, changes: &mpsc::Sender<Change>, metrics: &Metrics) -> JoinSet<()> {
+pub fn start(
+    client: &Client,
+    agents: Option<&agents::Settings>,
+    changes: &mpsc::Sender<Change>,
+    metrics: &Metrics,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let config = Config::default().page_size(PAGE);
     let all = config.clone();
@@ -49,8 +55,19 @@ pub fn start(client: &Client, changes: &mpsc::Sender<Change>, metrics: &Metrics)
         Change::Pod(Box::new(event))
     });
     let endpoints = Api::namespaced(client.clone(), "default");
-    let one = config.fields("metadata.name=kubernetes");
+    let one = config.clone().fields("metadata.name=kubernetes");
     watch.spawn(Kind::Endpoints, endpoints, one, Change::Endpoints);
+    if let Some(settings) = agents {
+        for kind in Kind::AGENTS {
+            metrics.watch_healthy(kind, false);
+        }
+        let sets = Api::namespaced(client.clone(), &settings.namespace);
+        let one = config.clone().fields(&format!("metadata.name={}", settings.name));
+        watch.spawn(Kind::DaemonSet, sets, one, |event| Change::DaemonSet(Box::new(event)));
+        let pods = Api::namespaced(client.clone(), &settings.namespace);
+        let ours = config.labels(&settings.label_selector());
+        watch.spawn(Kind::AgentPod, pods, ours, |event| Change::AgentPod(Box::new(event)));
+    }
     tasks.spawn(served(client.clone(), changes.clone()));
     tasks
 }

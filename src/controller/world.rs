@@ -1,14 +1,19 @@
 //! The state of the controller: what the watches said, what is stored of our own objects, and what
 //! has to be looked at again. No I/O and no clock: the engine feeds it and carries out its writes.
 
+mod agents;
 mod due;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Endpoints, Pod},
+};
 use kube::{Resource, ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
 
+use agents::Agents;
 use due::Retry;
 
 use super::{
@@ -35,6 +40,10 @@ pub enum Change {
     Pod(Box<Event<Pod>>),
     /// The endpoints of the `kubernetes` Service.
     Endpoints(Event<Endpoints>),
+    /// The DaemonSet of the agents.
+    DaemonSet(Box<Event<DaemonSet>>),
+    /// A pod that may be an agent's.
+    AgentPod(Box<Event<Pod>>),
     /// The version that an apiserver reports of itself.
     Served(Option<Minor>),
     /// A kind can no longer be watched (`true`), or can again.
@@ -55,6 +64,11 @@ pub struct World {
     dirty_policies: bool,
     /// Everything that nodes are judged against has changed.
     dirty_scene: bool,
+    /// The agents that are rolled out; `None` in a controller that rolls out none.
+    agents: Option<Agents>,
+    dirty_agents: bool,
+    /// The apiserver has been asked for its version.
+    served_told: bool,
     in_flight: HashSet<Key>,
     retries: HashMap<Key, Retry>,
     next_change: Option<Timestamp>,
@@ -66,9 +80,9 @@ impl World {
         &self.cluster
     }
 
-    /// The kinds that have been listed in full, or given up on for now.
+    /// The kinds that have been listed in full, or given up on for now, or that nobody watches.
     pub fn synced(&self, kind: Kind) -> bool {
-        self.listed.contains(&kind) || self.lost.contains(&kind)
+        self.listed.contains(&kind) || self.lost.contains(&kind) || !self.watches(kind)
     }
 
     fn all_synced(&self) -> bool {
@@ -77,7 +91,7 @@ impl World {
 
     /// Whether a turn has something to look at.
     pub fn is_dirty(&self) -> bool {
-        self.dirty_policies || self.dirty_scene || !self.dirty_nodes.is_empty()
+        self.dirty_policies || self.dirty_scene || self.dirty_agents || !self.dirty_nodes.is_empty()
     }
 
     /// Whether the next turn judges policies.
@@ -104,7 +118,15 @@ impl World {
             Change::Endpoints(event) => {
                 self.listed_event(Kind::Endpoints, event, Self::endpoints, Self::endpoints_gone)
             }
+            Change::DaemonSet(event) => {
+                self.listed_event(Kind::DaemonSet, *event, Self::daemon_set, Self::daemon_set_gone)
+            }
+            Change::AgentPod(event) => {
+                self.listed_event(Kind::AgentPod, *event, Self::agent_pod, Self::agent_pod_gone)
+            }
             Change::Served(minor) => {
+                let told = std::mem::replace(&mut self.served_told, true);
+                self.dirty_agents |= !told || self.cluster.served() != minor;
                 let changed = self.cluster.set_served(minor);
                 self.scene_changed(changed);
                 None
@@ -150,6 +172,7 @@ impl World {
                 if self.listed.insert(kind) {
                     self.dirty_policies = true;
                     self.dirty_scene = true;
+                    self.dirty_agents = true;
                 }
                 return None;
             }
@@ -169,6 +192,13 @@ impl World {
             Kind::StreamingNode => Box::new(self.published.keys().cloned()),
             Kind::Pod => Box::new(self.cluster.pods().cloned()),
             Kind::Endpoints => Box::new(std::iter::once(String::new())),
+            Kind::AgentPod => {
+                Box::new(self.agents.iter().flat_map(|agents| agents.pods.keys().cloned()))
+            }
+            Kind::DaemonSet => {
+                let stored = self.agents.as_ref().and_then(|agents| agents.name());
+                Box::new(stored.into_iter().map(str::to_owned))
+            }
         }
     }
 
@@ -213,6 +243,7 @@ impl World {
         // A status that somebody else has changed is put right; what we wrote compares equal.
         self.dirty_policies |= changed || status_changed;
         self.dirty_scene |= changed;
+        self.dirty_agents |= changed;
         match (malformed, changed) {
             (true, _) => Effect::Malformed,
             (false, true) => Effect::Changed,
@@ -224,6 +255,7 @@ impl World {
         self.policies.remove(name);
         self.retries.remove(&Key::Policy(name.to_owned()));
         let known = self.cluster.remove_policy(name);
+        self.dirty_agents |= known;
         self.scene_changed(known);
         known
     }

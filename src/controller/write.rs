@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::DeserializeGuard,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{events::Occurrence, published::Wanted};
+use super::{
+    agents::{StoredAgents, exactly},
+    events::Occurrence,
+    published::Wanted,
+};
 use crate::api::{
     StreamingNode, StreamingNodeSpec, StreamingNodeStatus, StreamingPolicy, StreamingPolicyStatus,
 };
@@ -29,6 +34,13 @@ pub enum Key {
     Policy(String),
     /// A StreamingNode.
     Node(String),
+    /// The DaemonSet of the agents.
+    Agents {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 /// What to write.
@@ -44,6 +56,13 @@ pub enum Body {
         status: Option<StreamingNodeStatus>,
         /// Both, as the state compares them.
         wanted: Wanted,
+    },
+    /// The DaemonSet, whole.
+    Agents(Box<Value>),
+    /// No DaemonSet.
+    NoAgents {
+        /// The uid of the one that is there.
+        uid: String,
     },
 }
 
@@ -94,6 +113,8 @@ pub enum Stored {
     Policy(Box<DeserializeGuard<StreamingPolicy>>),
     /// A node's object, if anything of it was written.
     Node(Option<Box<StreamingNode>>),
+    /// The DaemonSet, if it is still there.
+    Agents(Option<Box<DaemonSet>>),
 }
 
 /// Carries out a write.
@@ -147,6 +168,32 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
                 stored = Some(within(api.patch_status(name, &params, &Patch::Apply(patch))).await?);
             }
             Ok(Stored::Node(stored.map(Box::new)))
+        }
+        (Key::Agents { namespace, name }, Body::Agents(wanted)) => {
+            let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+            let patch = Patch::Apply(&**wanted);
+            let mut stored = within(api.patch(name, &apply(MANAGER), &patch)).await?;
+            if !StoredAgents::read(&stored).is(wanted) {
+                let params = PatchParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PatchParams::default()
+                };
+                stored = within(api.patch(name, &params, &Patch::Merge(exactly(wanted)))).await?;
+            }
+            Ok(Stored::Agents(Some(Box::new(stored))))
+        }
+        (Key::Agents { namespace, name }, Body::NoAgents { uid }) => {
+            let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+            // Somebody else's DaemonSet of that name is not meant.
+            let uid = Some(uid.clone());
+            let params = DeleteParams::background()
+                .preconditions(Preconditions { uid, ..Preconditions::default() });
+            match within(api.delete(name, &params)).await {
+                Ok(_) => {}
+                Err(Error::Request(kube::Error::Api(status))) if status.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+            Ok(Stored::Agents(None))
         }
         // A key and a body of different kinds are never put together.
         _ => Ok(Stored::Node(None)),

@@ -9,6 +9,10 @@ use prometheus_client::encoding::EncodeLabelSet;
 pub enum Kind {
     /// `v1` Endpoints: who answers for the `kubernetes` Service.
     Endpoints,
+    /// `v1` Pod: the agents'.
+    AgentPod,
+    /// `apps/v1` DaemonSet: that of the agents.
+    DaemonSet,
     /// `v1` Node.
     Node,
     /// `v1` Pod: the apiservers' mirror pods.
@@ -21,13 +25,25 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Endpoints, Self::Node, Self::Pod, Self::StreamingNode, Self::StreamingPolicy];
+    pub const ALL: [Self; 7] = [
+        Self::AgentPod,
+        Self::DaemonSet,
+        Self::Endpoints,
+        Self::Node,
+        Self::Pod,
+        Self::StreamingNode,
+        Self::StreamingPolicy,
+    ];
 
-    /// The kind's name in the API, which is its label value.
+    /// Those that only a controller that rolls out agents watches.
+    pub const AGENTS: [Self; 2] = [Self::AgentPod, Self::DaemonSet];
+
+    /// The label value: the kind's name in the API, where that is enough to tell.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AgentPod => "AgentPod",
+            Self::DaemonSet => "DaemonSet",
             Self::Endpoints => "Endpoints",
             Self::Node => "Node",
             Self::Pod => "Pod",

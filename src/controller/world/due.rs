@@ -49,6 +49,7 @@ impl World {
                 match key {
                     Key::Policy(_) => self.dirty_policies = true,
                     Key::Node(name) => drop(self.dirty_nodes.insert(name.clone())),
+                    Key::Agents { .. } => self.dirty_agents = true,
                 }
             }
         }
@@ -59,6 +60,12 @@ impl World {
         if std::mem::take(&mut self.dirty_policies) {
             self.policy_writes(now, instant, &mut writes);
             self.in_flight.extend(writes.iter().map(|write| write.key.clone()));
+        }
+        if std::mem::take(&mut self.dirty_agents)
+            && let Some(write) = self.agents_write(instant)
+        {
+            self.in_flight.insert(write.key.clone());
+            writes.push(write);
         }
         writes.extend(self.due_nodes(now, instant, room));
         writes
@@ -80,7 +87,7 @@ impl World {
         !self.dirty_nodes.is_empty()
     }
 
-    fn waits(&self, key: &Key, instant: Instant) -> bool {
+    pub(super) fn waits(&self, key: &Key, instant: Instant) -> bool {
         self.in_flight.contains(key)
             || self.retries.get(key).and_then(|r| r.after).is_some_and(|after| after > instant)
     }
@@ -195,6 +202,7 @@ impl World {
         let wanted = match &key {
             Key::Policy(name) => self.cluster.policies().contains_key(name),
             Key::Node(name) => self.cluster.nodes().contains_key(name),
+            Key::Agents { .. } => self.agents.is_some(),
         };
         // What was deleted meanwhile failed because of that.
         if !wanted {

@@ -17,23 +17,32 @@ use crate::{
     decision::migration::STREAMING_REDIRECTS,
 };
 
+mod agents;
+
 /// A world, its clocks, and what an apiserver would have stored of our objects.
 struct Stage {
     world: World,
     now: Timestamp,
     instant: Instant,
     stored: HashMap<String, StreamingNode>,
+    /// The policy's.
+    spec: Value,
     version: u64,
 }
 
 impl Stage {
     /// Nothing is listed yet.
     fn new() -> Self {
+        Self::with(World::new(None))
+    }
+
+    fn with(world: World) -> Self {
         Self {
-            world: World::default(),
+            world,
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             instant: Instant::now(),
             stored: HashMap::new(),
+            spec: json!({}),
             version: 100,
         }
     }
@@ -41,12 +50,16 @@ impl Stage {
     /// Everything is listed: one apiserver, these nodes and one policy.
     fn listed(nodes: Vec<NodeView>) -> Self {
         let mut stage = Self::new();
-        stage.list(|event| Change::Pod(Box::new(event)), vec![apiserver("")]);
-        stage.list(Change::Endpoints, vec![from(json!({"metadata": {"name": "kubernetes"}}))]);
-        stage.list(Change::Policy, vec![policy(1, json!({}), Value::Null)]);
-        stage.list(Change::StreamingNode, vec![]);
-        stage.list(Change::Node, nodes);
+        stage.list_all(nodes);
         stage
+    }
+
+    fn list_all(&mut self, nodes: Vec<NodeView>) {
+        self.list(|event| Change::Pod(Box::new(event)), vec![apiserver("")]);
+        self.list(Change::Endpoints, vec![from(json!({"metadata": {"name": "kubernetes"}}))]);
+        self.list(Change::Policy, vec![policy(1, json!({}), Value::Null)]);
+        self.list(Change::StreamingNode, vec![]);
+        self.list(Change::Node, nodes);
     }
 
     /// As listed, and everything that follows is written.
@@ -101,7 +114,8 @@ impl Stage {
         self.version += 1;
         match (write.key, write.body) {
             (Key::Policy(name), Body::Policy(status)) => {
-                let stored = policy(self.version, json!({}), json!(status));
+                let spec = self.spec.clone();
+                let stored = policy(self.version, spec, json!(status));
                 self.world.policy_written(&name, &status, stored);
             }
             (Key::Node(name), Body::Node { spec, status, wanted }) => {
@@ -116,12 +130,19 @@ impl Stage {
                     ]));
                 }
                 if let Some(status) = status {
-                    stored.status = Some(mangle(status));
+                    // The agent's part is another manager's.
+                    let agent = stored.status.take().and_then(|status| status.agent);
+                    stored.status = Some(mangle(StreamingNodeStatus { agent, ..status }));
                 }
                 stored.metadata.resource_version = Some(self.version.to_string());
                 let stored = stored.clone();
                 self.world.node_written(&name, Some(stored), wanted);
             }
+            (Key::Agents { .. }, Body::Agents(wanted)) => {
+                let stored = agents::stored(&wanted, self.version);
+                self.world.agents_written(Some((&wanted, stored)));
+            }
+            (Key::Agents { .. }, Body::NoAgents { .. }) => self.world.agents_written(None),
             (key, body) => panic!("{key:?} with {body:?}"),
         }
     }
@@ -203,7 +224,7 @@ fn nothing_is_written_before_everything_is_listed() {
 #[test]
 fn what_cannot_be_listed_is_not_waited_for_and_refuses() {
     let mut stage = Stage::settled(vec![node("w1", "v1.20.2")]);
-    stage.world = World::default();
+    stage.world = World::new(None);
     stage.list(Change::Node, vec![node("w1", "v1.20.2")]);
     stage.list(Change::Policy, vec![policy(1, json!({}), Value::Null)]);
     stage.list(Change::StreamingNode, vec![]);
@@ -396,7 +417,7 @@ fn the_end_of_an_override_wakes_and_takes_the_permission_back() {
         });
         writes.into_iter().find_map(|write| match write.body {
             Body::Node { status, .. } => status.map(|status| status.verdict),
-            Body::Policy(_) => None,
+            _ => None,
         })
     };
     assert_eq!(verdict(&mut stage).as_deref(), Some("Overridden"));
