@@ -18,6 +18,10 @@
 {{ include "sluice.fullname" . }}-controller
 {{- end }}
 
+{{- define "sluice.agent.fullname" -}}
+{{ include "sluice.fullname" . }}-agent
+{{- end }}
+
 {{- define "sluice.test.fullname" -}}
 {{ include "sluice.fullname" . }}-test
 {{- end }}
@@ -32,6 +36,14 @@ sluice-controller
 {{- default (include "sluice.controller.fullname" .) .Values.controller.serviceAccount.name }}
 {{- else }}
 {{- default "default" .Values.controller.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "sluice.agent.serviceAccountName" -}}
+{{- if .Values.agent.serviceAccount.create }}
+{{- default (include "sluice.agent.fullname" .) .Values.agent.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.agent.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
@@ -61,6 +73,11 @@ app.kubernetes.io/component: controller
 {{- define "sluice.controller.labels" -}}
 {{ include "sluice.labels" . }}
 app.kubernetes.io/component: controller
+{{- end }}
+
+{{- define "sluice.agent.labels" -}}
+{{ include "sluice.labels" . }}
+app.kubernetes.io/component: agent
 {{- end }}
 
 {{- define "sluice.test.labels" -}}

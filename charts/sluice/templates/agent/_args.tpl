@@ -1,0 +1,33 @@
+{{/* How the controller is told to roll out the agents. */}}
+{{- define "sluice.agent.args" -}}
+{{- $agent := .Values.agent -}}
+- --namespace=$(POD_NAMESPACE)
+- --agent-image={{ include "sluice.image" . }}
+- --agent-pull-policy={{ .Values.image.pullPolicy }}
+{{- range .Values.imagePullSecrets }}
+- --agent-pull-secret={{ .name }}
+{{- end }}
+- --agent-name={{ include "sluice.agent.fullname" . }}
+- --agent-service-account={{ include "sluice.agent.serviceAccountName" . }}
+{{- with $agent.priorityClassName }}
+- --agent-priority-class={{ . }}
+{{- end }}
+{{- with $agent.criSocket }}
+- --agent-cri-socket={{ . }}
+{{- end }}
+- --agent-log={{ $agent.log.level }}
+- --agent-log-format={{ $agent.log.format }}
+{{- with $agent.resources.requests }}
+{{- with .cpu }}
+- --agent-cpu-request={{ . }}
+{{- end }}
+{{- with .memory }}
+- --agent-memory-request={{ . }}
+{{- end }}
+{{- end }}
+{{- with $agent.resources.limits }}
+{{- with .memory }}
+- --agent-memory-limit={{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
