@@ -1,5 +1,9 @@
 //! A node's own agent, as it is kept.
 
+mod pod;
+
+pub use pod::{AGENT_LABELS, AgentPod, ready_nodes};
+
 use crate::{
     api::AgentReport,
     decision::{

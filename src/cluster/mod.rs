@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use agent::Agent;
 use jiff::Timestamp;
 
-pub use agent::AgentChange;
+pub use agent::{AGENT_LABELS, AgentChange, AgentPod, ready_nodes};
 pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
 pub use node::NodeView;
 pub use policy::{Content, Policy, Wish};

@@ -237,6 +237,13 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
 
 fn cluster(objects: &Objects) -> Cluster {
     let mut cluster = Cluster::default();
+    // Where nobody looked for the agents, what they reported is believed.
+    if let Some(agents) = &objects.agents {
+        cluster.watch_agents();
+        for (node, ready) in agents {
+            cluster.set_agent_ready(node, *ready);
+        }
+    }
     for (name, known) in &objects.known {
         let agent = known.status.as_ref().and_then(|status| status.agent.as_deref());
         cluster.set_agent(name, agent);

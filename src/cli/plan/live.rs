@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use super::objects::{Objects, PolicyObject};
 use crate::{
     api::{StreamingNode, StreamingPolicy},
-    cluster::{ApiserverPod, NodeView, POD_SELECTOR, endpoint_addresses},
+    cluster::{
+        AGENT_LABELS, AgentPod, ApiserverPod, NodeView, POD_SELECTOR, endpoint_addresses,
+        ready_nodes,
+    },
 };
 
 /// So many objects are asked for at once.
@@ -84,8 +87,25 @@ pub async fn read(client: Client) -> Result<Objects, Error> {
             }
         }
     }
+    agents(&client, &mut objects).await;
     control_plane(client, &mut objects).await;
     Ok(objects)
+}
+
+/// Looks for the agents that have reported: a report outlives its agent.
+async fn agents(client: &Client, objects: &mut Objects) {
+    let reported = |node: &StreamingNode| node.status.as_ref().is_some_and(|s| s.agent.is_some());
+    if !objects.known.values().any(reported) {
+        return;
+    }
+    let labels = AGENT_LABELS.map(|(key, value)| format!("{key}={value}")).join(",");
+    let pods = Api::<Pod>::all(client.clone());
+    match list(&pods, ListParams::default().labels(&labels)).await {
+        Ok(pods) => objects.agents = Some(ready_nodes(pods.iter().filter_map(AgentPod::read))),
+        Err(error) => objects.warnings.push(format!(
+            "the agents' pods cannot be read, so what they once reported is believed: {error}"
+        )),
+    }
 }
 
 /// Reads what shows the apiservers. Whatever of it cannot be read leaves them unknown.

@@ -33,6 +33,9 @@ pub struct Objects {
     pub nodes: BTreeMap<String, NodeView>,
     /// What is known of nodes already: the agents' reports, and since when there is evidence.
     pub known: BTreeMap<String, StreamingNode>,
+    /// The nodes on which an agent has a pod, and whether one is ready there; `None` where nobody
+    /// looked.
+    pub agents: Option<BTreeMap<String, bool>>,
     /// The apiservers' mirror pods.
     pub pods: BTreeMap<String, ApiserverPod>,
     /// Who answers for the `kubernetes` Service.

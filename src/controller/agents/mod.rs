@@ -1,21 +1,18 @@
 //! The node agents, as the controller rolls them out: one DaemonSet for the whole operator.
 //!
 //! [`template`] writes down what is wanted, [`stored`] reads what is there and tells whether that is
-//! it, and [`pod`] which nodes have an agent that is ready. Where agents are wanted is decided in
-//! [`crate::cluster`].
+//! it. Where agents are wanted is decided in [`crate::cluster`].
 
-mod pod;
 mod stored;
 mod template;
 
 use std::collections::BTreeMap;
 
-pub use pod::AgentPod;
 pub use stored::StoredAgents;
 pub(super) use stored::exactly;
 pub use template::daemon_set;
 
-use crate::decision::version::Minor;
+use crate::{cluster::AGENT_LABELS, decision::version::Minor};
 
 /// The port of an agent's metrics and probes, on the node's own network.
 pub const HTTP_PORT: u16 = 15191;
@@ -56,11 +53,8 @@ impl Settings {
     /// The labels that the agents' pods are known by. They never change: a DaemonSet's selector
     /// cannot.
     pub fn selector(&self) -> BTreeMap<&'static str, &str> {
-        BTreeMap::from([
-            ("app.kubernetes.io/name", "sluice"),
-            ("app.kubernetes.io/component", "agent"),
-            ("app.kubernetes.io/instance", self.name.as_str()),
-        ])
+        let own = [("app.kubernetes.io/instance", self.name.as_str())];
+        AGENT_LABELS.into_iter().chain(own).collect()
     }
 
     /// The same as the apiserver takes it.

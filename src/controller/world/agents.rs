@@ -9,9 +9,9 @@ use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
 
 use super::World;
 use crate::{
-    cluster::Rollout,
+    cluster::{AgentPod, Rollout},
     controller::{
-        agents::{AgentPod, Settings, StoredAgents, daemon_set},
+        agents::{Settings, StoredAgents, daemon_set},
         metrics::{Effect, Kind},
         occurrences,
         published::digest,
@@ -107,7 +107,7 @@ impl World {
 
     pub(super) fn agent_pod(&mut self, name: String, pod: Pod) -> Effect {
         let Some(agents) = &self.agents else { return Effect::Unchanged };
-        let pod = AgentPod::read(&pod, &agents.settings.name);
+        let pod = AgentPod::read(&pod).filter(|pod| pod.daemon_set == agents.settings.name);
         if self.set_agent_pod(&name, pod) { Effect::Changed } else { Effect::Unchanged }
     }
 

@@ -117,3 +117,39 @@ async fn a_policy_that_cannot_be_read_is_kept_as_such() {
     );
     assert!(matches!(&objects.policies["good"], PolicyObject::Readable(_)));
 }
+
+#[tokio::test]
+async fn agents_that_have_reported_are_looked_for() {
+    const KNOWN: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500";
+    const AGENTS: &str = "/api/v1/pods?&labelSelector=app.kubernetes.io%2Fname%3Dsluice%2Capp.kubernetes.io%2Fcomponent%3Dagent&limit=500";
+    let known = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingNodeList",
+    "metadata": {}, "items": [{
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingNode",
+        "metadata": {"name": "a"}, "spec": {},
+        "status": {"agent": {"flag": "Absent", "since": "2026-01-01T00:00:00Z"}},
+    }]});
+    let pods = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [{
+        "metadata": {"name": "sluice-agent-x", "ownerReferences": [{
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "sluice-agent", "uid": "d",
+            "controller": true,
+        }]},
+        "spec": {"nodeName": "a", "containers": []},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }]});
+    for (answer, agents, warnings) in [
+        ((200, pods), Some(BTreeMap::from([("a".to_owned(), true)])), 0),
+        ((403, failure(403, "Forbidden")), None, 1),
+    ] {
+        let (code, body) = answer;
+        let objects = read_from(&[
+            (NODES, 200, nodes(&["a"], "")),
+            (KNOWN, 200, known.clone()),
+            (AGENTS, code, body),
+        ])
+        .await
+        .unwrap();
+        assert_eq!(objects.agents, agents);
+        let said = objects.warnings.iter().filter(|warning| warning.contains("agents' pods"));
+        assert_eq!(said.count(), warnings, "{:?}", objects.warnings);
+    }
+}
