@@ -52,6 +52,8 @@ pub enum Body {
     Node {
         /// What is wanted there, and the uid of the Node that owns it.
         spec: Option<(StreamingNodeSpec, String)>,
+        /// Whether the object is there already.
+        exists: bool,
         /// What is known of it.
         status: Option<StreamingNodeStatus>,
         /// Both, as the state compares them.
@@ -131,36 +133,35 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
             let stored = within(api.patch_status(name, &params, &Patch::Apply(patch))).await?;
             Ok(Stored::Policy(Box::new(stored)))
         }
-        (Key::Node(name), Body::Node { spec, status, .. }) => {
+        (Key::Node(name), Body::Node { spec, exists, status, .. }) => {
             let api: Api<StreamingNode> = Api::all(client.clone());
             let mut stored = None;
             if let Some((spec, uid)) = spec {
-                let patch = object(
-                    "StreamingNode",
-                    name,
-                    json!({
-                        "metadata": {
-                            "name": name,
-                            "ownerReferences": [
-                                {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid},
-                            ],
-                        },
-                        "spec": spec,
-                    }),
-                );
-                let params = apply(MANAGER);
-                let mut applied = within(api.patch(name, &params, &Patch::Apply(patch))).await?;
-                if applied.spec != *spec {
-                    // An apply leaves what somebody else has added; null takes it away.
-                    let exactly = json!({"policy": spec.policy, "proxy": spec.proxy});
-                    let patch = Patch::Merge(json!({ "spec": exactly }));
-                    let params = PatchParams {
-                        field_manager: Some(MANAGER.to_owned()),
-                        ..PatchParams::default()
-                    };
-                    applied = within(api.patch(name, &params, &patch)).await?;
+                let metadata = json!({
+                    "name": name,
+                    "ownerReferences": [
+                        {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid},
+                    ],
+                });
+                // An apply leaves what somebody else has added; null takes it away.
+                let exactly = json!({
+                    "metadata": metadata,
+                    "spec": {"policy": spec.policy, "proxy": spec.proxy},
+                });
+                let merge = Patch::Merge(exactly);
+                // Of a spec that it takes the last field of, an apply makes null in an apiserver of
+                // 1.20, which then refuses it.
+                let empty = *spec == StreamingNodeSpec::default();
+                let mut applied = None;
+                if !(*exists && empty) {
+                    let parts = json!({"metadata": metadata, "spec": spec});
+                    let patch = Patch::Apply(object("StreamingNode", name, parts));
+                    applied = Some(within(api.patch(name, &apply(MANAGER), &patch)).await?);
                 }
-                stored = Some(applied);
+                stored = match applied.filter(|applied| applied.spec == *spec) {
+                    Some(applied) => Some(applied),
+                    None => Some(within(api.patch(name, &by(MANAGER), &merge)).await?),
+                };
             }
             if let Some(status) = status {
                 let patch = object("StreamingNode", name, json!({ "status": status }));
@@ -174,11 +175,8 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
             let patch = Patch::Apply(&**wanted);
             let mut stored = within(api.patch(name, &apply(MANAGER), &patch)).await?;
             if !StoredAgents::read(&stored).is(wanted) {
-                let params = PatchParams {
-                    field_manager: Some(MANAGER.to_owned()),
-                    ..PatchParams::default()
-                };
-                stored = within(api.patch(name, &params, &Patch::Merge(exactly(wanted)))).await?;
+                let patch = Patch::Merge(exactly(wanted));
+                stored = within(api.patch(name, &by(MANAGER), &patch)).await?;
             }
             Ok(Stored::Agents(Some(Box::new(stored))))
         }
@@ -198,6 +196,11 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
         // A key and a body of different kinds are never put together.
         _ => Ok(Stored::Node(None)),
     }
+}
+
+/// A patch that is no apply, under the same name.
+fn by(manager: &str) -> PatchParams {
+    PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() }
 }
 
 fn object(kind: &str, name: &str, parts: serde_json::Value) -> serde_json::Value {

@@ -156,7 +156,8 @@ impl World {
             let occurrence = occurrences::of_node(&name, node, &known.verdict, &report);
             let occurrences = occurrence.into_iter().collect();
             let spec = report.spec.filter(|_| spec).map(|spec| (spec, node.uid.clone()));
-            let body = Body::Node { spec, status: status.then_some(report.status), wanted };
+            let (exists, status) = (stored.is_some(), status.then_some(report.status));
+            let body = Body::Node { spec, exists, status, wanted };
             writes.push(Write { key, body, occurrences });
         }
     }

@@ -118,7 +118,7 @@ impl Stage {
                 let stored = policy(self.version, spec, json!(status));
                 self.world.policy_written(&name, &status, stored);
             }
-            (Key::Node(name), Body::Node { spec, status, wanted }) => {
+            (Key::Node(name), Body::Node { spec, status, wanted, .. }) => {
                 let stored = self
                     .stored
                     .entry(name.clone())
