@@ -8,6 +8,7 @@ mod quiet;
 mod replica;
 mod replicas;
 mod rights;
+mod rollout;
 mod stage;
 mod strangers;
 mod verdicts;

@@ -5,11 +5,13 @@ use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
+use serde_json::json;
 
 use crate::{
     apiserver::{Running, User, chart, eventually, nodes, signal},
     quiet::settled,
     replica::{Lease, Replica},
+    rollout::{self, AGENTS},
     stage::{POLICY, Stage},
 };
 
@@ -21,11 +23,22 @@ async fn the_charts_rights_are_enough_and_fewer_are_a_refusal() {
     let stage = Stage::set().await;
     stage.old_node("w1", "true").await;
     chart::install_rights(&stage.client).await;
-    let mut replica = Replica::start_as(&stage.server, User::Controller, "a", LEASE).await;
+    let start = async |identity| {
+        Replica::start_with(&stage.server, User::Controller, identity, LEASE, &AGENTS).await
+    };
+    let mut replica = start("a").await;
     assert_eq!(stage.safe_because(POLICY, "NodesRedirect").await, "False");
     stage.judged(2).await;
     nodes::annotate(&stage.client, "w1", Some("false")).await;
     assert_eq!(stage.safe_because(POLICY, "NoNodeRedirects").await, "True");
+    // Agents come, are changed and go.
+    stage.edit_policy(POLICY, json!({"proxy": {}})).await;
+    let made = rollout::daemon_set(&stage, |_| true).await;
+    stage.edit_policy(POLICY, json!({"nodeSelector": {"pool": "a"}})).await;
+    let old = made.metadata.generation;
+    rollout::daemon_set(&stage, |object| object.metadata.generation != old).await;
+    stage.edit_policy(POLICY, json!({"nodeSelector": null, "proxy": null})).await;
+    rollout::no_daemon_set(&stage).await;
     settled(&replica).await;
     let metrics = replica.metrics().await;
     let refused: Vec<_> =
@@ -40,7 +53,7 @@ async fn the_charts_rights_are_enough_and_fewer_are_a_refusal() {
     let name = "sluice-controller-mirror-pods";
     let mut binding = bindings.get(name).await.unwrap();
     bindings.delete(name, &DeleteParams::default()).await.unwrap();
-    let replica = Replica::start_as(&stage.server, User::Controller, "b", LEASE).await;
+    let replica = start("b").await;
     assert_eq!(stage.safe_because(POLICY, "WatchLost").await, "False");
     assert_eq!(replica.metrics().await["sluice_watch_healthy{kind=\"Pod\"}"], 0.0);
 

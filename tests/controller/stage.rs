@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Api, Client,
-    api::{ListParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use sluice::api::{StreamingNode, StreamingPolicy, condition::SAFE_TO_DISABLE};
@@ -65,6 +65,27 @@ impl Stage {
         self.policies().create(&PostParams::default(), &policy).await.unwrap();
     }
 
+    /// Changes a policy's spec; null takes a field away.
+    pub async fn edit_policy(&self, name: &str, spec: Value) {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.policies().patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Waits until a condition of the policy has this reason; tells it.
+    pub async fn because(&self, policy: &str, kind: &str, reason: &str) -> Condition {
+        let mut last = None;
+        within(PATIENCE, &format!("{kind} of {policy} because of {reason}"), async || {
+            let now = self.condition(policy, kind).await;
+            if now != last {
+                let shown = now.as_ref().map(|c| (&c.status, &c.reason, &c.message));
+                eprintln!("{kind} of {policy}: {shown:?}");
+                last.clone_from(&now);
+            }
+            now.filter(|condition| condition.reason == reason)
+        })
+        .await
+    }
+
     pub async fn condition(&self, policy: &str, kind: &str) -> Option<Condition> {
         let status = self.policies().get(policy).await.ok()?.status?;
         status.conditions.into_iter().find(|condition| condition.type_ == kind)
@@ -72,19 +93,7 @@ impl Stage {
 
     /// Waits until the policy's `SafeToDisable` has this reason; tells its status.
     pub async fn safe_because(&self, policy: &str, reason: &str) -> String {
-        let mut last = None;
-        let what = format!("SafeToDisable of {policy} because of {reason}");
-        let seen = within(PATIENCE, &what, async || {
-            let now = self.condition(policy, SAFE_TO_DISABLE).await;
-            if now != last {
-                let shown = now.as_ref().map(|c| (&c.status, &c.reason, &c.message));
-                eprintln!("SafeToDisable of {policy}: {shown:?}");
-                last.clone_from(&now);
-            }
-            now.filter(|condition| condition.reason == reason)
-        })
-        .await;
-        seen.status
+        self.because(policy, SAFE_TO_DISABLE, reason).await.status
     }
 
     /// The Events about an object: how often each reason was told.

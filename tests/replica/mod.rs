@@ -41,9 +41,20 @@ impl Replica {
         identity: &str,
         lease: Lease<'_>,
     ) -> Self {
+        Self::start_with(server, user, identity, lease, &[]).await
+    }
+
+    /// Starts a replica with more options.
+    pub async fn start_with(
+        server: &Apiserver,
+        user: User,
+        identity: &str,
+        lease: Lease<'_>,
+        options: &[&str],
+    ) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let page: http::Uri = format!("http://{address}").parse().unwrap();
-        let arguments = [
+        let mut arguments = vec![
             "controller".to_owned(),
             format!("--kubeconfig={}", server.kubeconfig(user).display()),
             format!("--listen={address}"),
@@ -51,6 +62,7 @@ impl Replica {
             format!("--lease-name={}", lease.name),
             format!("--identity={identity}"),
         ];
+        arguments.extend(options.iter().map(|&option| option.to_owned()));
         let log = server.folder().join(format!("controller-{identity}.log"));
         let program = Path::new(env!("CARGO_BIN_EXE_sluice"));
         let mut this = Self {
