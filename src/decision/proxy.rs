@@ -233,6 +233,7 @@ impl Trouble {
 mod tests {
     use super::*;
 
+    const README: &str = include_str!("../../README.md");
     const RELAYED: Streams = Streams::Relayed;
     const UNTOLD: Streams = Streams::Untold;
 
@@ -323,6 +324,7 @@ mod tests {
             for word in words {
                 assert!(outcome.message.contains(word), "no {word:?}: {}", outcome.message);
             }
+            assert!(README.contains(&format!("`{reason}`")), "{reason} is not in the README");
             let turned = proxy_ready(wanted, nodes.into_iter().rev(), unreadable);
             assert_eq!(outcome, turned, "the order of nodes does not matter");
         }

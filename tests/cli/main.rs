@@ -265,6 +265,29 @@ status:
 }
 
 #[test]
+fn a_policy_with_a_proxy_hears_what_becomes_of_the_streams() {
+    let proxy = policy("{proxy: {maxConnectionBytesPerSec: 1Mi}}");
+    let input = format!("{SAFE}---\n{}---\n{proxy}", apiserver("cp", "v1.21.0", ""));
+    let known = "apiVersion: sluice.dev/v1alpha1
+kind: StreamingNode
+metadata: {name: worker-1}
+spec: {}
+status:
+  agent: {flag: Absent, since: '2026-01-02T03:04:05Z', streams: Relayed}
+";
+    for (input, status, reason) in [
+        (input.clone(), "False", "AgentsNotReady"),
+        (format!("{input}---\n{known}"), "True", "Relaying"),
+    ] {
+        let seen = &items(&input, &[])[0];
+        let condition = condition(seen, "ProxyReady");
+        assert_eq!((&condition["status"], &condition["reason"]), (&status.into(), &reason.into()));
+        // The streams are another matter than the gate.
+        assert_eq!(plan(&input, &[]).code, Some(0));
+    }
+}
+
+#[test]
 fn mistakes_in_files_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("p.yaml");
