@@ -37,6 +37,13 @@ use wish::{Memory, Stored};
 /// The name of the agent's container in its pod.
 pub const CONTAINER: &str = "agent";
 
+/// An agent before this one gives its ports back as soon as it is told to end.
+const PORTS: Duration = Duration::from_secs(30);
+const PORTS_AGAIN: Duration = Duration::from_secs(1);
+
+/// An agent that is told to end because nobody wants it any more may learn the one before the other.
+const FAREWELL: Duration = Duration::from_secs(3);
+
 /// How the agent is started.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -112,15 +119,17 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let client = Client::try_from(config).map_err(Error::Client)?;
 
     let mut carrying = JoinSet::new();
-    for listener in listeners(settings.relay_port)? {
+    let listener = when_free(async || serve::bind(settings.port).await).await?;
+    for listener in when_free(async || listeners(settings.relay_port)).await? {
         let (relay, stop) = (relay.clone(), shutdown.requested());
         carrying.spawn(async move { relay.serve(listener, stop).await });
     }
     let mut tasks = JoinSet::new();
-    let listener = serve::bind(settings.port).await?;
     let router = serve::router(metrics.clone(), health.clone());
+    // Nobody probes a pod that ends, and the next agent's probes need the port.
+    let stop = shutdown.requested();
     tasks.spawn(async move {
-        if let Err(error) = http::serve(listener, router, std::future::pending()).await {
+        if let Err(error) = http::serve(listener, router, stop).await {
             tracing::error!(%error, "metrics and probes are no longer served");
         }
     });
@@ -129,13 +138,15 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let looked = health.clone();
     tasks.spawn(kubelet::observe(host.clone(), kubelets, move || looked.looked(Instant::now())));
     tasks.spawn(watch_relaying(attached.clone(), metrics.clone()));
+    let mut unwanted = wish.clone();
     let sources = report::Sources {
         kubelet: kubelet.clone(),
         attached,
         remote: relay.remote_peers(),
         stored: stores,
     };
-    tasks.spawn(report::keep(client, settings.node, sources, health.clone(), metrics));
+    let reporter = report::Reporter::new(client, settings.node);
+    let reporting = tasks.spawn(reporter.clone().keep(sources, health.clone(), metrics));
 
     let own = cri::Own { pod_uid: settings.pod_uid, container: CONTAINER.to_owned() };
     let attachment = attach::Settings {
@@ -153,6 +164,12 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let open = relay.streams().len();
     tracing::info!(open, grace_seconds = settings.grace.as_secs(), "ending when the streams have");
     let ended = async {
+        // What nobody keeps true any more is not left behind.
+        let gone = unwanted.wait_for(Option::is_none);
+        if matches!(tokio::time::timeout(FAREWELL, gone).await, Ok(Ok(_))) {
+            reporting.abort();
+            reporter.withdraw().await;
+        }
         relay.drained().await;
         while carrying.join_next().await.is_some() {}
         // Only a panic ends it otherwise, and then there is nothing to wait for.
@@ -162,6 +179,20 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
         tracing::warn!(open = relay.streams().len(), "streams are cut");
     }
     Ok(())
+}
+
+/// Waits for ports that an agent which is about to end still has, for a while.
+async fn when_free<T, E: std::fmt::Display>(bind: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
+    let deadline = Instant::now() + PORTS;
+    loop {
+        match bind().await {
+            Err(error) if Instant::now() < deadline => {
+                tracing::info!(%error, "waiting for the port");
+                tokio::time::sleep(PORTS_AGAIN).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// One for each address family: a socket for both does not tell original destinations of IPv4.

@@ -57,7 +57,11 @@ impl Agent {
 }
 
 fn claims(report: &AgentReport) -> Vec<Claim> {
-    let running = Claim { source: Source::Agent, says: says(&report.flag) };
+    let mut running = Claim { source: Source::Agent, says: says(&report.flag) };
+    // A redirect that was followed is proof, whatever the command line seems to say.
+    if report.followed_redirect.is_some() {
+        running.says = Says::On;
+    }
     let next = report.next_start.as_deref();
     let next = next.map(|text| Claim { source: Source::EnvFiles, says: says(text) });
     std::iter::once(running).chain(next).collect()
@@ -89,6 +93,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
+    use crate::api::FollowedRedirect;
 
     fn report(flag: &str, next_start: Option<&str>) -> AgentReport {
         AgentReport {
@@ -121,5 +126,14 @@ mod tests {
             let said = |vouched| agent.claims(vouched).map(|claim| claim.says).collect::<Vec<_>>();
             assert_eq!((said(true), said(false)), (vouched, alone), "{flag} {next_start:?}");
         }
+    }
+
+    #[test]
+    fn a_followed_redirect_outweighs_a_command_line() {
+        let since = Time("2026-01-01T00:00:00Z".parse().unwrap());
+        let followed = FollowedRedirect { peer: "10.0.0.1".to_owned(), since };
+        let mut agent = Agent::default();
+        agent.hear(Some(&AgentReport { followed_redirect: Some(followed), ..report("Off", None) }));
+        assert_eq!(agent.claims(true).map(|claim| claim.says).collect::<Vec<_>>(), [Says::On]);
     }
 }

@@ -62,14 +62,28 @@ pub fn relayed(bed: &Bed, node: &str) -> Value {
     })
 }
 
-/// A pod on the node that stays, answers each line of its input, and serves a page on 8080.
+/// A pod on the node, with its name, that stays, answers each line of its input, and serves a page on 8080.
 #[track_caller]
 pub fn pod(bed: &Bed, node: &str) {
-    bed.apply(&format!(
+    pods(bed, node, &[node.to_owned()]);
+}
+
+/// Pods of these names on the node, each as [`pod`] makes them.
+#[track_caller]
+pub fn pods(bed: &Bed, node: &str, names: &[String]) {
+    let manifests = names.iter().map(|name| manifest(node, name));
+    bed.apply(&manifests.collect::<Vec<_>>().join("---\n"));
+    for name in names {
+        bed.pod_ready(NAMESPACE, name);
+    }
+}
+
+fn manifest(node: &str, name: &str) -> String {
+    format!(
         r#"
 apiVersion: v1
 kind: Pod
-metadata: {{name: {node}, namespace: {NAMESPACE}}}
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
 spec:
   nodeName: {node}
   tolerations: [{{operator: Exists}}]
@@ -80,8 +94,7 @@ spec:
     stdin: true
     command: [sh, -c, "mkdir -p /www && echo 'page of {node}' >/www/index.html && httpd -p 8080 -h /www && exec cat"]
 "#
-    ));
-    bed.pod_ready(NAMESPACE, node);
+    )
 }
 
 /// The addresses that the host sends through the relay now, in text; empty where there is no rule.

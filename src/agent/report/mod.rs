@@ -110,62 +110,76 @@ enum Report {
     Due(Box<AgentReport>),
 }
 
-/// Keeps the report in the StreamingNode true, until the process ends.
-pub async fn keep(
-    client: Client,
+/// Writes reports to the node's StreamingNode.
+#[derive(Clone)]
+pub struct Reporter {
+    api: Api<StreamingNode>,
     node: String,
-    mut sources: Sources,
-    health: Health,
-    metrics: Metrics,
-) {
-    let api: Api<StreamingNode> = Api::all(client);
-    let mut composer = Composer::default();
-    let mut retry: Option<(Instant, Duration)> = None;
-    loop {
-        let due = async {
-            match retry {
-                Some((at, _)) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
+}
+
+impl Reporter {
+    /// A reporter for this node.
+    pub fn new(client: Client, node: String) -> Self {
+        Self { api: Api::all(client), node }
+    }
+
+    /// Keeps the report in the StreamingNode true, until the process ends.
+    pub async fn keep(self, mut sources: Sources, health: Health, metrics: Metrics) {
+        let mut composer = Composer::default();
+        let mut retry: Option<(Instant, Duration)> = None;
+        loop {
+            let due = async {
+                match retry {
+                    Some((at, _)) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = sources.changed() => if !changed { return },
+                () = due => {}
             }
-        };
-        tokio::select! {
-            changed = sources.changed() => if !changed { return },
-            () = due => {}
-        }
-        tokio::time::sleep(SETTLE).await;
-        match sources.report(&mut composer) {
-            None => {}
-            Some(Report::Stored) => {
-                health.reported();
-                retry = None;
-            }
-            Some(Report::Due(report)) => match write(&api, &node, &report).await {
-                Ok(()) => {
-                    metrics.reported("ok");
+            tokio::time::sleep(SETTLE).await;
+            match sources.report(&mut composer) {
+                None => {}
+                Some(Report::Stored) => {
                     health.reported();
                     retry = None;
                 }
-                Err(error) => {
-                    metrics.reported(error.reason());
-                    tracing::warn!(reason = error.reason(), %error, "the report is not stored");
-                    let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
-                    retry = Some((Instant::now() + wait, wait));
-                }
-            },
+                Some(Report::Due(report)) => match self.write(json!({"agent": report})).await {
+                    Ok(()) => {
+                        metrics.reported("ok");
+                        health.reported();
+                        retry = None;
+                    }
+                    Err(error) => {
+                        metrics.reported(error.reason());
+                        tracing::warn!(reason = error.reason(), %error, "the report is not stored");
+                        let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
+                        retry = Some((Instant::now() + wait, wait));
+                    }
+                },
+            }
         }
     }
-}
 
-async fn write(api: &Api<StreamingNode>, node: &str, report: &AgentReport) -> Result<(), Error> {
-    let patch = json!({
-        "apiVersion": "sluice.dev/v1alpha1",
-        "kind": "StreamingNode",
-        "metadata": {"name": node},
-        "status": {"agent": report},
-    });
-    let params = PatchParams::apply(MANAGER).force();
-    let patch = Patch::Apply(patch);
-    let request = api.patch_status(node, &params, &patch);
-    tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Timeout)??;
-    Ok(())
+    /// Takes the report away: an apply takes back what the same manager applied before.
+    pub async fn withdraw(&self) {
+        match self.write(json!({})).await {
+            Ok(()) => tracing::info!("the report is withdrawn"),
+            Err(error) => tracing::warn!(reason = error.reason(), %error, "the report stays"),
+        }
+    }
+
+    async fn write(&self, status: serde_json::Value) -> Result<(), Error> {
+        let patch = Patch::Apply(json!({
+            "apiVersion": "sluice.dev/v1alpha1",
+            "kind": "StreamingNode",
+            "metadata": {"name": self.node},
+            "status": status,
+        }));
+        let params = PatchParams::apply(MANAGER).force();
+        let request = self.api.patch_status(&self.node, &params, &patch);
+        tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Timeout)??;
+        Ok(())
+    }
 }
