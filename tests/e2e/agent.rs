@@ -121,11 +121,34 @@ pub fn process(bed: &Bed, node: &str) -> Option<String> {
     found.success().then(|| found.text().to_owned())
 }
 
+/// The streams that the node's agent shows, as `sluice streams` prints them in its container.
+#[track_caller]
+pub fn streams(bed: &Bed, node: &str) -> Vec<Value> {
+    let field = format!("spec.nodeName={node}");
+    let label = "app.kubernetes.io/component=agent";
+    let of_node = ["get", "pods", "-n", operator::NAMESPACE, "-l", label, "-o", "name"];
+    let pod = bed.kubectl(&[&of_node[..], &["--field-selector", &field]].concat()).succeeded();
+    let show = ["exec", "-n", operator::NAMESPACE, pod.text(), "--", "/sluice", "streams"];
+    let list = bed.kubectl(&[&show[..], &["-o", "json"]].concat()).succeeded().json();
+    list["items"].as_array().cloned().expect("a list")
+}
+
 /// The sum of one of the agent's metrics over all series that hold this label text.
 pub fn metric(bed: &Bed, node: &str, name: &str, label: &str) -> Option<f64> {
+    metric_at(&address(bed, node)?, name, label)
+}
+
+/// The node's address.
+#[track_caller]
+pub fn address(bed: &Bed, node: &str) -> Option<String> {
     let object = bed.get(&["node", node])?;
     let addresses = object["status"]["addresses"].as_array()?;
     let address = addresses.iter().find(|a| a["type"] == "InternalIP")?["address"].as_str()?;
+    Some(address.to_owned())
+}
+
+/// The same as [`metric`] of the agent at an address, without asking the apiserver for anything.
+pub fn metric_at(address: &str, name: &str, label: &str) -> Option<f64> {
     let text = scrape(address).ok()?;
     let series = text.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))

@@ -103,3 +103,53 @@ fn the_agent_follows_a_restarted_runtime_and_comes_back_with_its_node() {
     bed.pod_ready(NAMESPACE, NODE);
     through_the_agent(&bed);
 }
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_closed_node_refuses_streams_while_its_agent_hangs() {
+    let bed = Bed::shared();
+    agent::fresh(&bed, "{failurePolicy: Closed}");
+    pod(&bed, NODE);
+    through_the_agent(&bed);
+    let hung = process(&bed, NODE).expect("an agent");
+    bed.host_exec(NODE, &["kill", "-STOP", &hung]).succeeded();
+    bed.wait_for("the kernel to forget the relay", FAIL_OPEN + LOOK, || {
+        live(&bed, NODE).is_empty().then_some(())
+    });
+    let refusal = bed.kubectl(&["exec", "-n", NAMESPACE, NODE, "--", "true"]).failed();
+    eprintln!("{refusal}");
+    bed.host_exec(NODE, &["kill", "-CONT", &hung]);
+    through_the_agent(&bed);
+    // Nobody wants it any more: nothing is refused, and nothing is left.
+    bed.kubectl(&["delete", "streamingpolicy", "--all"]).succeeded();
+    bed.wait_for("the rules to go", START, || (!agent::has_rules(&bed, NODE)).then_some(()));
+    assert!(exec(&bed));
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn an_agent_that_restarts_while_the_apiserver_is_away_goes_on_as_before() {
+    const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+    const ASIDE: &str = "/etc/kubernetes/kube-apiserver.aside.yaml";
+    let bed = Bed::shared();
+    agent::fresh(&bed, "{mode: Streams}");
+    pod(&bed, NODE);
+    through_the_agent(&bed);
+    let first = process(&bed, NODE).expect("an agent");
+    let address = agent::address(&bed, NODE).expect("an address");
+    let answers = || bed.kubectl(&["get", "--raw", "/readyz"]).success();
+
+    bed.host_exec("cp1", &["mv", MANIFEST, ASIDE]).succeeded();
+    bed.wait_for("the apiserver to be gone", START, || (!answers()).then_some(()));
+    bed.host_exec(NODE, &["kill", "-KILL", &first]).succeeded();
+    bed.wait_for("another agent to bring the streams to itself", START, || {
+        let another = process(&bed, NODE).is_some_and(|process| process != first);
+        let relaying = agent::metric_at(&address, "sluice_agent_relaying", "");
+        (another && relaying == Some(1.0)).then_some(())
+    });
+    assert!(!live(&bed, NODE).is_empty(), "the kernel knows of it");
+    assert!(!answers(), "the apiserver came back too early");
+    bed.host_exec("cp1", &["mv", ASIDE, MANIFEST]).succeeded();
+    bed.wait_for("the apiserver to be back", START, || answers().then_some(()));
+    through_the_agent(&bed);
+}

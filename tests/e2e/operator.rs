@@ -16,6 +16,9 @@ pub const ANNOTATION: &str = "sluice.dev/redirect-container-streaming";
 /// leader may lose its Lease on the way, and the next one starts after 15.
 pub const SECONDS: Duration = Duration::from_secs(45);
 
+/// The agents' grace for running streams, and the garbage collector's time.
+const AGENTS_END: Duration = Duration::from_secs(180);
+
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sluice");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/policy.yaml");
 
@@ -43,13 +46,23 @@ pub fn install(bed: &Bed, extra: &[&str]) -> Output {
     bed.helm(&[&args[..], &wait, extra].concat()).succeeded()
 }
 
-/// The default cluster with Sluice on it and no policy, no admin's word.
+/// The default cluster with Sluice on it and no policy, no agent or what one has said, no admin's word.
 #[track_caller]
 pub fn fresh(bed: &Bed) {
     bed.default_shape();
     bed.default_apiserver();
     install(bed, &[]);
     bed.kubectl(&["delete", "streamingpolicies", "--all"]).succeeded();
+    bed.wait_for("the agents to be gone", AGENTS_END, || {
+        let agents = ["pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent"];
+        bed.kubectl(&[&["get", "-o", "name"][..], &agents].concat())
+            .succeeded()
+            .text()
+            .is_empty()
+            .then_some(())
+    });
+    // An agent that a test has killed takes its report nowhere.
+    bed.kubectl(&["delete", "streamingnodes", "--all"]).succeeded();
     bed.kubectl(&["annotate", "nodes", "--all", &format!("{ANNOTATION}-")]).succeeded();
 }
 

@@ -24,7 +24,8 @@ use crate::{
 
 const UNLIMITED: &str = "{mode: Streams}";
 /// A node that proxies and one that redirects.
-const NODES: [&str; 2] = ["new1", "old1"];
+const NODES: [&str; 2] = ["new1", REDIRECTING];
+const REDIRECTING: &str = "old1";
 const SOON: Duration = Duration::from_secs(30);
 /// A gibibyte through kubectl, apiserver, kubelet and runtime on one machine.
 const LONG: Duration = Duration::from_secs(300);
@@ -98,6 +99,12 @@ fn forward(bed: &Bed, client: Client, node: &str) {
         let page = connection.join().expect("fetch does not panic").expect("a page");
         assert!(page.ends_with(&expected), "{client:?} to {node}: {page}");
     }
+    // It is still open, and the agent knows whose it is.
+    let shown = agent::streams(bed, node);
+    let forward = shown.iter().find(|stream| stream["kind"] == "portforward");
+    let forward = forward.unwrap_or_else(|| panic!("no port-forward among {shown:?}"));
+    assert_eq!(forward["remote"], node == REDIRECTING, "{forward}");
+    assert!(forward["toClient"].as_u64() > Some(50 * expected.len() as u64), "{forward}");
 }
 
 fn fetch(address: &str) -> std::io::Result<String> {
@@ -190,6 +197,9 @@ fn a_limit_holds_changes_while_a_stream_runs_and_leaves_no_rule_behind() {
     for node in ["cp1", "new1", "old1", "old2"] {
         bed.wait_for(&format!("{node} without rules"), Duration::from_secs(60), || {
             (!agent::has_rules(&bed, node)).then_some(())
+        });
+        bed.wait_for(&format!("{node} without a report"), Duration::from_secs(60), || {
+            agent::report(&bed, node).is_none().then_some(())
         });
     }
     bed.kubectl(&["exec", "-n", NAMESPACE, node, "--", "true"]).succeeded();
