@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{Exit, connect, log};
-use crate::agent;
+use crate::{agent, controller::agents::HTTP_PORT};
 
 /// Run the agent of a node; the controller's DaemonSet does that.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub struct Args {
     pub relay_port: u16,
 
     /// The port of metrics and probes.
-    #[arg(long, value_name = "PORT", default_value_t = 15191)]
+    #[arg(long, value_name = "PORT", default_value_t = HTTP_PORT)]
     pub port: u16,
 
     /// The nft program.

@@ -1,7 +1,7 @@
 //! The node agents, as the controller rolls them out: one DaemonSet for the whole operator.
 //!
-//! [`template`] writes down what is wanted, [`stored`] reads what is there and tells whether that is
-//! it. Where agents are wanted is decided in [`crate::cluster`].
+//! `template` writes down what is wanted, `stored` reads what is there and tells whether that is it.
+//! Where agents are wanted is decided in [`crate::cluster`].
 
 mod stored;
 mod template;
