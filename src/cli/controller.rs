@@ -1,5 +1,7 @@
 //! `sluice controller`: the options of the operator.
 
+mod webhook;
+
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     io::IsTerminal,
@@ -9,7 +11,10 @@ use std::{
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use super::{Exit, connect};
-use crate::controller::{self, lease};
+use crate::{
+    controller::{self, lease},
+    webhook::rule::Agent,
+};
 
 /// Run the controller.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,6 +43,19 @@ pub struct Args {
     /// The form of the log.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+
+    /// Where the operator runs: the namespace of the agents and of the webhook's objects [default:
+    /// that of the lease].
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// The ServiceAccount of the agents, in that namespace.
+    #[arg(long, value_name = "NAME", default_value = "sluice-agent")]
+    pub agent_service_account: String,
+
+    /// The admission webhook.
+    #[command(flatten)]
+    pub webhook: webhook::Args,
 
     /// Which cluster.
     #[command(flatten)]
@@ -95,6 +113,8 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         LogFormat::Json => log.json().flatten_event(true).init(),
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
     }
+    let namespace = args.namespace.unwrap_or_else(|| args.lease_namespace.clone());
+    let agent = Agent { namespace, account: args.agent_service_account };
     let settings = controller::Settings {
         listen: args.listen,
         lease: lease::Settings {
@@ -103,6 +123,7 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
             identity: args.identity.unwrap_or_else(own_name),
             timing: lease::Timing::default(),
         },
+        webhook: args.webhook.settings(agent),
     };
     controller::run(args.cluster.config().await?, settings).await?;
     Ok(Exit::Ok)

@@ -38,7 +38,8 @@ enum Subcommands {
     Plan(plan::Args),
     Status(status::Args),
     Crds(crds::Args),
-    Controller(controller::Args),
+    // By far the largest.
+    Controller(Box<controller::Args>),
 }
 
 /// How the program ends.
@@ -154,7 +155,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Plan(args) => Ok(plan::run_on_files(args)?),
         Subcommands::Status(args) => Ok(runtime()?.block_on(status::run(args))?),
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
-        Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(args))?),
+        Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
     }
 }
 
