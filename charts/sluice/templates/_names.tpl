@@ -18,6 +18,27 @@
 {{ include "sluice.fullname" . }}-controller
 {{- end }}
 
+{{- define "sluice.agent.serviceAccountName" -}}
+{{ include "sluice.fullname" . }}-agent
+{{- end }}
+
+{{- define "sluice.webhook.fullname" -}}
+{{ include "sluice.fullname" . }}-webhook
+{{- end }}
+
+{{- define "sluice.webhook.configurationName" -}}
+{{ include "sluice.fullname" . }}-agents
+{{- end }}
+
+{{- define "sluice.webhook.secretName" -}}
+{{- default (include "sluice.webhook.fullname" .) .Values.webhook.certificateSecret }}
+{{- end }}
+
+{{/* Not empty where the controller makes the certificate itself. */}}
+{{- define "sluice.webhook.managed" -}}
+{{- if not (or .Values.webhook.certificateSecret .Values.webhook.certManager.enabled) }}managed{{ end }}
+{{- end }}
+
 {{- define "sluice.test.fullname" -}}
 {{ include "sluice.fullname" . }}-test
 {{- end }}
@@ -61,6 +82,11 @@ app.kubernetes.io/component: controller
 {{- define "sluice.controller.labels" -}}
 {{ include "sluice.labels" . }}
 app.kubernetes.io/component: controller
+{{- end }}
+
+{{- define "sluice.webhook.labels" -}}
+{{ include "sluice.labels" . }}
+app.kubernetes.io/component: webhook
 {{- end }}
 
 {{- define "sluice.test.labels" -}}
