@@ -41,9 +41,22 @@ impl Replica {
         identity: &str,
         lease: Lease<'_>,
     ) -> Self {
+        Self::start_with(server, user, identity, lease, &[]).await
+    }
+
+    /// Starts a replica with more options.
+    pub async fn start_with(
+        server: &Apiserver,
+        user: User,
+        identity: &str,
+        lease: Lease<'_>,
+        options: &[String],
+    ) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let page: http::Uri = format!("http://{address}").parse().unwrap();
-        let arguments = [
+        let mut page = Config::new(format!("http://{address}").parse().unwrap());
+        // A probe that fails is an answer.
+        page.default_retry = false;
+        let mut arguments = vec![
             "controller".to_owned(),
             format!("--kubeconfig={}", server.kubeconfig(user).display()),
             format!("--listen={address}"),
@@ -51,11 +64,12 @@ impl Replica {
             format!("--lease-name={}", lease.name),
             format!("--identity={identity}"),
         ];
+        arguments.extend_from_slice(options);
         let log = server.folder().join(format!("controller-{identity}.log"));
         let program = Path::new(env!("CARGO_BIN_EXE_sluice"));
         let mut this = Self {
             process: Process::start(program, &arguments, &log),
-            page: Client::try_from(Config::new(page)).unwrap(),
+            page: Client::try_from(page).unwrap(),
             identity: identity.to_owned(),
         };
         let page = this.page.clone();
