@@ -6,6 +6,7 @@
 //! their writes, and the other one reads what became of it.
 
 pub mod keeper;
+mod request;
 pub mod rotation;
 pub mod serving;
 pub mod stored;

@@ -1,6 +1,6 @@
 //! Admission: an agent may write only what is its own in its own node's `StreamingNode`.
 //!
-//! [`rule`] says who may what, [`review`] answers the apiserver's questions with it, [`server`]
+//! [`rule`] says who may what, [`review`] answers the apiserver's questions with it, `server`
 //! carries them over TLS, and [`certificate`] keeps the certificate for that. Every replica serves,
 //! leading or not, so the controller's own writes, which come by here as well, depend on no single
 //! one of them. Whatever is not known is refused: the node goes on without a report, and no report

@@ -30,6 +30,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
+    request::{Error, REPLACE, within},
     rotation::{self, Step},
     serving::Serving,
     stored,
@@ -38,9 +39,6 @@ use crate::controller::{metrics::Metrics, serve::Health, watch};
 
 /// Who applies the bundle.
 const MANAGER: &str = "sluice-webhook";
-
-/// One request must not take longer; it is tried again.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After a failure, doubling up to the second.
 const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(32)];
@@ -74,44 +72,6 @@ pub struct Settings {
     pub configuration: String,
     /// The names under which apiservers reach the webhook.
     pub names: BTreeSet<String>,
-}
-
-/// Why the certificate cannot be kept.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    /// The Secret is of no use, or another cannot be made.
-    #[error("the Secret of the certificate: {0}")]
-    Stored(#[from] stored::Error),
-    /// The apiserver refused a request or could not be reached.
-    #[error("cannot {verb}: {source}")]
-    Request {
-        /// What was asked.
-        verb: &'static str,
-        /// What came back.
-        source: kube::Error,
-    },
-    /// The apiserver did not answer.
-    #[error("cannot {verb}: no answer within {TIMEOUT:?}")]
-    Timeout {
-        /// What was asked.
-        verb: &'static str,
-    },
-}
-
-impl Error {
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Stored(error) => error.reason(),
-            Self::Request { .. } => "CertificateRequest",
-            Self::Timeout { .. } => "CertificateTimeout",
-        }
-    }
-
-    /// Whether somebody else has been faster.
-    fn is_conflict(&self) -> bool {
-        matches!(self, Self::Request { source: kube::Error::Api(status), .. }
-            if matches!(status.code, 404 | 409))
-    }
 }
 
 /// Keeps the certificate.
@@ -184,8 +144,7 @@ impl Keeper {
                         tracing::debug!("somebody else was faster: {error}");
                     } else {
                         self.metrics.error(error.reason());
-                        let (reason, advice) =
-                            (error.reason(), "see the chart's Role and ClusterRole");
+                        let (reason, advice) = (error.reason(), error.advice());
                         tracing::warn!(reason, advice, "{error}");
                     }
                     let wait = pause;
@@ -301,7 +260,7 @@ impl Keeper {
         if let Some(Some(secret)) = &self.known.secret {
             let secret = Secret { data: Some(data), ..secret.clone() };
             let replace = self.secrets.replace(&self.settings.secret, &params, &secret);
-            return within("replace the Secret", replace).await;
+            return within(REPLACE, replace).await;
         }
         let labels =
             [("app.kubernetes.io/managed-by", MANAGER), ("app.kubernetes.io/part-of", "sluice")];
@@ -380,15 +339,4 @@ where
 {
     let stream = watch_object(api, name).backoff(watch::Patience::default());
     stream.map(move |seen| seen.map_or_else(Seen::Failed, wrap)).boxed()
-}
-
-async fn within<T>(
-    verb: &'static str,
-    request: impl Future<Output = kube::Result<T>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(TIMEOUT, request).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(Error::Request { verb, source }),
-        Err(_) => Err(Error::Timeout { verb }),
-    }
 }
