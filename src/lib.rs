@@ -11,3 +11,4 @@ pub mod cluster;
 pub mod controller;
 pub mod decision;
 pub mod relay;
+pub mod webhook;

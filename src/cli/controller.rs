@@ -1,6 +1,7 @@
 //! `sluice controller`: the options of the operator.
 
 mod agent;
+mod webhook;
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -8,7 +9,10 @@ use std::{
 };
 
 use super::{Exit, connect, log};
-use crate::controller::{self, lease};
+use crate::{
+    controller::{self, lease},
+    webhook::rule::Agent,
+};
 
 /// Run the controller.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,9 +38,22 @@ pub struct Args {
     #[command(flatten)]
     pub log: log::Args,
 
+    /// Where the operator runs: the namespace of the agents and of the webhook's objects [default:
+    /// that of the lease].
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// The ServiceAccount of the agents, in that namespace.
+    #[arg(long, value_name = "NAME", default_value = "sluice-agent")]
+    pub agent_service_account: String,
+
     /// The agents on the nodes.
     #[command(flatten)]
     pub agent: agent::Args,
+
+    /// The admission webhook.
+    #[command(flatten)]
+    pub webhook: webhook::Args,
 
     /// Which cluster.
     #[command(flatten)]
@@ -79,6 +96,8 @@ impl Error {
 /// Where it cannot start, or loses its lease.
 pub async fn run(args: Args) -> Result<Exit, Error> {
     args.log.start()?;
+    let namespace = args.namespace.unwrap_or_else(|| args.lease_namespace.clone());
+    let agent = Agent { namespace, account: args.agent_service_account };
     let settings = controller::Settings {
         listen: args.listen,
         lease: lease::Settings {
@@ -87,7 +106,8 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
             identity: args.identity.unwrap_or_else(own_name),
             timing: lease::Timing::default(),
         },
-        agents: args.agent.settings(),
+        agents: args.agent.settings(&agent),
+        webhook: args.webhook.settings(agent),
     };
     controller::run(args.cluster.config().await?, settings).await?;
     Ok(Exit::Ok)

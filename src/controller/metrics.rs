@@ -18,8 +18,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod labels;
 
+pub use labels::{Admission, Effect, EventResult, Kind, WriteResult};
 use labels::{Build, KindEffect, KindResult, OfKind, Reason, Redirects, ResultOnly};
-pub use labels::{Effect, EventResult, Kind, WriteResult};
 
 /// All metrics of the process; clones share them.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ struct Inner {
     errors: Family<Reason, Counter>,
     events: Family<ResultOnly, Counter>,
     watch_healthy: Family<OfKind, Gauge>,
+    admissions: Family<ResultOnly, Counter>,
+    certificate_until: Gauge,
 }
 
 impl Default for Metrics {
@@ -74,6 +76,8 @@ impl Metrics {
             errors: Family::default(),
             events: Family::default(),
             watch_healthy: Family::default(),
+            admissions: Family::default(),
+            certificate_until: Gauge::default(),
         };
         inner.register();
         let metrics = Self(Arc::new(inner));
@@ -92,6 +96,10 @@ impl Metrics {
         for result in EventResult::ALL {
             let result = result.as_str();
             drop(metrics.0.events.get_or_create(&ResultOnly { result }));
+        }
+        for result in Admission::ALL {
+            let result = result.as_str();
+            drop(metrics.0.admissions.get_or_create(&ResultOnly { result }));
         }
         metrics
     }
@@ -155,6 +163,17 @@ impl Metrics {
         let kind = kind.as_str();
         let gauge = self.0.watch_healthy.get_or_create(&OfKind { kind });
         gauge.set(i64::from(healthy));
+    }
+
+    /// The webhook has answered a question.
+    pub fn admission(&self, result: Admission) {
+        let result = result.as_str();
+        self.0.admissions.get_or_create(&ResultOnly { result }).inc();
+    }
+
+    /// When the webhook's certificate expires, in seconds of Unix time.
+    pub fn certificate_until(&self, seconds: i64) {
+        self.0.certificate_until.set(seconds);
     }
 
     /// All metrics in the OpenMetrics text format, of [`Metrics::CONTENT_TYPE`].
@@ -221,6 +240,17 @@ impl Inner {
             "1 while the watch of this kind is being served",
             self.watch_healthy.clone(),
         );
+        registry.register(
+            "webhook_requests",
+            "Questions to the admission webhook by their answer",
+            self.admissions.clone(),
+        );
+        registry.register_with_unit(
+            "webhook_certificate_expiration_timestamp",
+            "When the webhook's certificate expires, in Unix time; 0 without one",
+            Unit::Seconds,
+            self.certificate_until.clone(),
+        );
     }
 }
 
@@ -254,6 +284,8 @@ mod tests {
         metrics.error("LeaseTimeout");
         metrics.event(EventResult::Dropped);
         metrics.watch_healthy(Kind::Node, true);
+        metrics.admission(Admission::Denied);
+        metrics.certificate_until(1_800_000_000);
         let text = metrics.encode().unwrap();
         for line in [
             concat!("sluice_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -271,6 +303,9 @@ mod tests {
             "sluice_events_total{result=\"dropped\"} 1",
             "sluice_watch_healthy{kind=\"Node\"} 1",
             "sluice_watch_healthy{kind=\"StreamingNode\"} 0",
+            "sluice_webhook_requests_total{result=\"denied\"} 1",
+            "sluice_webhook_requests_total{result=\"allowed\"} 0",
+            "sluice_webhook_certificate_expiration_timestamp_seconds 1800000000",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} in:\n{text}");
         }

@@ -14,13 +14,14 @@ mod occurrences;
 mod published;
 pub mod serve;
 pub mod shutdown;
-mod watch;
+pub(crate) mod watch;
 mod world;
 mod write;
 
 use std::{net::SocketAddr, time::Instant};
 
 use kube::{Client, Config};
+use tokio::task::JoinHandle;
 
 use engine::Engine;
 use events::Publisher;
@@ -28,6 +29,8 @@ use lease::{Elector, lease_client};
 use metrics::Metrics;
 use serve::Health;
 use shutdown::Shutdown;
+
+use crate::webhook;
 
 /// How the controller is started.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub struct Settings {
     pub lease: lease::Settings,
     /// How agents are rolled out; `None` for a controller that only judges.
     pub agents: Option<agents::Settings>,
+    /// How the webhook is served, if it is.
+    pub webhook: Option<webhook::Settings>,
 }
 
 /// Why the controller ended before it was asked to.
@@ -52,6 +57,9 @@ pub enum Error {
     /// Metrics and probes cannot be served.
     #[error(transparent)]
     Serve(#[from] serve::Error),
+    /// The webhook cannot be served.
+    #[error(transparent)]
+    Webhook(#[from] webhook::Error),
     /// Signals cannot be waited for.
     #[error(transparent)]
     Shutdown(#[from] shutdown::Error),
@@ -64,6 +72,7 @@ impl Error {
             Self::Client(_) => "ClientConfig",
             Self::Lease(error) => error.reason(),
             Self::Serve(error) => error.reason(),
+            Self::Webhook(error) => error.reason(),
             Self::Shutdown(error) => error.reason(),
         }
     }
@@ -87,11 +96,15 @@ pub async fn run(config: Config, settings: Settings) -> Result<(), Error> {
     let mut quick = config.clone();
     quick.default_retry = false;
     let client = Client::try_from(quick).map_err(Error::Client)?;
+    let webhook = match settings.webhook {
+        Some(of) => Some(webhook::start(of, &client, &metrics, &health, &shutdown).await?),
+        None => None,
+    };
     let elector = Elector::new(lease_client(config)?, settings.lease, metrics.clone())?;
     tracing::info!(identity, "waiting for the lease");
     let mut leadership = match elector.acquire(shutdown.requested()).await {
         Ok(leadership) => leadership,
-        Err(lease::Error::Shutdown) => return finish(server).await,
+        Err(lease::Error::Shutdown) => return finish(server, webhook).await,
         Err(error) => return Err(error.into()),
     };
     tracing::info!(identity, "leading");
@@ -109,10 +122,17 @@ pub async fn run(config: Config, settings: Settings) -> Result<(), Error> {
     if let Err(error) = leadership.release().await {
         tracing::warn!(error = %error, "the lease was not given back and will expire by itself");
     }
-    finish(server).await
+    finish(server, webhook).await
 }
 
-async fn finish(server: tokio::task::JoinHandle<Result<(), serve::Error>>) -> Result<(), Error> {
+async fn finish(
+    server: JoinHandle<Result<(), serve::Error>>,
+    webhook: Option<JoinHandle<()>>,
+) -> Result<(), Error> {
+    if let Some(webhook) = webhook {
+        // Others' writes come by here; the Lease is free for a successor already.
+        let _ = webhook.await;
+    }
     match server.await {
         Ok(result) => Ok(result?),
         // Only a panic in the server ends it so, and we are leaving anyway.

@@ -60,6 +60,8 @@ struct Inner {
     /// When the engine's loop last turned, in milliseconds after `origin`.
     turned: AtomicU64,
     synced: [AtomicBool; Kind::ALL.len()],
+    /// The webhook is to be served, and has no certificate yet.
+    uncertified: AtomicBool,
 }
 
 impl Health {
@@ -71,6 +73,7 @@ impl Health {
             leading: AtomicBool::new(false),
             turned: AtomicU64::new(0),
             synced: Kind::ALL.map(|_| AtomicBool::new(false)),
+            uncertified: AtomicBool::new(false),
         }))
     }
 
@@ -99,6 +102,16 @@ impl Health {
         }
     }
 
+    /// The process serves the webhook too, and cannot do so without a certificate.
+    pub fn needs_certificate(&self) {
+        self.0.uncertified.store(true, Ordering::Release);
+    }
+
+    /// It has a certificate now.
+    pub fn certified(&self) {
+        self.0.uncertified.store(false, Ordering::Release);
+    }
+
     /// Whether the process is alive.
     ///
     /// # Errors
@@ -117,13 +130,16 @@ impl Health {
         Err(format!("the engine has not turned for {} s", idle.as_secs()))
     }
 
-    /// Whether the process can do its part: any standby can, a leader needs to
-    /// have seen the whole cluster.
+    /// Whether the process can do its part: a standby can once it has what the
+    /// webhook needs, a leader has to have seen the whole cluster besides.
     ///
     /// # Errors
     ///
-    /// One line on what has not been seen.
+    /// One line on what is missing.
     pub fn ready(&self) -> Result<(), String> {
+        if self.0.uncertified.load(Ordering::Acquire) {
+            return Err("the webhook has no certificate".to_owned());
+        }
         if !self.0.leading.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -277,6 +293,13 @@ mod tests {
         let health = Health::new(clock());
         let router = router(Metrics::new(), health.clone(), clock);
         assert_eq!(get(&router, "/readyz").await.0, StatusCode::OK, "standby");
+        health.needs_certificate();
+        let (code, _, body) = get(&router, "/readyz").await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "the webhook has no certificate\n");
+        assert_eq!(get(&router, "/healthz").await.0, StatusCode::OK, "a restart would not help");
+        health.certified();
+        assert_eq!(get(&router, "/readyz").await.0, StatusCode::OK, "standby with certificate");
         health.leading(true, clock());
         health.synced(Kind::StreamingNode, true);
         let (code, _, body) = get(&router, "/readyz").await;

@@ -180,7 +180,8 @@ impl Streak {
     }
 }
 
-fn reason(error: &watcher::Error) -> &'static str {
+/// Why a watch was interrupted, as a short, stable name.
+pub(crate) fn reason(error: &watcher::Error) -> &'static str {
     match error {
         watcher::Error::InitialListFailed(_) => "WatchListFailed",
         watcher::Error::WatchStartFailed(_) => "WatchStartFailed",
@@ -231,7 +232,7 @@ async fn served(client: Client, changes: mpsc::Sender<Change>) {
 /// 30 s, which is how long a verdict would be old after an apiserver's restart; one leader with
 /// five watches is no load that needs it.
 #[derive(Debug, Default)]
-struct Patience {
+pub(crate) struct Patience {
     failures: u32,
     last: Option<Instant>,
 }

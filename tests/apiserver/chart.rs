@@ -20,6 +20,32 @@ pub async fn install_rights(client: &Client) {
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE},
     });
     apply(client, serde_json::from_value(namespace).unwrap()).await;
+    let mut rights = 0;
+    for object in render() {
+        let types = object.types.as_ref().unwrap();
+        if types.api_version.starts_with("rbac.") || types.kind == "ServiceAccount" {
+            apply(client, object).await;
+            rights += 1;
+        }
+    }
+    assert!(rights > 0, "the chart has no rights");
+}
+
+/// Creates the chart's ValidatingWebhookConfiguration, which leads to this port of this machine:
+/// there is no Service network.
+pub async fn install_webhook(client: &Client, port: u16) {
+    let of_kind = |object: &DynamicObject| {
+        object.types.as_ref().unwrap().kind == "ValidatingWebhookConfiguration"
+    };
+    let mut configuration = render().into_iter().find(of_kind).expect("the chart has no webhook");
+    let to = &mut configuration.data["webhooks"][0]["clientConfig"];
+    let path = to["service"]["path"].as_str().unwrap().to_owned();
+    *to = json!({"url": format!("https://127.0.0.1:{port}{path}")});
+    apply(client, configuration).await;
+}
+
+/// All objects of the chart but the definitions.
+fn render() -> Vec<DynamicObject> {
     let output = Command::new(binaries().join("helm"))
         .args(["template", "sluice", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sluice")])
         .args(["--namespace", NAMESPACE, "--kube-version", super::VERSION])
@@ -28,19 +54,11 @@ pub async fn install_rights(client: &Client) {
         .expect("helm is missing: tests/cluster fetches it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    let objects: Vec<DynamicObject> = serde_saphyr::from_multiple(&text).unwrap();
-    let mut rights = 0;
-    for object in objects {
-        let types = object.types.as_ref().unwrap();
-        if types.api_version.starts_with("rbac.") || types.kind == "ServiceAccount" {
-            apply(client, object).await;
-            rights += 1;
-        }
-    }
-    assert!(rights > 0, "the chart has no rights:\n{text}");
+    serde_saphyr::from_multiple(&text).unwrap()
 }
 
-async fn apply(client: &Client, object: DynamicObject) {
+/// Applies an object of any kind.
+pub async fn apply(client: &Client, object: DynamicObject) {
     let types = object.types.as_ref().unwrap();
     let kind = GroupVersionKind::try_from(types).unwrap();
     let resource = ApiResource::from_gvk(&kind);

@@ -1,5 +1,6 @@
 //! The controller as a process against a real apiserver of Kubernetes 1.20.2.
 
+mod admission;
 #[path = "../apiserver/mod.rs"]
 mod apiserver;
 mod outage;

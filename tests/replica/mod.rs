@@ -53,7 +53,9 @@ impl Replica {
         options: &[&str],
     ) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let page: http::Uri = format!("http://{address}").parse().unwrap();
+        let mut page = Config::new(format!("http://{address}").parse().unwrap());
+        // A probe that fails is an answer.
+        page.default_retry = false;
         let mut arguments = vec![
             "controller".to_owned(),
             format!("--kubeconfig={}", server.kubeconfig(user).display()),
@@ -67,7 +69,7 @@ impl Replica {
         let program = Path::new(env!("CARGO_BIN_EXE_sluice"));
         let mut this = Self {
             process: Process::start(program, &arguments, &log),
-            page: Client::try_from(Config::new(page)).unwrap(),
+            page: Client::try_from(page).unwrap(),
             identity: identity.to_owned(),
         };
         let page = this.page.clone();

@@ -22,6 +22,23 @@
 {{ include "sluice.fullname" . }}-agent
 {{- end }}
 
+{{- define "sluice.webhook.fullname" -}}
+{{ include "sluice.fullname" . }}-webhook
+{{- end }}
+
+{{- define "sluice.webhook.configurationName" -}}
+{{ include "sluice.fullname" . }}-agents
+{{- end }}
+
+{{- define "sluice.webhook.secretName" -}}
+{{- default (include "sluice.webhook.fullname" .) .Values.webhook.certificateSecret }}
+{{- end }}
+
+{{/* Not empty where the controller makes the certificate itself. */}}
+{{- define "sluice.webhook.managed" -}}
+{{- if not (or .Values.webhook.certificateSecret .Values.webhook.certManager.enabled) }}managed{{ end }}
+{{- end }}
+
 {{- define "sluice.test.fullname" -}}
 {{ include "sluice.fullname" . }}-test
 {{- end }}
@@ -78,6 +95,11 @@ app.kubernetes.io/component: controller
 {{- define "sluice.agent.labels" -}}
 {{ include "sluice.labels" . }}
 app.kubernetes.io/component: agent
+{{- end }}
+
+{{- define "sluice.webhook.labels" -}}
+{{ include "sluice.labels" . }}
+app.kubernetes.io/component: webhook
 {{- end }}
 
 {{- define "sluice.test.labels" -}}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{cli::log, controller::agents::Settings};
+use crate::{cli::log, controller::agents::Settings, webhook::rule::Agent};
 
 /// How the controller rolls out agents; without an image it rolls out none.
 #[derive(Clone, Debug, clap::Args)]
@@ -11,20 +11,12 @@ use crate::{cli::log, controller::agents::Settings};
 #[command(next_help_heading = "Agents on the nodes")]
 pub struct Args {
     /// The agents' image, this program's own. Without it no agents are rolled out.
-    #[arg(long, value_name = "IMAGE", requires_all = ["namespace", "agent_service_account"])]
+    #[arg(long, value_name = "IMAGE")]
     agent_image: Option<String>,
-
-    /// The namespace of the agents' DaemonSet.
-    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
-    namespace: Option<String>,
 
     /// The DaemonSet's name.
     #[arg(long, value_name = "NAME", default_value = "sluice-agent")]
     agent_name: String,
-
-    /// The agents' ServiceAccount.
-    #[arg(long, value_name = "NAME")]
-    agent_service_account: Option<String>,
 
     /// When the image is pulled [default: the apiserver's].
     #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
@@ -64,8 +56,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// The settings; `None` where no agents are rolled out.
-    pub fn settings(self) -> Option<Settings> {
+    /// The settings, for agents who are `agent` to the apiserver; `None` where none are rolled out.
+    pub fn settings(self, agent: &Agent) -> Option<Settings> {
         // What is empty was left out by a chart.
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let amounts = |pairs: [(&str, Option<String>); 2]| -> BTreeMap<String, String> {
@@ -73,12 +65,12 @@ impl Args {
             given.map(|(key, value)| (key.to_owned(), value)).collect()
         };
         Some(Settings {
-            namespace: self.namespace?,
+            namespace: agent.namespace.clone(),
             name: self.agent_name,
             image: given(self.agent_image)?,
             pull_policy: given(self.agent_pull_policy),
             pull_secrets: self.agent_pull_secret,
-            service_account: self.agent_service_account?,
+            service_account: agent.account.clone(),
             priority_class: given(self.agent_priority_class),
             cri_socket: given(self.agent_cri_socket),
             log: self.agent_log,

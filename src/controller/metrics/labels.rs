@@ -128,6 +128,32 @@ impl EventResult {
     }
 }
 
+/// How a question to the webhook was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Not an agent's, or an agent's own.
+    Allowed,
+    /// An agent's, and not its own.
+    Denied,
+    /// Refused because the agent's pod could not be looked up.
+    Failed,
+    /// Not understood, and so refused by the apiserver.
+    Malformed,
+}
+
+impl Admission {
+    pub(super) const ALL: [Self; 4] = [Self::Allowed, Self::Denied, Self::Failed, Self::Malformed];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Reason {
     pub(super) reason: &'static str,

@@ -1,14 +1,12 @@
 {{/* How the controller is told to roll out the agents. */}}
 {{- define "sluice.agent.args" -}}
 {{- $agent := .Values.agent -}}
-- --namespace=$(POD_NAMESPACE)
 - --agent-image={{ include "sluice.image" . }}
 - --agent-pull-policy={{ .Values.image.pullPolicy }}
 {{- range .Values.imagePullSecrets }}
 - --agent-pull-secret={{ .name }}
 {{- end }}
 - --agent-name={{ include "sluice.agent.fullname" . }}
-- --agent-service-account={{ include "sluice.agent.serviceAccountName" . }}
 {{- with $agent.priorityClassName }}
 - --agent-priority-class={{ . }}
 {{- end }}
