@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 /// What a bucket holds at most, as time at its rate. Together with the rate itself, no window of
-/// 100 ms sees more than 1.4 times what the rate allows, and a timer that is late by less than the
+/// 100 ms sees more than 1.35 times what the rate allows, and a timer that is late by less than the
 /// difference to [`QUANTUM`] loses nothing.
-const BURST: Duration = Duration::from_millis(40);
+const BURST: Duration = Duration::from_millis(35);
 
 /// What is waited for before bytes are moved again, as time at the rate: fewer and larger moves.
-const QUANTUM: Duration = Duration::from_millis(20);
+const QUANTUM: Duration = Duration::from_millis(15);
 
 /// The least that a bucket holds, in bytes, so that the slowest stream still moves whole frames.
 const BURST_MIN: u64 = 256;
@@ -152,7 +152,7 @@ mod tests {
                     let within = moves[first..].iter().take_while(|(at, _)| *at - *from < window);
                     let bytes: u64 = within.map(|(_, bytes)| bytes).sum();
                     let ratio = bytes as f64 / (rate as f64 / 10.0);
-                    assert!(ratio <= 1.5, "{rate} B/s, {late} ms late: {ratio} at {from:?}");
+                    assert!(ratio <= 1.36, "{rate} B/s, {late} ms late: {ratio} at {from:?}");
                 }
             }
         }
@@ -164,7 +164,7 @@ mod tests {
         let mut bucket = Bucket::new(10_000, start);
         bucket.spend(10_400);
         let wait = bucket.available(start).unwrap_err();
-        // 40 ms were saved; the rest of the debt and a quantum of 20 ms are missing.
+        // 35 ms were saved; the rest of the debt and a quantum of 15 ms are missing.
         assert_eq!(wait.as_millis(), 1020);
         assert!(bucket.available(start + wait).is_ok());
     }
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(bucket.available(start), Ok(u64::MAX));
         // Nothing saved and nothing owed when a limit comes.
         bucket.set_rate(1000, start);
-        assert_eq!(bucket.available(start).unwrap_err().as_millis(), 20);
+        assert_eq!(bucket.available(start).unwrap_err().as_millis(), 15);
     }
 
     proptest! {
@@ -207,7 +207,7 @@ mod tests {
                     bucket.spend(bytes);
                     moved += u128::from(bytes);
                 }
-                let burst = (u128::from(rate) / 25).max(256);
+                let burst = (u128::from(rate) * 35 / 1000).max(256);
                 let most = u128::from(rate) * (now - start).as_nanos() / 1_000_000_000 + burst + 1;
                 prop_assert!(moved <= most, "{moved} of {most}");
             }

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::{limiter::Bucket, pipe::CAPACITY};
+use super::limiter::Bucket;
+
+/// What one move takes at most where nothing limits it, in bytes.
+pub const MOVE_MAX: usize = 1 << 20;
 
 /// Longer than this nobody sleeps without looking whether the limits have changed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,6 +42,9 @@ pub struct Gauge {
     /// tokio's mutex serves in the order of arrival: streams that all want more take turns, and
     /// whoever is first waits for the tokens of all.
     shared: Mutex<Bucket>,
+    /// Bytes that were taken from the node's bucket and have not moved. They wait here for whoever
+    /// has the next turn: giving them back must not mean to stand in line once more.
+    unused: AtomicU64,
 }
 
 impl Gauge {
@@ -48,6 +54,7 @@ impl Gauge {
             connection: AtomicU64::new(0),
             node: AtomicU64::new(0),
             shared: Mutex::new(Bucket::new(0, now)),
+            unused: AtomicU64::new(0),
         }
     }
 
@@ -56,6 +63,15 @@ impl Gauge {
         self.connection.store(limits.connection, Ordering::Relaxed);
         self.node.store(limits.node, Ordering::Relaxed);
     }
+}
+
+/// What may move now.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Bytes.
+    pub bytes: usize,
+    /// Whether they were taken from the node's bucket.
+    of_node: bool,
 }
 
 /// One direction of one stream, as the limits see it.
@@ -87,26 +103,23 @@ impl<'a> Meter<'a> {
         std::mem::take(&mut self.throttled)
     }
 
-    /// Waits until bytes may move, and tells how many. What does not move is given back with
-    /// [`Meter::moved`].
-    pub async fn allowance(&mut self) -> usize {
-        let most = match self.own().await {
-            u64::MAX => CAPACITY,
-            own => usize::try_from(own).map_or(CAPACITY, |own| own.min(CAPACITY)),
-        };
+    /// Waits until bytes may move, and tells how many. They are spent with [`Meter::moved`].
+    pub async fn allowance(&mut self) -> Allowance {
+        let own = usize::try_from(self.own().await).unwrap_or(MOVE_MAX).min(MOVE_MAX);
         if self.gauge.node.load(Ordering::Relaxed) == 0 {
-            return most;
+            return Allowance { bytes: own, of_node: false };
         }
-        self.turn(most).await
+        self.turn(own).await
     }
 
-    /// Of `allowed` bytes so many have moved.
-    pub async fn moved(&mut self, allowed: usize, moved: usize) {
+    /// Of what was allowed so many bytes have moved.
+    pub fn moved(&mut self, allowed: Allowance, moved: usize) {
         if let Some(bucket) = &mut self.bucket {
             bucket.spend(moved as u64);
         }
-        if allowed > moved && self.gauge.node.load(Ordering::Relaxed) != 0 {
-            self.gauge.shared.lock().await.refund((allowed - moved) as u64);
+        if allowed.of_node {
+            let unused = allowed.bytes.saturating_sub(moved) as u64;
+            self.gauge.unused.fetch_add(unused, Ordering::Relaxed);
         }
     }
 
@@ -132,25 +145,26 @@ impl<'a> Meter<'a> {
     }
 
     /// Waits for a turn at the node's bucket.
-    async fn turn(&mut self, most: usize) -> usize {
+    async fn turn(&mut self, most: usize) -> Allowance {
         let asked = Instant::now();
         let mut shared = self.gauge.shared.lock().await;
         let allowed = loop {
             let rate = self.gauge.node.load(Ordering::Relaxed);
             if rate == 0 {
-                break most;
+                break Allowance { bytes: most, of_node: false };
             }
             let now = Instant::now();
             if shared.rate() != rate {
                 shared.set_rate(rate, now);
             }
+            shared.refund(self.gauge.unused.swap(0, Ordering::Relaxed));
             match shared.available(now) {
                 // A millisecond's worth a turn, so that everyone's comes soon.
                 Ok(bytes) => {
                     let turn = (rate / 1000).max(TURN_MIN).min(bytes.max(1));
                     let turn = usize::try_from(turn).unwrap_or(most).min(most);
                     shared.spend(turn as u64);
-                    break turn;
+                    break Allowance { bytes: turn, of_node: true };
                 }
                 Err(wait) => tokio::time::sleep(wait.min(LOOK)).await,
             }

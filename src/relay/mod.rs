@@ -6,14 +6,17 @@
 //! the runtime (`crate::agent::attach`); the relay asks it where they were meant to go. It knows
 //! nothing of Kubernetes.
 
+mod descriptors;
 mod head;
 mod limiter;
 mod meter;
 mod pipe;
 mod refusal;
 mod registry;
+mod shape;
 mod socket;
 mod stream;
+mod way;
 
 use std::{
     io,
@@ -29,6 +32,7 @@ use pipe::Pipes;
 use registry::Registry;
 use stream::Route;
 
+pub use descriptors::raise as raise_descriptors;
 pub use head::{HEAD_MAX, Kind};
 pub use meter::Limits;
 pub use refusal::Refusal;
@@ -37,6 +41,9 @@ pub use socket::Listener;
 
 /// After the kernel had no descriptor for a connection, the next attempt waits this long.
 const BREATH: Duration = Duration::from_millis(50);
+
+/// So long the relay looks, when it is told to stop, for one more connection that already waits.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Why the relay cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +94,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The usual settings.
+    /// The usual settings: 20,000 connections, or as many as this process may have descriptors for
+    /// (see [`raise_descriptors`]).
     pub fn new(upstream: Upstream) -> Self {
         Self {
             upstream,
             head_timeout: Duration::from_secs(10),
             dial_timeout: Duration::from_secs(5),
-            connections: 20_000,
+            connections: descriptors::connections(),
         }
     }
 }
@@ -115,10 +123,6 @@ struct Shared {
 }
 
 impl Shared {
-    fn limits(&self) -> Limits {
-        *self.limits.borrow()
-    }
-
     fn mark(&self) -> Option<u32> {
         match self.settings.upstream {
             Upstream::OriginalDestination { mark } => Some(mark),
@@ -187,21 +191,29 @@ impl Relay {
     /// Takes connections until `stop` resolves, and those that the kernel has accepted by then.
     /// Streams that are open go on; when this future is dropped, they end.
     pub async fn serve(&self, listener: Listener, stop: impl Future<Output = ()>) {
-        let mut limits = self.0.limits.subscribe();
+        let mut changes = self.0.limits.subscribe();
+        let mut limits = Limits::default();
         let mut streams = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
-        listener.shape(*limits.borrow_and_update());
+        changes.mark_changed();
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 Some(_) = streams.join_next() => {}
-                Ok(()) = limits.changed() => listener.shape(*limits.borrow_and_update()),
+                Ok(()) = changes.changed() => {
+                    let before = std::mem::replace(&mut limits, *changes.borrow_and_update());
+                    listener.shape(before, limits);
+                }
                 accepted = listener.accept() => self.accepted(accepted, &mut streams).await,
             }
         }
-        while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.accepted(accepted, &mut streams).await;
+        // No more than can have been waiting: whoever goes on connecting must not keep us.
+        for _ in 0..socket::BACKLOG {
+            match tokio::time::timeout(GLANCE, listener.accept()).await {
+                Ok(Ok(accepted)) => self.accepted(Ok(accepted), &mut streams).await,
+                _ => break,
+            }
         }
         drop(listener);
         while streams.join_next().await.is_some() {}
@@ -219,8 +231,6 @@ impl Relay {
                     let shared = Arc::clone(&self.0);
                     streams.spawn(async move {
                         let _connected = connected;
-                        // A socket that cannot be prepared is gone already, as reading it tells.
-                        let _ = socket::prepare(&stream, shared.limits());
                         stream::carry(&shared, stream, route).await;
                     });
                 }
@@ -230,6 +240,8 @@ impl Relay {
                     socket::reset(stream);
                 }
             },
+            // It was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // The connection waits in the kernel until there is a descriptor for it.
             Err(error) => {
                 self.0.registry.refused(Refusal::Descriptors);
@@ -248,7 +260,7 @@ impl Relay {
             }
         };
         let registry = &self.0.registry;
-        let near = [local.ip(), runtime.ip()].contains(&peer.ip()) || peer.ip().is_loopback();
+        let near = [local.ip(), runtime.ip()].contains(&peer.ip()) || socket::is_local(peer.ip());
         // Should a connection of ours come back in spite of its mark, it ends here: a relay that
         // carries itself opens thousands in a second.
         if near && registry.is_own(peer.port()) {
@@ -261,6 +273,8 @@ impl Relay {
                 return Err(Refusal::NotRuntime);
             }
         }
+        // A probe is refused as well: a relay that is full is no way for anybody, and the kernel
+        // sends the next streams straight to the runtime.
         if *registry.connections().borrow() >= self.0.settings.connections {
             return Err(Refusal::TooMany);
         }

@@ -1,7 +1,7 @@
 //! The streams that the relay carries, and what it has carried.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -144,9 +144,9 @@ pub struct Registry {
     refused: [AtomicU64; Refusal::ALL.len()],
     remote: watch::Sender<Option<RemotePeer>>,
     /// Ports of our own ends of connections to the runtime.
-    own_ports: Mutex<HashSet<u16>>,
-    /// Ports from which the agent's own probes come, and whether they have.
-    probe_ports: Mutex<HashMap<u16, Arc<AtomicBool>>>,
+    own_ports: Ports,
+    /// Ports from which the agent's own probes come.
+    probe_ports: Ports,
 }
 
 impl Default for Registry {
@@ -160,8 +160,8 @@ impl Default for Registry {
             throttled_nanos: Default::default(),
             refused: Default::default(),
             remote: watch::Sender::new(None),
-            own_ports: Mutex::default(),
-            probe_ports: Mutex::default(),
+            own_ports: Ports::default(),
+            probe_ports: Ports::default(),
         }
     }
 }
@@ -230,30 +230,56 @@ impl Registry {
 
     /// A port of our own end of a connection to the runtime, until the guard is dropped.
     pub fn own_port(self: &Arc<Self>, port: u16) -> PortGuard {
-        lock(&self.own_ports).insert(port);
-        PortGuard { registry: Arc::clone(self), port, probe: None }
+        let met = self.own_ports.add(port);
+        PortGuard { registry: Arc::clone(self), port, probe: false, met }
     }
 
     /// A port from which a probe of the agent's own comes, until the guard is dropped.
     pub fn probe_port(self: &Arc<Self>, port: u16) -> PortGuard {
-        let carried = Arc::new(AtomicBool::new(false));
-        lock(&self.probe_ports).insert(port, Arc::clone(&carried));
-        PortGuard { registry: Arc::clone(self), port, probe: Some(carried) }
+        let met = self.probe_ports.add(port);
+        PortGuard { registry: Arc::clone(self), port, probe: true, met }
     }
 
     /// Whether this is one of our own ends.
     pub fn is_own(&self, port: u16) -> bool {
-        lock(&self.own_ports).contains(&port)
+        self.own_ports.meet(port)
     }
 
     /// Whether a probe comes from there; then it has come.
     pub fn is_probe(&self, port: u16) -> bool {
-        let ports = lock(&self.probe_ports);
-        let probe = ports.get(&port);
-        if let Some(carried) = probe {
-            carried.store(true, Ordering::Relaxed);
+        self.probe_ports.meet(port)
+    }
+}
+
+/// Ports that mean something, how often, since one of IPv4 and one of IPv6 may be the same, and
+/// whether a connection from there has been met.
+#[derive(Debug, Default)]
+struct Ports(Mutex<HashMap<u16, (usize, Arc<AtomicBool>)>>);
+
+impl Ports {
+    fn add(&self, port: u16) -> Arc<AtomicBool> {
+        let mut ports = lock(&self.0);
+        let (uses, met) = ports.entry(port).or_default();
+        *uses += 1;
+        Arc::clone(met)
+    }
+
+    fn remove(&self, port: u16) {
+        if let Entry::Occupied(mut entry) = lock(&self.0).entry(port) {
+            entry.get_mut().0 -= 1;
+            if entry.get().0 == 0 {
+                entry.remove();
+            }
         }
-        probe.is_some()
+    }
+
+    fn meet(&self, port: u16) -> bool {
+        let ports = lock(&self.0);
+        let known = ports.get(&port);
+        if let Some((_, met)) = known {
+            met.store(true, Ordering::Relaxed);
+        }
+        known.is_some()
     }
 }
 
@@ -272,23 +298,21 @@ impl Drop for Connected {
 pub struct PortGuard {
     registry: Arc<Registry>,
     port: u16,
-    /// Of a probe: whether the relay has seen it.
-    probe: Option<Arc<AtomicBool>>,
+    probe: bool,
+    met: Arc<AtomicBool>,
 }
 
 impl PortGuard {
     /// Whether a probe from this port has come to the relay.
     pub fn carried(&self) -> bool {
-        self.probe.as_ref().is_some_and(|carried| carried.load(Ordering::Relaxed))
+        self.probe && self.met.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for PortGuard {
     fn drop(&mut self) {
-        match self.probe {
-            Some(_) => drop(lock(&self.registry.probe_ports).remove(&self.port)),
-            None => drop(lock(&self.registry.own_ports).remove(&self.port)),
-        }
+        let ports = if self.probe { &self.registry.probe_ports } else { &self.registry.own_ports };
+        ports.remove(self.port);
     }
 }
 

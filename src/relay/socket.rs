@@ -2,29 +2,30 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{
     Error, Limits,
     registry::{PortGuard, Registry},
+    shape::{Shape, UNSHAPED, receive_buffer},
 };
 
+pub(super) use super::shape::reshape;
+
 /// Connections that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A peer that is gone without a word is noticed after about two minutes.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(15))
     .with_retries(4);
-
-/// Faster than this a stream is not held back by what queues before it.
-const SHAPED_BELOW: u64 = 16 << 20;
 
 /// A socket that waits for connections, on IPv4 or on IPv6 alone: one that serves both does not
 /// tell the original destination of IPv4 connections on every kernel.
@@ -62,29 +63,18 @@ impl Listener {
         self.0.accept().await
     }
 
-    /// Connections from now on are for streams with these limits.
-    ///
-    /// A sender on loopback has segments of 64 KiB, and its socket buffer holds twenty: megabytes,
-    /// which at 100 KiB/s is more than half a minute that a new stream waits behind. Small segments
-    /// make a small buffer.
-    pub(super) fn shape(&self, limits: Limits) {
+    /// Connections from now on are for streams with these limits. They inherit what is set here, and
+    /// have it before their first byte.
+    pub(super) fn shape(&self, before: Limits, limits: Limits) {
+        let (before, now) = (Shape::of(before), Shape::of(limits));
+        if before == now {
+            return;
+        }
         // A kernel that does not want it carries the streams all the same.
-        let _ = SockRef::from(&self.0).set_tcp_mss(segment(limits).unwrap_or(0));
+        let _ =
+            SockRef::from(&self.0).set_tcp_mss(now.and_then(|shape| shape.segment).unwrap_or(0));
+        receive_buffer(&self.0, now.map_or(UNSHAPED, |shape| shape.buffer));
     }
-}
-
-fn segment(limits: Limits) -> Option<u32> {
-    match limits.slowest()? {
-        rate if rate < 2 << 20 => Some(536),
-        rate if rate < SHAPED_BELOW => Some(1448),
-        _ => None,
-    }
-}
-
-/// What a receive buffer needs for a twentieth of a second.
-fn receive_buffer(limits: Limits) -> Option<usize> {
-    let rate = limits.slowest().filter(|rate| *rate < SHAPED_BELOW)?;
-    Some(usize::try_from(rate / 20).unwrap_or(usize::MAX).clamp(4 << 10, 512 << 10))
 }
 
 fn stream_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -94,14 +84,10 @@ fn stream_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Prepares one end of a stream.
-pub(super) fn prepare(stream: &TcpStream, limits: Limits) -> io::Result<()> {
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    if let Some(bytes) = receive_buffer(limits) {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    Ok(())
+    socket.set_tcp_keepalive(&KEEPALIVE)
 }
 
 /// Connects to the runtime. The mark keeps the connection from being sent to the relay again; a
@@ -116,11 +102,11 @@ pub(super) async fn dial(
     if let Some(mark) = mark {
         socket.set_mark(mark)?;
     }
-    if let Some(bytes) = receive_buffer(limits) {
-        socket.set_recv_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = segment(limits) {
-        socket.set_tcp_mss(bytes)?;
+    if let Some(shape) = Shape::of(limits) {
+        receive_buffer(&socket, shape.buffer);
+        if let Some(segment) = shape.segment {
+            socket.set_tcp_mss(segment)?;
+        }
     }
     // Bound first, so that the port is known before anybody can see a connection from it.
     let any: IpAddr = match address {
@@ -131,7 +117,7 @@ pub(super) async fn dial(
     let port = socket.local_addr()?.as_socket().map_or(0, |local| local.port());
     let guard = registry.own_port(port);
     let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
-    prepare(&stream, Limits::default())?;
+    prepare(&stream)?;
     Ok((stream, guard))
 }
 
@@ -145,6 +131,40 @@ pub(super) fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
         SocketAddr::V6(_) => socket.original_dst_v6(),
     };
     original.ok()?.as_socket().filter(|original| *original != local)
+}
+
+/// Whether an address is one of this host's. A kubelet that connects to the runtime by the node's
+/// address comes from there, and so may other processes of a node with many addresses.
+pub(super) fn is_local(address: IpAddr) -> bool {
+    if address.is_loopback() {
+        return true;
+    }
+    // Binding is refused for addresses of others, unless the host was told to allow it. Where that
+    // is so, only the address itself is sure: it is the one from which it is reached.
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    let setting = format!("/proc/sys/net/{family}/ip_nonlocal_bind");
+    if std::fs::read_to_string(setting).is_ok_and(|text| text.trim() != "0") {
+        let unspecified: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let source = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
+            socket.connect((address, 9))?;
+            socket.local_addr()
+        });
+        return source.is_ok_and(|source| source.ip() == address);
+    }
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Waits until the kernel has sent everything that it was given for a connection.
+pub(super) async fn sent(stream: &TcpStream) {
+    // So a socket is only ready to be written when nothing waits to be sent.
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(1);
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    while let Ok(0) = poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&now)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Ends a connection at once, so that the other side sees a reset.

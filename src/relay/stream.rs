@@ -2,35 +2,41 @@
 
 use std::{
     io,
-    net::Shutdown,
     net::SocketAddr,
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use socket2::SockRef;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
+    sync::watch,
     time::timeout,
 };
 
 use super::{
     Shared,
     head::{self, HEAD_MAX, Head, Kind, Progress},
-    meter::{Gauge, Meter},
-    pipe::{Pipe, Pipes},
+    meter::Limits,
     refusal::Refusal,
-    registry::{Direction, Open},
+    registry::{Direction, Open, PortGuard},
     socket,
+    way::{Broken, First, Way},
 };
 
-/// Of a refused request so much is read before it is closed, in bytes and time: a connection that
-/// is closed with unread bytes is reset, and the answer may be lost with it.
-const LINGER: (usize, Duration) = (1 << 16, Duration::from_secs(1));
+/// What is still to be read of a connection that we end is read for so long: closed with unread
+/// bytes it would be reset, and what it was told may be lost with it.
+const LINGER: Duration = Duration::from_secs(1);
 
-/// The first bytes of an answer, in which its status is.
-const ANSWER: usize = 256;
+/// Of a refused request no more than this is read, in bytes.
+const REFUSED: u64 = 1 << 20;
+
+/// What a side had sent before its connection broke is passed on for so long.
+const FINISH: Duration = Duration::from_secs(30);
 
 /// Where a connection leads and what it is.
 #[derive(Debug)]
@@ -47,20 +53,31 @@ pub struct Route {
 
 /// Carries a connection to its end.
 pub async fn carry(shared: &Arc<Shared>, mut client: TcpStream, route: Route) {
-    match begin(shared, &mut client, &route).await {
+    let mut changes = shared.limits.subscribe();
+    let limits = *changes.borrow_and_update();
+    // A socket that cannot be prepared is gone already, as reading it tells.
+    let _ = socket::prepare(&client);
+    match begin(shared, &mut client, &route, limits).await {
         Ok((head, bytes, runtime, _port)) => {
             let open = (!route.probe).then(|| shared.registry.open(head, route.peer, route.remote));
             let started = Instant::now();
-            let ended = relay(shared, &client, &runtime, bytes, open.as_ref()).await;
-            if ended.is_err() {
-                if !route.probe {
-                    shared.registry.refused(Refusal::Reset);
+            let ended =
+                relay(shared, &client, &runtime, bytes, open.as_ref(), (limits, changes)).await;
+            let broken = match ended {
+                End::Both => None,
+                End::Broken { error, client: client_is_broken, complete } => {
+                    if !route.probe {
+                        shared.registry.refused(Refusal::Reset);
+                    }
+                    let (gone, other) =
+                        if client_is_broken { (client, runtime) } else { (runtime, client) };
+                    socket::reset(gone);
+                    end(other, complete).await;
+                    Some(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()))
                 }
-                socket::reset(client);
-                socket::reset(runtime);
-            }
+            };
             if let Some(open) = open {
-                log(&open, started, ended);
+                log(&open, started, broken);
             }
         }
         Err(refusal) => {
@@ -73,7 +90,7 @@ pub async fn carry(shared: &Arc<Shared>, mut client: TcpStream, route: Route) {
 }
 
 /// One line at the end of a stream. Of the request only what cannot let anybody in.
-fn log(open: &Open, started: Instant, ended: io::Result<()>) {
+fn log(open: &Open, started: Instant, broken: Option<io::Error>) {
     let info = open.info();
     tracing::info!(
         id = info.id,
@@ -87,18 +104,19 @@ fn log(open: &Open, started: Instant, ended: io::Result<()>) {
         to_client = info.to_client,
         seconds = started.elapsed().as_secs_f64(),
         throttled_seconds = info.throttled_millis as f64 / 1000.0,
-        error = ended.err().map(|error| error.to_string()),
+        error = broken.map(|error| error.to_string()),
         "stream ended",
     );
 }
 
-type Begun = (Head, Vec<u8>, TcpStream, super::registry::PortGuard);
+type Begun = (Head, Vec<u8>, TcpStream, PortGuard);
 
 /// Reads the head and connects to the runtime.
 async fn begin(
     shared: &Arc<Shared>,
     client: &mut TcpStream,
     route: &Route,
+    limits: Limits,
 ) -> Result<Begun, Refusal> {
     let mut bytes = Vec::new();
     let read = timeout(shared.settings.head_timeout, read_head(client, &mut bytes)).await;
@@ -109,7 +127,7 @@ async fn begin(
             return Err(refusal);
         }
     };
-    let dial = socket::dial(&shared.registry, route.runtime, shared.mark(), shared.limits());
+    let dial = socket::dial(&shared.registry, route.runtime, shared.mark(), limits);
     let dialled = timeout(shared.settings.dial_timeout, dial).await;
     match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((runtime, port)) => Ok((head, bytes, runtime, port)),
@@ -147,146 +165,108 @@ async fn refuse(client: &mut TcpStream, status: &str, text: &str) {
          Connection: close\r\n\r\n{text}\n",
         text.len() + 1
     );
-    let linger = async {
+    let tell = async {
         client.write_all(answer.as_bytes()).await?;
         client.shutdown().await?;
-        tokio::io::copy(&mut client.take(LINGER.0 as u64), &mut tokio::io::sink()).await
+        tokio::io::copy(&mut client.take(REFUSED), &mut tokio::io::sink()).await
     };
-    let _ = timeout(LINGER.1, linger).await;
+    let _ = timeout(LINGER, tell).await;
 }
 
-/// Moves bytes both ways until both have ended; an error of either side is the end of both.
+/// How a stream ended.
+#[derive(Debug)]
+enum End {
+    /// Both sides have said all they had to say.
+    Both,
+    /// An error ended it.
+    Broken {
+        /// What it was.
+        error: Option<io::Error>,
+        /// Whether it was the client's side.
+        client: bool,
+        /// Whether the other side has had the end of this side's bytes before that.
+        complete: bool,
+    },
+}
+
+/// Moves bytes both ways until both have ended. When one side's connection is broken, the other
+/// still gets what that side had sent before; nothing waits for a side that is gone.
 async fn relay(
     shared: &Arc<Shared>,
     client: &TcpStream,
     runtime: &TcpStream,
     head: Vec<u8>,
     open: Option<&Open>,
-) -> io::Result<()> {
-    let way = |from, to, direction| Way {
+    (mut limits, mut changes): (Limits, watch::Receiver<Limits>),
+) -> End {
+    let (client_reset, runtime_reset) = (AtomicBool::new(false), AtomicBool::new(false));
+    let way = |from, to, direction, from_reset| Way {
         from,
         to,
         direction,
         gauge: &shared.gauges[direction as usize],
         pipes: &shared.pipes,
         open,
+        from_reset,
     };
-    tokio::try_join!(
-        way(client, runtime, Direction::ToRuntime).run(First::Head(head)),
-        way(runtime, client, Direction::ToClient).run(First::Answer),
-    )?;
-    Ok(())
-}
-
-/// What comes before the bytes that nobody looks at.
-enum First {
-    /// A head that was read already.
-    Head(Vec<u8>),
-    /// An answer whose status is wanted.
-    Answer,
-}
-
-/// One direction.
-struct Way<'a> {
-    from: &'a TcpStream,
-    to: &'a TcpStream,
-    direction: Direction,
-    gauge: &'a Gauge,
-    pipes: &'a Pipes,
-    open: Option<&'a Open>,
-}
-
-impl Way<'_> {
-    async fn run(self, first: First) -> io::Result<()> {
-        let mut meter = Meter::new(self.gauge);
-        let passed = match first {
-            First::Head(bytes) => self.pass(&bytes).await?,
-            First::Answer => {
-                let mut bytes = vec![0; ANSWER];
-                let length = self.read(&mut bytes).await?;
-                if let (Some(open), Some(status)) = (self.open, head::status(&bytes[..length])) {
-                    open.answered(status);
-                }
-                self.pass(&bytes[..length]).await?
-            }
-        };
-        if passed > 0 {
-            meter.owe(passed);
-            self.moved(passed, &mut meter);
-            self.pump(&mut meter).await?;
-        }
-        // The other direction goes on: that is what half-closed means.
-        match SockRef::from(self.to).shutdown(Shutdown::Write) {
-            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Until the stream's end.
-    async fn pump(&self, meter: &mut Meter<'_>) -> io::Result<()> {
-        let mut pipe: Option<Pipe> = None;
-        loop {
-            // Its turn in tokio's budget is what lets other streams of this thread have theirs.
-            self.from.readable().await?;
-            let allowed = meter.allowance().await;
-            let held = match &mut pipe {
-                Some(pipe) => pipe,
-                None => pipe.insert(self.pipes.take()?),
-            };
-            let filled = held.fill(self.from, allowed);
-            let moved = *filled.as_ref().unwrap_or(&0);
-            meter.moved(allowed, moved).await;
-            match filled {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Idle: the pipe is another stream's.
-                    if let Some(pipe) = pipe.take() {
-                        self.pipes.give(pipe);
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            while held.held() > 0 {
-                match held.drain(self.to) {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.to.writable().await?;
-                    }
-                    Err(error) => return Err(error),
+    let up = way(client, runtime, Direction::ToRuntime, &client_reset);
+    let down = way(runtime, client, Direction::ToClient, &runtime_reset);
+    let (mut up, mut down) = (pin!(up.run(First::Head(head))), pin!(down.run(First::Answer)));
+    let (mut up_ended, mut down_ended) = (false, false);
+    let (client_is_broken, error, read_out) = loop {
+        // A direction that waits for its limits, or for the other side to take something, does not
+        // read, and so would not see that its own side is gone.
+        tokio::select! {
+            biased;
+            ended = &mut up, if !up_ended => match ended {
+                Ok(()) => up_ended = true,
+                Err(Broken::From(error)) => break (true, Some(error), true),
+                Err(Broken::To(error)) => break (false, Some(error), down_ended),
+            },
+            ended = &mut down, if !down_ended => match ended {
+                Ok(()) => down_ended = true,
+                Err(Broken::From(error)) => break (false, Some(error), true),
+                Err(Broken::To(error)) => break (true, Some(error), up_ended),
+            },
+            _ = client.ready(Interest::ERROR) => break (true, None, up_ended),
+            _ = runtime.ready(Interest::ERROR) => break (false, None, down_ended),
+            Ok(()) = changes.changed() => {
+                let before = std::mem::replace(&mut limits, *changes.borrow_and_update());
+                for socket in [client, runtime] {
+                    socket::reshape(socket, before, limits);
                 }
             }
-            self.moved(moved, meter);
         }
+        if up_ended && down_ended {
+            return End::Both;
+        }
+    };
+    // A reset that follows a proper end is a broken pipe.
+    if error.as_ref().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        let reset = if client_is_broken { &client_reset } else { &runtime_reset };
+        reset.store(true, Ordering::Relaxed);
     }
+    let mut complete = if client_is_broken { up_ended } else { down_ended };
+    if !read_out {
+        let rest = async { if client_is_broken { up.await } else { down.await } };
+        complete = matches!(timeout(FINISH, rest).await, Ok(Ok(())));
+    }
+    End::Broken { error, client: client_is_broken, complete }
+}
 
-    async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.from.readable().await?;
-            match self.from.try_read(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
-            }
-        }
+/// Ends the side that is still there after the other's connection broke.
+async fn end(stream: TcpStream, complete: bool) {
+    if complete {
+        // It has had a proper end; a reset now could take bytes away that it has not read yet.
+        discard(stream).await;
+    } else {
+        let _ = timeout(LINGER, socket::sent(&stream)).await;
+        socket::reset(stream);
     }
+}
 
-    async fn pass(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut passed = 0;
-        while passed < bytes.len() {
-            self.to.writable().await?;
-            match self.to.try_write(&bytes[passed..]) {
-                Ok(written) => passed += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(passed)
-    }
-
-    fn moved(&self, bytes: usize, meter: &mut Meter<'_>) {
-        if let Some(open) = self.open {
-            open.moved(self.direction, bytes, meter.take_throttled());
-        }
-    }
+/// Reads what is still coming, for a while: a connection that is closed with unread bytes is reset.
+async fn discard(mut stream: TcpStream) {
+    let rest = async { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await };
+    let _ = timeout(LINGER, rest).await;
 }
