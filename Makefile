@@ -56,12 +56,17 @@ unit: ## tests that need nothing but cargo
 controller-test: kubernetes ## the controller against a real apiserver and etcd
 	cargo test --locked --test controller -- --ignored --test-threads=1
 
+.PHONY: relay-test
+relay-test: ## the relay behind real nftables rules, in a network namespace (needs root)
+	tests/packages nftables iproute2 util-linux
+	cargo test --locked --test relay -- --ignored
+
 .PHONY: e2e
 e2e: cluster-up image ## the whole, on the test cluster
 	cargo test --locked --test e2e -- --ignored --test-threads=1
 
 .PHONY: test
-test: lint unit controller-test e2e ## everything
+test: lint unit relay-test controller-test e2e ## everything
 
 .PHONY: demo
 demo: ## a cluster, helm install, kubectl apply, and the verdict

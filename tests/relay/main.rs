@@ -1,0 +1,9 @@
+//! The relay as a whole, between sockets of this machine.
+
+mod carry;
+mod end;
+mod limits;
+mod many;
+mod redirect;
+mod refuse;
+mod stage;
