@@ -76,6 +76,11 @@ demo: ## a cluster, helm install, kubectl apply, and the verdict
 bench-controller: kubernetes ## memory, latency and CPU of the controller with 5,000 and 20,000 nodes
 	cargo bench --locked --bench controller
 
+.PHONY: bench-relay
+bench-relay: ## the relay beside HAProxy, nginx and a relay in Go: throughput, cost, latency, exactness
+	tests/packages haproxy nginx-light libnginx-mod-stream golang-1.19-go
+	cargo bench --locked --bench relay
+
 .PHONY: cluster-up cluster-down image kubernetes helm
 cluster-up: ## start the test cluster
 	$(CLUSTER) up

@@ -11,6 +11,7 @@ pub struct Memory {
     /// Resident now, in MiB.
     pub now: f64,
     /// The most that was ever resident, in MiB.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
     pub peak: f64,
 }
 
