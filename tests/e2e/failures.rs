@@ -34,6 +34,17 @@ fn kubelet(bed: &Bed) -> String {
         .into()
 }
 
+/// Stops the agent where it stands, and waits until the kernel sends it nothing any more; returns its process.
+#[track_caller]
+fn hang(bed: &Bed) -> String {
+    let hung = process(bed, NODE).expect("an agent");
+    bed.host_exec(NODE, &["kill", "-STOP", &hung]).succeeded();
+    bed.wait_for("the kernel to forget the relay", FAIL_OPEN + LOOK, || {
+        live(bed, NODE).is_empty().then_some(())
+    });
+    hung
+}
+
 /// How often containers of these pods have been restarted.
 fn restarts(bed: &Bed) -> Option<i64> {
     let pod = bed.get(&["pod", "-n", NAMESPACE, NODE])?;
@@ -71,11 +82,7 @@ fn a_hanging_agent_is_passed_by_within_ten_seconds() {
     agent::fresh(&bed, "{mode: Streams}");
     pod(&bed, NODE);
     through_the_agent(&bed);
-    let hung = process(&bed, NODE).expect("an agent");
-    bed.host_exec(NODE, &["kill", "-STOP", &hung]).succeeded();
-    bed.wait_for("the kernel to forget the relay", FAIL_OPEN + LOOK, || {
-        live(&bed, NODE).is_empty().then_some(())
-    });
+    let hung = hang(&bed);
     assert!(exec(&bed), "straight to the runtime");
     // Either this one goes on, or its probe has failed and the kubelet has started another.
     bed.host_exec(NODE, &["kill", "-CONT", &hung]);
@@ -111,11 +118,7 @@ fn a_closed_node_refuses_streams_while_its_agent_hangs() {
     agent::fresh(&bed, "{failurePolicy: Closed}");
     pod(&bed, NODE);
     through_the_agent(&bed);
-    let hung = process(&bed, NODE).expect("an agent");
-    bed.host_exec(NODE, &["kill", "-STOP", &hung]).succeeded();
-    bed.wait_for("the kernel to forget the relay", FAIL_OPEN + LOOK, || {
-        live(&bed, NODE).is_empty().then_some(())
-    });
+    let hung = hang(&bed);
     let refusal = bed.kubectl(&["exec", "-n", NAMESPACE, NODE, "--", "true"]).failed();
     eprintln!("{refusal}");
     bed.host_exec(NODE, &["kill", "-CONT", &hung]);
