@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, Client, Session},
     operator::{self, POLICY, SECONDS},
 };
 
@@ -19,6 +19,9 @@ pub const IMAGE: &str = "k8s.gcr.io/busybox:1";
 pub const START: Duration = Duration::from_secs(90);
 /// The element of a dead or hanging agent has left the set after this long.
 pub const FAIL_OPEN: Duration = Duration::from_secs(10);
+
+/// How long a stream's first answer may take.
+const STREAM: Duration = Duration::from_secs(30);
 
 const METRICS: u16 = 15191;
 
@@ -121,14 +124,42 @@ pub fn process(bed: &Bed, node: &str) -> Option<String> {
     found.success().then(|| found.text().to_owned())
 }
 
-/// The streams that the node's agent shows, as `sluice streams` prints them in its container.
+/// The pod of the node's agent, as `pod/NAME`.
 #[track_caller]
-pub fn streams(bed: &Bed, node: &str) -> Vec<Value> {
+pub fn pod_of(bed: &Bed, node: &str) -> String {
     let field = format!("spec.nodeName={node}");
     let label = "app.kubernetes.io/component=agent";
     let of_node = ["get", "pods", "-n", operator::NAMESPACE, "-l", label, "-o", "name"];
     let pod = bed.kubectl(&[&of_node[..], &["--field-selector", &field]].concat()).succeeded();
-    let show = ["exec", "-n", operator::NAMESPACE, pod.text(), "--", "/sluice", "streams"];
+    pod.text().to_owned()
+}
+
+/// A port-forward to the node's pod, and the address that kubectl listens on.
+#[track_caller]
+pub fn forward(bed: &Bed, client: Client, node: &str) -> (Session, String) {
+    let args = ["port-forward", "-n", NAMESPACE, node, ":8080"];
+    let mut session = bed.kubectl_session(client, &args);
+    let ready = session.line_with("Forwarding from 127.0.0.1:", STREAM);
+    let ready = ready.unwrap_or_else(|e| panic!("port-forward to {node}: {e}"));
+    let address = ready.split_whitespace().nth(2).expect("kubectl names its address").to_owned();
+    (session, address)
+}
+
+/// The page that a pod serves, over a port-forward.
+pub fn fetch(address: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_read_timeout(Some(STREAM))?;
+    connection.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    connection.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// The streams that the node's agent shows, as `sluice streams` prints them in its container.
+#[track_caller]
+pub fn streams(bed: &Bed, node: &str) -> Vec<Value> {
+    let pod = pod_of(bed, node);
+    let show = ["exec", "-n", operator::NAMESPACE, &pod, "--", "/sluice", "streams"];
     let list = bed.kubectl(&[&show[..], &["-o", "json"]].concat()).succeeded().json();
     list["items"].as_array().cloned().expect("a list")
 }

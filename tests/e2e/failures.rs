@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use crate::{
     agent::{self, FAIL_OPEN, NAMESPACE, START, carried, live, pod, process, relayed},
     bed::{Bed, Client},
-    operator::SECONDS,
+    operator::{NAMESPACE as NAMESPACE_OF_AGENTS, SECONDS},
 };
 
 const NODE: &str = "new1";
-const SOON: Duration = Duration::from_secs(30);
 /// Two looks at a set and the way into a host.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -60,9 +59,7 @@ fn a_killed_agent_takes_nothing_with_it_but_the_streams_it_carried() {
     through_the_agent(&bed);
     let (kubelet_before, restarts_before) = (kubelet(&bed), restarts(&bed));
     let first = process(&bed, NODE).expect("an agent");
-    let mut session =
-        bed.kubectl_session(Client::Current, &["port-forward", "-n", NAMESPACE, NODE, ":8080"]);
-    session.line_with("Forwarding from 127.0.0.1:", SOON).expect("a port-forward");
+    let _session = agent::forward(&bed, Client::Current, NODE);
 
     bed.host_exec(NODE, &["kill", "-KILL", &first]).succeeded();
     let killed = Instant::now();
@@ -154,5 +151,36 @@ fn an_agent_that_restarts_while_the_apiserver_is_away_goes_on_as_before() {
     assert!(!answers(), "the apiserver came back too early");
     bed.host_exec("cp1", &["mv", ASIDE, MANIFEST]).succeeded();
     bed.wait_for("the apiserver to be back", START, || answers().then_some(()));
+    through_the_agent(&bed);
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn an_agent_that_is_replaced_lets_running_streams_go_on() {
+    let bed = Bed::shared();
+    agent::fresh(&bed, "{mode: Streams}");
+    pod(&bed, NODE);
+    through_the_agent(&bed);
+    let (forward, address) = agent::forward(&bed, Client::Current, NODE);
+    let page =
+        || agent::fetch(&address).is_ok_and(|page| page.ends_with(&format!("page of {NODE}\n")));
+    assert!(page(), "a page over the port-forward");
+
+    let replaced = agent::pod_of(&bed, NODE);
+    bed.kubectl(&["delete", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"]).succeeded();
+    bed.wait_for("the ending agent's rules to go", SECONDS, || {
+        (!agent::has_rules(&bed, NODE)).then_some(())
+    });
+    // It takes nothing new, and still carries what runs.
+    assert!(exec(&bed), "straight to the runtime");
+    assert!(page(), "a page over the same port-forward");
+    let still = bed.get(&[&replaced, "-n", NAMESPACE_OF_AGENTS]).expect("it waits for the stream");
+    assert!(still["metadata"]["deletionTimestamp"].is_string(), "{still}");
+
+    // With the stream it ends, and the next agent comes.
+    drop(forward);
+    bed.wait_for("another agent's pod", START, || {
+        bed.get(&[&replaced, "-n", NAMESPACE_OF_AGENTS]).is_none().then_some(())
+    });
     through_the_agent(&bed);
 }

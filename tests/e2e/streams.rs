@@ -1,7 +1,6 @@
 //! Streams through the node's agent: every kind by both kubectls, byte for byte; the limit; load; and garbage.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -83,16 +82,12 @@ fn attach(bed: &Bed, client: Client, node: &str) {
 }
 
 fn forward(bed: &Bed, client: Client, node: &str) {
-    let mut session =
-        bed.kubectl_session(client, &["port-forward", "-n", NAMESPACE, node, ":8080"]);
-    let ready = session.line_with("Forwarding from 127.0.0.1:", SOON);
-    let ready = ready.unwrap_or_else(|e| panic!("port-forward to {node}: {e}"));
-    let address = ready.split_whitespace().nth(2).expect("kubectl names its address").to_owned();
+    let (_session, address) = agent::forward(bed, client, node);
     let expected = format!("page of {node}\n");
     let connections: Vec<_> = (0..50)
         .map(|_| {
             let address = address.clone();
-            thread::spawn(move || fetch(&address))
+            thread::spawn(move || agent::fetch(&address))
         })
         .collect();
     for connection in connections {
@@ -105,15 +100,6 @@ fn forward(bed: &Bed, client: Client, node: &str) {
     let forward = forward.unwrap_or_else(|| panic!("no port-forward among {shown:?}"));
     assert_eq!(forward["remote"], node == REDIRECTING, "{forward}");
     assert!(forward["toClient"].as_u64() > Some(50 * expected.len() as u64), "{forward}");
-}
-
-fn fetch(address: &str) -> std::io::Result<String> {
-    let mut connection = TcpStream::connect(address)?;
-    connection.set_read_timeout(Some(SOON))?;
-    connection.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
-    let mut page = String::new();
-    connection.read_to_string(&mut page)?;
-    Ok(page)
 }
 
 #[test]
