@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in the order of [`Kind::index`].
+    /// All of them, in the order of their declaration.
     pub const ALL: [Self; 5] =
         [Self::Exec, Self::Attach, Self::PortForward, Self::Tls, Self::Other];
 

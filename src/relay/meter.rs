@@ -174,3 +174,32 @@ impl<'a> Meter<'a> {
         allowed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_not_used_of_a_turn_is_there_for_the_next() {
+        let gauge = Gauge::new(Instant::now());
+        gauge.set(Limits { connection: 0, node: 1 << 20 });
+        let mut meter = Meter::new(&gauge);
+        let allowed = meter.allowance().await;
+        meter.moved(allowed, 24);
+        assert_eq!(gauge.unused.load(Ordering::Relaxed), allowed.bytes as u64 - 24);
+        meter.allowance().await;
+        assert_eq!(gauge.unused.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn tokens_that_were_never_taken_are_not_given_back() {
+        let gauge = Gauge::new(Instant::now());
+        let mut meter = Meter::new(&gauge);
+        let allowed = meter.allowance().await;
+        assert_eq!(allowed.bytes, MOVE_MAX);
+        // A limit comes between the allowance and the move: nothing was taken from it.
+        gauge.set(Limits { connection: 0, node: 1 << 20 });
+        meter.moved(allowed, 0);
+        assert_eq!(gauge.unused.load(Ordering::Relaxed), 0);
+    }
+}

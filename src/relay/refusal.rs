@@ -28,7 +28,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them, in the order of [`Refusal::index`].
+    /// All of them, in the order of their declaration.
     pub const ALL: [Self; 11] = [
         Self::NotRedirected,
         Self::Loop,

@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::stage::{REQUEST, Stage, expect, noise, reset, rest, soon, until};
+use crate::stage::{ANSWER, REQUEST, Stage, expect, noise, reset, rest, soon, until};
 
 /// More than the kernel takes for a side that does not read.
 const PLENTY: usize = 64 << 20;
@@ -126,29 +126,23 @@ async fn a_side_that_is_gone_is_noticed_while_the_other_takes_nothing() {
 async fn the_last_words_of_a_runtime_that_does_not_listen_are_delivered() {
     let stage = Stage::start().await;
     let (mut client, mut runtime) = stage.stream().await;
-    let words = noise(7, 4 << 20);
-    let sent = words.clone();
-    let speaker = tokio::spawn(async move {
-        runtime.write_all(&sent).await.unwrap();
-        runtime.shutdown().await.unwrap();
-        // Never read: the client's bytes make its kernel answer with a reset.
-        drop(runtime);
-    });
-    // The client goes on sending, which fails at some time, and must not take the words away.
-    let mut failed = false;
-    let mut read = Vec::new();
-    let mut part = vec![0; 1 << 16];
-    loop {
-        failed = failed
-            || client.try_write(&[0; 1000]).is_err_and(|e| e.kind() != io::ErrorKind::WouldBlock);
-        match soon(tokio::io::AsyncReadExt::read(&mut client, &mut part)).await {
-            Ok(0) | Err(_) => break,
-            Ok(length) => read.extend_from_slice(&part[..length]),
-        }
-    }
-    speaker.await.unwrap();
-    assert!(read.len() <= words.len() && words.starts_with(&read));
-    drop(client);
+    client.write_all(b"never read").await.unwrap();
+    // More than the client's kernel takes while the client reads nothing.
+    let words = noise(7, 1 << 20);
+    soon(runtime.write_all(&words)).await.unwrap();
+    runtime.shutdown().await.unwrap();
+    let (up, down) = ((REQUEST.len() + 10) as u64, (ANSWER.len() + words.len()) as u64);
+    until("all is passed on", || {
+        let stream = &stage.relay.streams()[0];
+        (stream.to_runtime, stream.to_client) == (up, down)
+    })
+    .await;
+    // With bytes that it has not read its kernel sends a reset, after its proper end.
+    drop(runtime);
+    until("the reset is noticed", || resets(&stage) == 1).await;
+    let (read, ended) = rest(&mut client).await;
+    assert!(read == words, "{} bytes", read.len());
+    ended.unwrap();
     soon(stage.relay.drained()).await;
 }
 

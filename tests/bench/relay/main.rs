@@ -30,8 +30,8 @@ pub struct Plan {
     rounds: usize,
     /// Bytes of one transfer.
     bytes: u64,
-    /// Echoes of one round.
-    echoes: usize,
+    /// Rounds of echoes.
+    turns: usize,
     /// How long a limit is watched.
     watch: Duration,
     /// How long a stream is saturated before the delay behind its data is measured.
@@ -52,7 +52,7 @@ fn main() {
             quick,
             rounds: 3,
             bytes: 512 << 20,
-            echoes: 3_000,
+            turns: 15,
             watch: Duration::from_secs(2),
             saturation: Duration::from_secs(3),
         }
@@ -61,7 +61,7 @@ fn main() {
             quick,
             rounds: 5,
             bytes: 1 << 30,
-            echoes: 20_000,
+            turns: 101,
             watch: Duration::from_secs(5),
             saturation: Duration::from_secs(10),
         }

@@ -31,18 +31,19 @@ pub fn open(address: SocketAddr, what: &str) -> TcpStream {
     stream
 }
 
+/// Echoes of one turn: turns are short, so that whatever else the machine does meets all alike.
+const ECHOES: usize = 1_000;
+
 /// The way of one byte there and back, sorted, in microseconds.
-fn echoes(address: SocketAddr, count: usize) -> Vec<f64> {
-    let mut stream = open(address, "echo");
+fn echoes(stream: &mut TcpStream) -> Vec<f64> {
     let mut byte = [7];
-    let mut times: Vec<f64> = (0..count + count / 10)
+    let mut times: Vec<f64> = (0..ECHOES)
         .map(|_| {
             let started = Instant::now();
             stream.write_all(&byte).unwrap();
             stream.read_exact(&mut byte).unwrap();
             started.elapsed().as_secs_f64() * 1e6
         })
-        .skip(count / 10)
         .collect();
     times.sort_by(f64::total_cmp);
     times
@@ -50,11 +51,16 @@ fn echoes(address: SocketAddr, count: usize) -> Vec<f64> {
 
 pub fn latency(plan: &Plan, backend: &Process) -> Vec<Table> {
     let contenders = contenders(backend);
+    let mut streams: Vec<_> =
+        contenders.iter().map(|contender| open(contender.address, "echo")).collect();
     let mut rounds = vec![Vec::new(); contenders.len()];
-    for _ in 0..plan.rounds {
-        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            let times = echoes(contender.address, plan.echoes);
-            rounds.push((times[times.len() / 2], times[times.len() * 99 / 100]));
+    for round in 0..=plan.turns {
+        for (stream, rounds) in streams.iter_mut().zip(&mut rounds) {
+            let times = echoes(stream);
+            // The first round is for whatever has to warm up.
+            if round > 0 {
+                rounds.push((times[ECHOES / 2], times[ECHOES * 99 / 100]));
+            }
         }
     }
     let mut table = Table::new(
