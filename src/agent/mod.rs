@@ -105,12 +105,16 @@ impl Error {
 /// When it cannot start.
 pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
+    relay::raise_descriptors();
     let relay =
         Relay::new(relay::Settings::new(Upstream::OriginalDestination { mark: RELAY_MARK }));
     let (health, metrics) = (Health::new(Instant::now()), Metrics::new(relay.clone()));
     let host = Host::new(settings.host.clone());
     let memory = Memory::new(&settings.state);
-    let (wishes, wish) = watch::channel(memory.recall());
+    let last = memory.recall();
+    // Before the first connection, whose buffers follow the limits that it meets.
+    relay.set_limits(attach::limits(last.as_ref()));
+    let (wishes, wish) = watch::channel(last);
     let (stored, stores) = watch::channel(Stored::default());
     let (kubelets, kubelet) = watch::channel(Kubelet::default());
     let (attaching, attached) = watch::channel(None);

@@ -306,7 +306,7 @@ fn failure(reason: &'static str, error: &dyn std::error::Error) -> Failure {
 
 /// The limits of a wish. The schema and the controller let no unreadable rate through; should one
 /// come all the same, it is no limit, as the node must not stand still.
-fn limits(proxy: Option<&Proxy>) -> Limits {
+pub fn limits(proxy: Option<&Proxy>) -> Limits {
     let rate = |rate: &ByteRate| rate.bytes_per_sec().unwrap_or(0);
     proxy.map_or(Limits::default(), |proxy| Limits {
         connection: rate(&proxy.max_connection_bytes_per_sec),
