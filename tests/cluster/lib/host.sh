@@ -72,6 +72,7 @@ version = 2
     bin_dir = "/usr/lib/cni"
     conf_dir = "/etc/cni/net.d"
 EOF
+  [ "$tls" = false ] || streaming_certificate "$name"
   # No masquerading: the switch routes pod addresses, so every peer sees who really called.
   cat >"$upper/etc/cni/net.d/10-bridge.conflist" <<EOF
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [
@@ -79,6 +80,22 @@ EOF
    "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}],
             "ranges": [[{"subnet": "$POD_NETWORK.$(number "$name").0/24"}]]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
+EOF
+}
+
+# streaming_certificate NAME: for the runtime's streaming server, from an authority that the host trusts: a kubelet trusts
+# no other, and so not the one that containerd makes for itself.
+streaming_certificate() {
+  local name=$1 upper=$NODES/$1/upper
+  mkdir -p "$upper/etc/ssl/certs"
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=$name" \
+    -addext "subjectAltName=IP:127.0.0.1,IP:::1,IP:$(address "$name")" \
+    -keyout "$upper/etc/containerd/streaming.key" -out "$upper/etc/containerd/streaming.crt"
+  cp "$upper/etc/containerd/streaming.crt" "$upper/etc/ssl/certs/ca-certificates.crt"
+  cat >>"$upper/etc/containerd/config.toml" <<EOF
+  [plugins."io.containerd.grpc.v1.cri".x509_key_pair_streaming]
+    tls_cert_file = "/etc/containerd/streaming.crt"
+    tls_key_file = "/etc/containerd/streaming.key"
 EOF
 }
 
