@@ -27,7 +27,7 @@ use crate::{
     controller::{serve as http, shutdown, shutdown::Shutdown},
     relay::{self, Listener, Relay, Upstream},
 };
-use attach::{Attachment, RELAY_MARK, Streams};
+use attach::{Attachment, FAREWELL, RELAY_MARK, Streams};
 use health::Health;
 use host::Host;
 use kubelet::Kubelet;
@@ -40,9 +40,6 @@ pub const CONTAINER: &str = "agent";
 /// An agent before this one gives its ports back as soon as it is told to end.
 const PORTS: Duration = Duration::from_secs(30);
 const PORTS_AGAIN: Duration = Duration::from_secs(1);
-
-/// An agent that is told to end because nobody wants it any more may learn the one before the other.
-const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How the agent is started.
 #[derive(Clone, Debug)]

@@ -120,6 +120,13 @@ fn a_closed_node_refuses_streams_while_its_agent_hangs() {
     eprintln!("{refusal}");
     bed.host_exec(NODE, &["kill", "-CONT", &hung]);
     through_the_agent(&bed);
+    // One that is replaced carries nothing: it makes way at once, as streams are refused until the next one is there.
+    let replaced = agent::pod_of(&bed, NODE);
+    bed.kubectl(&["delete", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"]).succeeded();
+    bed.wait_for("the ending agent to make way", SECONDS, || {
+        bed.get(&[&replaced, "-n", NAMESPACE_OF_AGENTS]).is_none().then_some(())
+    });
+    through_the_agent(&bed);
     // Nobody wants it any more: nothing is refused, and nothing is left.
     bed.kubectl(&["delete", "streamingpolicy", "--all"]).succeeded();
     bed.wait_for("the rules to go", START, || (!agent::has_rules(&bed, NODE)).then_some(()));

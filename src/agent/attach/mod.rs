@@ -42,6 +42,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// How often a streaming server that is left alone is asked whether it answers.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// An agent that ends because nobody wants it any more may learn the one before the other.
+pub const FAREWELL: Duration = Duration::from_secs(3);
+
 /// What is known of the runtime and of the streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
@@ -276,9 +279,14 @@ impl Attachment {
             let unwanted = |wish: &Option<Proxy>| {
                 Want::of(wish.as_ref()) != Want::Relay(FailurePolicy::Closed)
             };
-            // Lasts until the process ends, unless the policy changes before.
-            if wishes.wait_for(unwanted).await.is_err() {
-                return;
+            // Nothing is taken while this waits, so no longer than streams go on anyway.
+            let ended = async {
+                self.relay.drained().await;
+                tokio::time::sleep(FAREWELL).await;
+            };
+            tokio::select! {
+                changed = wishes.wait_for(unwanted) => if changed.is_err() { return },
+                () = ended => return,
             }
         }
         if let Err(failure) = self.detach().await {
