@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{health::Health, metrics::Metrics};
 use crate::{
-    controller::metrics::Metrics as ControllerMetrics,
+    controller::{metrics::Metrics as ControllerMetrics, serve::probe},
     relay::{Relay, StreamInfo},
 };
 
@@ -106,13 +106,6 @@ async fn metrics_page(State(served): State<Served>) -> Response {
             ([(header::CONTENT_TYPE, ControllerMetrics::CONTENT_TYPE)], body).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-fn probe(result: Result<(), String>) -> Response {
-    match result {
-        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 

@@ -192,7 +192,8 @@ async fn readyz(State(served): State<Served>) -> Response {
     probe(served.health.ready())
 }
 
-fn probe(result: Result<(), String>) -> Response {
+/// What a probe is answered: 200 with `ok`, or 503 with one line that says why.
+pub fn probe(result: Result<(), String>) -> Response {
     match result {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
