@@ -3,20 +3,22 @@
 //! Spec fields are typed and checked by the schema. Status fields that hold one of a few names are
 //! plain strings: an older binary must be able to read what a newer one wrote.
 
+mod change;
 mod crd;
 mod node;
 mod policy;
 mod rate;
 
+pub use change::{Change, ChangeKind, ChangeReport, GateSetting, Permit};
 pub use crd::{Crd, all as crds};
 pub use node::{
     AgentReport, EvidenceEntry, FollowedRedirect, RuntimeReport, SkewStatus, StreamingNode,
     StreamingNodeSpec, StreamingNodeStatus,
 };
 pub use policy::{
-    ApiserverStatus, ApiserversStatus, BlockingNode, FailurePolicy, GateWish, NodeCounts,
-    NodeOverride, Proxy, ProxyMode, RolloutTrack, StreamingPolicy, StreamingPolicySpec,
-    StreamingPolicyStatus, UpgradeStatus,
+    ApiserverStatus, ApiserversStatus, Apply, BlockingNode, Canary, FailurePolicy, GateWish,
+    NodeCounts, NodeOverride, NodesWish, Proxy, ProxyMode, Remediation, RolloutTrack,
+    StreamingPolicy, StreamingPolicySpec, StreamingPolicyStatus, UpgradeStatus,
 };
 pub use rate::{ByteRate, Error as RateError};
 
@@ -36,6 +38,12 @@ pub mod condition {
     /// The streams of the nodes that the policy selects pass through their agents, or what else its
     /// proxy asks for is done. Only on policies with a proxy.
     pub const PROXY_READY: &str = "ProxyReady";
+    /// Execs and port-forwards into Sluice's own pods were answered through every apiserver. Only on
+    /// policies by which Sluice changes something.
+    pub const CANARY_PASSED: &str = "CanaryPassed";
+    /// No selected node's kubelet has the redirect flag any more. Only on policies with a
+    /// remediation.
+    pub const NODES_REMEDIATED: &str = "NodesRemediated";
     /// Something is wrong with the cluster or the policy.
     pub const DEGRADED: &str = "Degraded";
 }

@@ -5,7 +5,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::policy::Proxy;
+use super::{
+    change::{Change, ChangeReport},
+    policy::Proxy,
+};
 
 /// What Sluice wants on a node.
 #[derive(
@@ -33,6 +36,7 @@ use super::policy::Proxy;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason","priority":1}"#,
     printcolumn = r#"{"name":"Streams","type":"string","description":"What becomes of the streams, as the node's agent says","jsonPath":".status.agent.streams","priority":1}"#,
+    printcolumn = r#"{"name":"Change","type":"string","description":"What became of the last change, as the node's changer says","jsonPath":".status.change.phase","priority":1}"#,
     printcolumn = r#"{"name":"Policy","type":"string","jsonPath":".spec.policy","priority":1}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
 )]
@@ -44,6 +48,9 @@ pub struct StreamingNodeSpec {
     /// The proxy wanted here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// The change wanted here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
 }
 
 /// What is known of a node.
@@ -87,6 +94,10 @@ pub struct StreamingNodeStatus {
     /// What the node's own agent saw. The agent writes it, the controller never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentReport>>,
+    /// What became of the change that was last wanted. The node's changer writes it, the controller
+    /// never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Box<ChangeReport>>,
 }
 
 /// How many minors a kubelet is behind the apiservers; negative where it is ahead.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::rate::ByteRate;
 
 /// What a user wants of a cluster's exec, attach and port-forward streams.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "sluice.dev",
     version = "v1alpha1",
@@ -47,6 +47,24 @@ pub struct StreamingPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streaming_proxy_redirects: Option<GateWish>,
 
+    /// Who turns the gate.
+    #[serde(default)]
+    pub apply: Apply,
+
+    /// How long one step of a change, such as an apiserver's restart, may take to prove itself, in
+    /// seconds. What is not proven by then goes back by itself.
+    #[serde(default = "step_deadline_seconds")]
+    #[schemars(range(min = 60, max = 3600))]
+    pub step_deadline_seconds: u32,
+
+    /// How changes are proven.
+    #[serde(default)]
+    pub canary: Canary,
+
+    /// What is wanted of the nodes that stand in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodesWish>,
+
     /// The nodes whose streams this policy limits; empty selects all. The verdict about the gate
     /// always counts every node, because there is one gate for all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -77,6 +95,24 @@ pub struct StreamingPolicySpec {
     pub overrides: Vec<NodeOverride>,
 }
 
+impl Default for StreamingPolicySpec {
+    fn default() -> Self {
+        Self {
+            streaming_proxy_redirects: None,
+            apply: Apply::default(),
+            step_deadline_seconds: step_deadline_seconds(),
+            canary: Canary::default(),
+            nodes: None,
+            node_selector: BTreeMap::new(),
+            proxy: None,
+            target_version: None,
+            rollout_track: RolloutTrack::default(),
+            paused: false,
+            overrides: Vec::new(),
+        }
+    }
+}
+
 /// What is wanted of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GateWish {
@@ -84,6 +120,77 @@ pub enum GateWish {
     Enabled,
     /// The gate goes off as soon as that is safe.
     Disabled,
+}
+
+/// Who turns the gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Apply {
+    /// Somebody else; Sluice says what may be done, and notices what is.
+    #[default]
+    Observe,
+    /// Sluice, in the manifests of static pods as kubeadm makes them, one apiserver at a time. Needs
+    /// the chart's changers on the control-plane nodes.
+    StaticPod,
+}
+
+fn step_deadline_seconds() -> u32 {
+    180
+}
+
+/// How changes are proven: by an exec and a port-forward into pods of Sluice's own, through every
+/// apiserver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// How many nodes are tried at most; those that could redirect come first, then a sample.
+    #[serde(default = "max_nodes")]
+    #[schemars(range(min = 1, max = 500))]
+    pub max_nodes: u32,
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self { max_nodes: max_nodes() }
+    }
+}
+
+fn max_nodes() -> u32 {
+    20
+}
+
+/// What is wanted of the nodes that stand in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodesWish {
+    /// What is done about kubelets that have the redirect flag. (Not `Off`: YAML 1.1 reads that as a
+    /// boolean.)
+    #[serde(default)]
+    pub remediation: Remediation,
+    /// How many nodes may be changed at once.
+    #[serde(default = "max_unavailable")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_unavailable: u32,
+}
+
+impl Default for NodesWish {
+    fn default() -> Self {
+        Self { remediation: Remediation::default(), max_unavailable: max_unavailable() }
+    }
+}
+
+fn max_unavailable() -> u32 {
+    1
+}
+
+/// What is done about kubelets that have the redirect flag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Remediation {
+    /// Nothing.
+    #[default]
+    Disabled,
+    /// The flag is taken away where it comes from, and the kubelet restarted. Needs the chart's
+    /// changers on the nodes.
+    KubeletFlag,
 }
 
 /// KEP-1558's two release plans.
@@ -159,7 +266,8 @@ pub struct StreamingPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// SafeToDisable, RedirectsDisabled, UpgradeSafe, Progressing and Degraded; with a proxy,
-    /// ProxyReady.
+    /// ProxyReady; where Sluice changes something, CanaryPassed; with a remediation,
+    /// NodesRemediated.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

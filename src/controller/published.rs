@@ -61,7 +61,7 @@ impl Published {
         Self {
             version: version(object.metadata.resource_version.as_deref()),
             spec: digest(&(&object.spec, owner)),
-            status: digest(&StreamingNodeStatus { agent: None, ..status.clone() }),
+            status: digest(&StreamingNodeStatus { agent: None, change: None, ..status.clone() }),
             follows: object.spec.policy.clone(),
             evidence: status.evidence,
             verdict: status.verdict,

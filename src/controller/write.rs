@@ -146,7 +146,7 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
                 // An apply leaves what somebody else has added; null takes it away.
                 let exactly = json!({
                     "metadata": metadata,
-                    "spec": {"policy": spec.policy, "proxy": spec.proxy},
+                    "spec": {"policy": spec.policy, "proxy": spec.proxy, "change": spec.change},
                 });
                 let merge = Patch::Merge(exactly);
                 // Of a spec that it takes the last field of, an apply makes null in an apiserver of

@@ -93,6 +93,7 @@ impl NodeScene<'_> {
             reason: judged.reason.as_str().to_owned(),
             message: node::explain(&STREAMING_REDIRECTS, &judged),
             agent: None,
+            change: None,
         };
         let spec = self.wish(node, follows);
         NodeReport { spec, status, redirects: judged.redirects, verdict: judged.verdict }
@@ -116,6 +117,7 @@ impl NodeScene<'_> {
         Some(StreamingNodeSpec {
             policy: proxy.map(|(name, _)| name.to_owned()),
             proxy: proxy.map(|(_, proxy)| proxy.clone()),
+            change: None,
         })
     }
 }
