@@ -87,6 +87,17 @@ pub fn go_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// What a command line says of one gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    /// It is not named: the version's default holds.
+    Default,
+    /// It is set to false.
+    Off,
+    /// It is set to true.
+    On,
+}
+
 /// What a gate is on a running apiserver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gate {
