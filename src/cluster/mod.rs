@@ -119,6 +119,11 @@ impl Cluster {
         self.change_agent(node, |agent| agent.ready = ready)
     }
 
+    /// Whether the pod of a node's agent was last said to be there and ready.
+    pub fn agent_ready(&self, node: &str) -> bool {
+        self.agents.get(node).is_some_and(|agent| agent.ready)
+    }
+
     fn change_agent(&mut self, node: &str, change: impl FnOnce(&mut Agent)) -> AgentChange {
         let watched = self.agents_watched;
         let claims = |agent: &Agent| agent.claims(agent.ready || !watched).collect::<Vec<_>>();

@@ -17,6 +17,8 @@ pub struct AgentPod {
     pub node: String,
     /// Whether it is ready, and not about to end.
     pub ready: bool,
+    /// Whether it is about to end.
+    pub ending: bool,
 }
 
 impl AgentPod {
@@ -31,7 +33,7 @@ impl AgentPod {
         let mut ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True");
         let ending = pod.metadata.deletion_timestamp.is_some();
         let ready = ready.next().is_some() && !ending;
-        Some(Self { daemon_set: owner.name.clone(), node, ready })
+        Some(Self { daemon_set: owner.name.clone(), node, ready, ending })
     }
 }
 
@@ -92,7 +94,7 @@ mod tests {
     fn one_ready_pod_is_enough_for_a_node() {
         let pod = |node: &str, ready| {
             let (daemon_set, node) = ("sluice-agent".to_owned(), node.to_owned());
-            AgentPod { daemon_set, node, ready }
+            AgentPod { daemon_set, node, ready, ending: false }
         };
         let nodes = ready_nodes([pod("a", true), pod("a", false), pod("b", false)]);
         assert_eq!(nodes, BTreeMap::from([("a".to_owned(), true), ("b".to_owned(), false)]));

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
@@ -19,6 +19,11 @@ use crate::{
     },
 };
 
+/// How long an agent that was ready may be unready and still be believed. A kubelet that restarts
+/// calls every pod unready until it has probed it, a period and some seconds later; a restart of
+/// kubelets must not turn verdicts back and forth.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+
 /// What is known of the agents that are rolled out.
 #[derive(Debug)]
 pub(super) struct Agents {
@@ -30,12 +35,18 @@ pub(super) struct Agents {
     pub pods: HashMap<String, AgentPod>,
     /// How many ready pods a node has: while one follows another there may be two.
     ready: HashMap<String, usize>,
+    /// The pods that have been ready.
+    proven: HashSet<String>,
+    /// Nodes whose agent was ready, is not, and is there: until when it is believed, once the clock
+    /// has been looked at.
+    lapsing: HashMap<String, Option<Instant>>,
 }
 
 impl Agents {
     fn new(settings: Settings) -> Self {
         let (stored, settled) = (None, None);
-        Self { settings, stored, settled, pods: HashMap::new(), ready: HashMap::new() }
+        let (pods, ready, lapsing) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { settings, stored, settled, pods, ready, proven: HashSet::new(), lapsing }
     }
 
     fn key(&self) -> Key {
@@ -52,9 +63,13 @@ impl Agents {
     fn set_pod(&mut self, name: &str, pod: Option<AgentPod>) -> HashSet<String> {
         let old = match &pod {
             Some(pod) => self.pods.insert(name.to_owned(), pod.clone()),
-            None => self.pods.remove(name),
+            None => {
+                self.proven.remove(name);
+                self.pods.remove(name)
+            }
         };
         if let Some(pod) = pod.as_ref().filter(|pod| pod.ready) {
+            self.proven.insert(name.to_owned());
             *self.ready.entry(pod.node.clone()).or_default() += 1;
         }
         if let Some(pod) = old.as_ref().filter(|pod| pod.ready)
@@ -66,6 +81,38 @@ impl Agents {
             }
         }
         old.into_iter().chain(pod).map(|pod| pod.node).collect()
+    }
+
+    /// Whether the agent of a node is to be believed, which it `was` so far.
+    fn vouched(&mut self, node: &str, was: bool) -> bool {
+        let ready = self.ready.contains_key(node);
+        let mut pods = self.pods.iter().filter(|(_, pod)| pod.node == node && !pod.ending);
+        let stays = pods.any(|(name, _)| self.proven.contains(name));
+        if ready || !was || !stays {
+            self.lapsing.remove(node);
+            return ready;
+        }
+        self.lapsing.entry(node.to_owned()).or_default();
+        true
+    }
+
+    /// The nodes whose agent has been unready for too long.
+    fn lapsed(&mut self, instant: Instant) -> Vec<String> {
+        let until = |since: &mut Option<Instant>| *since.get_or_insert(instant + GRACE);
+        let over = self
+            .lapsing
+            .iter_mut()
+            .filter_map(|(node, since)| (until(since) <= instant).then(|| node.clone()));
+        let over: Vec<_> = over.collect();
+        for node in &over {
+            self.lapsing.remove(node);
+        }
+        over
+    }
+
+    /// When the next one will have been; at once where the clock has not been looked at.
+    pub fn next_lapse(&self, instant: Instant) -> Option<Instant> {
+        self.lapsing.values().map(|until| until.unwrap_or(instant)).min()
     }
 }
 
@@ -120,11 +167,21 @@ impl World {
         let nodes = agents.set_pod(name, pod);
         let mut concerns = false;
         for node in nodes {
-            let ready = self.agents.as_ref().is_some_and(|a| a.ready.contains_key(&node));
-            let change = self.cluster.set_agent_ready(&node, ready);
+            let was = self.cluster.agent_ready(&node);
+            let vouched = self.agents.as_mut().is_some_and(|a| a.vouched(&node, was));
+            let change = self.cluster.set_agent_ready(&node, vouched);
             concerns |= self.agent_changed(&node, change);
         }
         concerns
+    }
+
+    /// Believes agents no longer that have been unready for too long.
+    pub(super) fn let_agents_lapse(&mut self, instant: Instant) {
+        let Some(agents) = &mut self.agents else { return };
+        for node in agents.lapsed(instant) {
+            let change = self.cluster.set_agent_ready(&node, false);
+            self.agent_changed(&node, change);
+        }
     }
 
     /// The write that brings the DaemonSet to what the policies want, if one is due.

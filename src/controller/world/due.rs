@@ -38,6 +38,7 @@ impl World {
         if !self.all_synced() {
             return Vec::new();
         }
+        self.let_agents_lapse(instant);
         if self.next_change.is_some_and(|at| at <= now) {
             self.dirty_policies = true;
             self.dirty_scene = true;
@@ -230,7 +231,8 @@ impl World {
         self.in_flight.iter().filter(|key| matches!(key, Key::Node(_))).count()
     }
 
-    /// When to look again although nothing was said: a retry, or an override that ends.
+    /// When to look again although nothing was said: a retry, an override that ends, or an agent that
+    /// has been unready for too long.
     pub fn wake(&self, now: Timestamp, instant: Instant) -> Option<Instant> {
         // What is due then could not be written; a time that has passed would wake without end.
         if !self.all_synced() {
@@ -240,6 +242,7 @@ impl World {
         let change = self
             .next_change
             .map(|at| instant + Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        retry.into_iter().chain(change).min()
+        let lapse = self.agents.as_ref().and_then(|agents| agents.next_lapse(instant));
+        retry.into_iter().chain(change).chain(lapse).min()
     }
 }

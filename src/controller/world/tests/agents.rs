@@ -1,7 +1,10 @@
 //! Agents: the DaemonSet that is wanted, and what a node's agent is believed.
 
 use super::*;
-use crate::{cluster::Rollout, controller::agents::tests::settings};
+use crate::{
+    cluster::Rollout,
+    controller::{agents::tests::settings, world::agents::GRACE},
+};
 
 /// A DaemonSet as an apiserver stores it.
 pub(super) fn stored(wanted: &Value, version: u64) -> DaemonSet {
@@ -240,8 +243,9 @@ fn a_report_for_off_counts_while_the_agent_is_ready() {
     let gone = Event::Delete(agent_pod("a", true));
     let effect = stage.world.apply(Change::AgentPod(Box::new(gone))).unwrap().1;
     assert_eq!((effect, stage.redirects()), (Effect::Unchanged, vec![("Off", 1)]));
-    assert_eq!(stage.pod("b", false), Effect::Changed);
-    assert_eq!(stage.redirects(), [("Unknown", 1)]);
+    let gone = Event::Delete(agent_pod("b", true));
+    let effect = stage.world.apply(Change::AgentPod(Box::new(gone))).unwrap().1;
+    assert_eq!((effect, stage.redirects()), (Effect::Changed, vec![("Unknown", 1)]));
     // What a list lacks is gone.
     stage.pod("b", true);
     stage.list(|event| Change::AgentPod(Box::new(event)), vec![]);
@@ -252,6 +256,43 @@ fn a_report_for_off_counts_while_the_agent_is_ready() {
         Effect::Changed
     );
     assert_eq!(stage.redirects(), [("On", 1)]);
+}
+
+#[test]
+fn an_agent_that_was_ready_is_believed_through_its_kubelets_restart() {
+    let mut stage = stage(json!({"proxy": {}}));
+    stage.pod("a", true);
+    stage.work_off();
+    stage.reports(json!({"flag": "Absent", "since": SINCE}));
+    stage.work_off();
+    // The kubelet calls it unready until it has probed it.
+    assert_eq!(stage.pod("a", false), Effect::Unchanged);
+    stage.work_off();
+    stage.pass(GRACE - Duration::from_secs(1));
+    stage.work_off();
+    assert_eq!(stage.redirects(), [("Off", 1)]);
+    assert_eq!(stage.pod("a", true), Effect::Unchanged);
+    stage.pass(GRACE);
+    stage.work_off();
+    assert_eq!(stage.redirects(), [("Off", 1)]);
+    // One that stays unready is believed no longer, whatever else is said of it meanwhile.
+    stage.pod("a", false);
+    stage.work_off();
+    stage.pass(GRACE / 2);
+    stage.pod("a", false);
+    let wake = stage.world.wake(stage.now, stage.instant).unwrap();
+    assert_eq!(wake, stage.instant + GRACE / 2);
+    stage.pass(GRACE / 2);
+    stage.work_off();
+    assert_eq!(stage.redirects(), [("Unknown", 1)]);
+    assert_eq!(stage.world.wake(stage.now, stage.instant), None);
+    // Its successor has to be ready first, and one that ends says nothing any more.
+    stage.pod("a", true);
+    stage.pod("b", false);
+    let mut ending = agent_pod("a", false);
+    ending.metadata.deletion_timestamp = from(json!(SINCE));
+    stage.world.apply(Change::AgentPod(Box::new(Event::Apply(ending))));
+    assert_eq!(stage.redirects(), [("Unknown", 1)]);
 }
 
 #[test]
