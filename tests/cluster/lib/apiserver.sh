@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Changes of the running apiserver: another image or other flags, through its static pod manifest as on any kubeadm cluster.
 
-MANIFEST=/etc/kubernetes/manifests/kube-apiserver.yaml
-DEFAULT_MANIFEST=/etc/kubernetes/kube-apiserver.default.yaml
+MANIFESTS=/etc/kubernetes/manifests
+MANIFEST=$MANIFESTS/kube-apiserver.yaml
 
 # manifest VERSION FLAG…: stdin with that image, and each flag in place of the one of the same name, or added.
 manifest() {
@@ -34,19 +34,19 @@ apiserver_is() {
     .spec.containers[0] as $spec | .status.containerStatuses[0] as $status |
     $spec.image == $image and ($spec.command | join(" ")) == $command
     and $status.ready and $status.containerID != $old' || return 1
-  [ "$(kubectl get --raw /version --request-timeout=2s | jq -r .gitVersion)" = "v$2" ] &&
-    [ "$(kubectl get --raw /readyz --request-timeout=2s)" = ok ]
+  [ "$(kubectl_on "$1" get --raw /version --request-timeout=2s | jq -r .gitVersion)" = "v$2" ] && instance_ready "$1"
 }
 
 command_line() { awk '/^    - / { sub(/^    - /, ""); line = line (line ? " " : "") $0 } /^    image: / { exit } END { print line }'; }
 
-# set_apiserver NODE VERSION FLAG…
+# set_apiserver NODE VERSION FLAG…: kubeadm's own manifest with these changes, whatever else has edited it since.
 set_apiserver() {
   local node=$1 version=$2 image wanted running old
   shift
   image=$IMAGE_PREFIX/kube-apiserver:v$version
-  wanted=$(in_host "$node" cat "$DEFAULT_MANIFEST" | manifest "$@")
-  running=$(in_host "$node" cat "$MANIFEST" | as_declared)
+  wanted=$(pristine_manifest "$node" | manifest "$@")
+  # It may be gone; then it is written.
+  running=$(in_host "$node" cat "$MANIFEST" | as_declared) || running=""
   old=none
   if [ "$wanted" != "$running" ]; then
     has_image "$node" "$image" || import "$node" "$(archive "$image")"
@@ -59,4 +59,11 @@ set_apiserver() {
     in_host "$node" sh -c 'tail -n 20 /var/log/pods/kube-system_kube-apiserver-*/kube-apiserver/*.log' || true
     return 1
   }
+}
+
+# default_apiserver NODE: as kubeadm made it. A change that Sluice has begun there is forgotten: its guard would otherwise
+# put the manifest back that it knows.
+default_apiserver() {
+  in_host "$1" rm -rf "$MANIFESTS/sluice-guard.yaml" /var/lib/sluice/changer
+  set_apiserver "$1" "$KUBERNETES_VERSION"
 }

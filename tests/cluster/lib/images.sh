@@ -114,8 +114,7 @@ has_image() { in_host "$1" ctr -n k8s.io images list -q | grep -qx "$2"; }
 # host_images NAME: what this kind of host needs; other apiservers are brought when they are asked for.
 host_images() {
   local image images="$PAUSE_IMAGE $BUSYBOX_IMAGE $PROXY_IMAGE" loaded
-  if [ "$(value "$(declaration "$1")" role worker)" = control-plane ]; then
-    images+=" $ETCD_IMAGE"
+  if is_control_plane "$1"; then
     for image in kube-apiserver kube-controller-manager kube-scheduler; do
       images+=" $IMAGE_PREFIX/$image:v$KUBERNETES_VERSION"
     done

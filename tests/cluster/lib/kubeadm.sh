@@ -11,14 +11,15 @@ init_configuration() {
 apiVersion: kubeadm.k8s.io/v1beta2
 kind: InitConfiguration
 bootstrapTokens: [{token: $TOKEN, ttl: "0s"}]
-localAPIEndpoint: {advertiseAddress: $CONTROL_PLANE_ADDRESS}
+localAPIEndpoint: {advertiseAddress: $(address "$1")}
 nodeRegistration: {name: $1, criSocket: $CRI_SOCKET}
 ---
 apiVersion: kubeadm.k8s.io/v1beta2
 kind: ClusterConfiguration
 kubernetesVersion: v$KUBERNETES_VERSION
 imageRepository: $IMAGE_PREFIX
-controlPlaneEndpoint: $CONTROL_PLANE_ADDRESS:6443
+controlPlaneEndpoint: $BALANCER_ADDRESS:6443
+etcd: {external: {endpoints: [$ETCD]}}
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -45,42 +46,53 @@ apiVersion: kubeadm.k8s.io/v1beta2
 kind: JoinConfiguration
 nodeRegistration: {name: $1, criSocket: $CRI_SOCKET}
 discovery:
-  bootstrapToken: {token: $TOKEN, apiServerEndpoint: "$CONTROL_PLANE_ADDRESS:6443", unsafeSkipCAVerification: true}
+  bootstrapToken: {token: $TOKEN, apiServerEndpoint: "$BALANCER_ADDRESS:6443", unsafeSkipCAVerification: true}
 EOF
+  ! is_control_plane "$1" || echo "controlPlane: {localAPIEndpoint: {advertiseAddress: $(address "$1")}}"
 }
 
 # in_host reads its files from stdin: the host sees this machine's root, but not the state folder's newest files.
 put() { in_host "$1" sh -c "umask 077; cat >'$2'"; }
 
 init_control_plane() {
+  balancer_add "$1"
   init_configuration "$1" | put "$1" /etc/kubeadm.yaml
   # Preflight looks for what a machine has (memory, swap, kernel modules' folder), most of which a host like this hides.
   in_host "$1" kubeadm init --config /etc/kubeadm.yaml --ignore-preflight-errors=all --skip-phases=addon/coredns
-  in_host "$1" cp /etc/kubernetes/manifests/kube-apiserver.yaml /etc/kubernetes/kube-apiserver.default.yaml
   in_host "$1" cat /etc/kubernetes/admin.conf >"$ADMIN_CONF.part"
   chmod 600 "$ADMIN_CONF.part"
   mv "$ADMIN_CONF.part" "$ADMIN_CONF"
-}
-
-join_node() {
-  join_configuration "$1" | put "$1" /etc/kubeadm.yaml
-  in_host "$1" kubeadm join --config /etc/kubeadm.yaml --ignore-preflight-errors=all
+  instance_conf "$1"
+  keep_pristine "$1"
   touch "$NODES/$1/joined"
 }
 
-# node_works NAME: Ready, with the declared kubelet, and its kube-proxy running.
+join_node() {
+  ! is_control_plane "$1" || give_authorities "$1"
+  join_configuration "$1" | put "$1" /etc/kubeadm.yaml
+  in_host "$1" kubeadm join --config /etc/kubeadm.yaml --ignore-preflight-errors=all
+  ! is_control_plane "$1" || instance_joins "$1"
+  touch "$NODES/$1/joined"
+}
+
+# node_works NAME [SINCE]: Ready, with the declared kubelet, and its kube-proxy running, which was started at SINCE or
+# later; a control plane's apiserver is ready.
 node_works() {
-  local node=$1 version ready
+  local node=$1 since=${2:-} version ready
   version=v$(value "$(declaration "$node")" kubelet "$KUBERNETES_VERSION")
   ready=$(kubectl get node "$node" -o json |
     jq -r '.status | "\(.nodeInfo.kubeletVersion) \(.conditions[] | select(.type == "Ready").status)"') || return 1
   [ "$ready" = "$version True" ] || return 1
   kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector "spec.nodeName=$node" -o json |
-    jq -e '[.items[] | select(.metadata.deletionTimestamp == null)] | length == 1 and all(.[].status.containerStatuses[]?; .ready)
-           and (.[0].status.phase == "Running")' >/dev/null
+    jq -e --arg since "$since" '
+      [.items[] | select(.metadata.deletionTimestamp == null)] | length == 1
+      and all(.[].status.containerStatuses[]?; .ready and .state.running.startedAt >= $since)
+      and .[0].status.phase == "Running"' >/dev/null || return 1
+  ! is_control_plane "$node" || instance_ready "$node"
 }
 
-node_ready() { await "${1:-120}" "node $2 to be Ready with kube-proxy running" node_works "$2"; }
+# node_ready SECONDS NAME [SINCE]
+node_ready() { await "$1" "node $2 to be Ready with kube-proxy running" node_works "${@:2}"; }
 
 # forget_node NAME: its Node object and whatever was bound to it. With the host gone nobody confirms a deletion, and a
 # host of the same name would otherwise inherit the pods.

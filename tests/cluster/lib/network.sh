@@ -1,7 +1,20 @@
 # shellcheck shell=bash
 # One switch namespace with a bridge; hosts and this machine hang on it, and it routes the pod networks between the hosts.
+# What the hosts share runs in it too: etcd and the load balancer.
 
 in_switch() { nsenter --net="/run/netns/$SWITCH" "$@"; }
+
+# beside_switch PROGRAM: such a process lives in the switch's namespace.
+beside_switch() {
+  local pid
+  [ -e "/run/netns/$SWITCH" ] || return 1
+  for pid in $(ip netns pids "$SWITCH"); do
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$1" ] || return 0
+  done
+  return 1
+}
+
+nothing_beside_switch() { [ -z "$(ip netns pids "$SWITCH")" ]; }
 
 switch_up() {
   [ ! -e "/run/netns/$SWITCH" ] || return 0
@@ -10,6 +23,7 @@ switch_up() {
   in_switch ip link set lo up
   in_switch ip link add br0 type bridge
   in_switch ip address add "$NODE_NETWORK.254/24" dev br0
+  in_switch ip address add "$BALANCER_ADDRESS/24" dev br0
   in_switch ip link set br0 up
   # This machine joins the bridge, so that kubectl, helm and tests reach nodes, pods and the API as clients outside.
   ip link add "$MACHINE_LINK" type veth peer name machine netns "$SWITCH"
@@ -21,7 +35,11 @@ switch_up() {
 
 switch_down() {
   ip link delete "$MACHINE_LINK" 2>/dev/null || true
-  [ ! -e "/run/netns/$SWITCH" ] || ip netns delete "$SWITCH"
+  if [ -e "/run/netns/$SWITCH" ]; then
+    ip netns pids "$SWITCH" | xargs --no-run-if-empty kill -KILL
+    await 10 "what runs beside the switch to end" nothing_beside_switch
+    ip netns delete "$SWITCH"
+  fi
   # ip makes this folder a mount with the first namespace and leaves it so after the last.
   if mountpoint -q /run/netns && [ -z "$(ls /run/netns)" ]; then
     umount /run/netns
@@ -31,9 +49,11 @@ switch_down() {
 
 # plug NAME NUMBER: a network namespace for the host, its eth0 on the switch, and the way to its pods.
 plug() {
-  local namespace=sluice-$1 number=$2
+  local namespace=sluice-$1 number=$2 hardware
+  # The same card after a reboot: the others would go on sending to the old one for a while.
+  hardware=$(printf '02:53:4c:00:00:%02x' "$number")
   ip netns add "$namespace"
-  ip link add eth0 netns "$namespace" type veth peer name "port$number" netns "$SWITCH"
+  ip link add eth0 address "$hardware" netns "$namespace" type veth peer name "port$number" netns "$SWITCH"
   in_switch ip link set "port$number" master br0 up
   in_switch ip route replace "$POD_NETWORK.$number.0/24" via "$NODE_NETWORK.$number"
   nsenter --net="/run/netns/$namespace" bash -e -c "

@@ -11,6 +11,8 @@ value() {
   echo "$found"
 }
 
+role() { value "$1" role worker; }
+
 # values DECLARATION KEY: all of them, in order.
 values() {
   local word
@@ -58,9 +60,9 @@ check_declarations() {
     check_declaration "$line"
     case " $names " in *" ${line%% *} "*) die "$1: ${line%% *} is declared twice" ;; esac
     names+=" ${line%% *}"
-    [ "$(value "$line" role worker)" != control-plane ] || control_planes=$((control_planes + 1))
+    [ "$(role "$line")" != control-plane ] || control_planes=$((control_planes + 1))
   done < <(declared "$1")
-  ((control_planes == 1)) || die "$1: $control_planes control-plane nodes; exactly one is supported so far"
+((control_planes >= 1)) || die "$1 declares no control-plane node"
 }
 
 booted() { [ ! -d "$NODES" ] || find "$NODES" -mindepth 2 -maxdepth 2 -name node -printf '%h\n' | sed 's#.*/##' | sort; }
@@ -71,22 +73,26 @@ number() { cat "$NODES/$1/number"; }
 
 address() { echo "$NODE_NETWORK.$(number "$1")"; }
 
-control_plane() {
+# is_control_plane NAME
+is_control_plane() { [ "$(role "$(declaration "$1")")" = control-plane ]; }
+
+# stands NAME: it has joined, and its host runs.
+stands() { [ -e "$NODES/$1/joined" ] && first_process "$1" >/dev/null; }
+
+# control_planes: those that stand.
+control_planes() {
   local name
   for name in $(booted); do
-    [ "$(value "$(declaration "$name")" role worker)" != control-plane ] || echo "$name"
-  done | head -n 1
+    if is_control_plane "$name" && stands "$name"; then echo "$name"; fi
+  done
 }
 
-# reserve DECLARATION: a folder and an address for a new node. The control plane's address is fixed, others go upwards.
+# reserve DECLARATION: a folder and the lowest free address for a new node; the first control plane's is always free.
 reserve() {
-  local name=${1%% *} candidate=11
-  if [ "$(value "$1" role worker)" = control-plane ]; then
-    candidate=${CONTROL_PLANE_ADDRESS##*.}
-  else
-    while grep -qx "$candidate" "$NODES"/*/number 2>/dev/null; do candidate=$((candidate + 1)); done
-    ((candidate < 254)) || die "no address left for $name"
-  fi
+  local name=${1%% *} candidate=$FIRST_NUMBER
+  [ "$(role "$1")" = control-plane ] || candidate=$((candidate + 1))
+  while grep -qx "$candidate" "$NODES"/*/number 2>/dev/null; do candidate=$((candidate + 1)); done
+  ((candidate < ${BALANCER_ADDRESS##*.})) || die "no address left for $name"
   mkdir -p "$NODES/$name"
   echo "$candidate" >"$NODES/$name/number"
   echo "$1" >"$NODES/$name/node"
