@@ -16,12 +16,17 @@ beside_switch() {
 
 nothing_beside_switch() { [ -z "$(ip netns pids "$SWITCH")" ]; }
 
+# hardware NUMBER: the address of the card of 10.99.0.NUMBER. It is the same after a reboot, else the others would go on
+# sending to the old one for a while.
+hardware() { printf '02:53:4c:00:00:%02x\n' "$1"; }
+
 switch_up() {
   [ ! -e "/run/netns/$SWITCH" ] || return 0
   ip netns add "$SWITCH"
   in_switch sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
   in_switch ip link set lo up
-  in_switch ip link add br0 type bridge
+  # Left alone, a bridge takes its address from a port, and another one when that port goes.
+  in_switch ip link add br0 address "$(hardware 254)" type bridge
   in_switch ip address add "$NODE_NETWORK.254/24" dev br0
   in_switch ip address add "$BALANCER_ADDRESS/24" dev br0
   in_switch ip link set br0 up
@@ -49,11 +54,9 @@ switch_down() {
 
 # plug NAME NUMBER: a network namespace for the host, its eth0 on the switch, and the way to its pods.
 plug() {
-  local namespace=sluice-$1 number=$2 hardware
-  # The same card after a reboot: the others would go on sending to the old one for a while.
-  hardware=$(printf '02:53:4c:00:00:%02x' "$number")
+  local namespace=sluice-$1 number=$2
   ip netns add "$namespace"
-  ip link add eth0 address "$hardware" netns "$namespace" type veth peer name "port$number" netns "$SWITCH"
+  ip link add eth0 address "$(hardware "$number")" netns "$namespace" type veth peer name "port$number" netns "$SWITCH"
   in_switch ip link set "port$number" master br0 up
   in_switch ip route replace "$POD_NETWORK.$number.0/24" via "$NODE_NETWORK.$number"
   nsenter --net="/run/netns/$namespace" bash -e -c "
