@@ -67,7 +67,7 @@ impl Bed {
         bed
     }
 
-    /// Nodes and apiserver as declared in `tests/cluster/nodes`; quick when they are.
+    /// Nodes, apiservers and kubeadm-config as declared in `tests/cluster/nodes`; quick when they are.
     #[track_caller]
     pub fn default_shape(&self) {
         self.change(&["up"]);
@@ -188,12 +188,19 @@ impl Bed {
         self.change(&["remove", node]);
     }
 
-    /// Runs that apiserver with these extra flags; nothing happens if it does already.
+    /// Every control plane runs that apiserver with these extra flags; nothing happens if it does already.
     #[track_caller]
     pub fn apiserver(&self, version: &str, flags: &[&str]) {
         self.change(&[&["apiserver", version], flags].concat());
     }
 
+    /// One control plane runs that apiserver with these extra flags.
+    #[track_caller]
+    pub fn apiserver_on(&self, node: &str, version: &str, flags: &[&str]) {
+        self.change(&[&["apiserver", "--on", node, version], flags].concat());
+    }
+
+    /// The apiservers and kubeadm-config as kubeadm made them, whatever has changed them since.
     #[track_caller]
     pub fn default_apiserver(&self) {
         self.change(&["apiserver"]);
@@ -216,10 +223,24 @@ impl Bed {
         run(self.command("helm").args(args), None, COMMAND)
     }
 
-    /// An administrator's kubeconfig that works in this machine's own network namespace.
+    /// An administrator's kubeconfig that works in this machine's own network namespace, through the load balancer.
     #[track_caller]
     pub fn kubeconfig(&self) -> PathBuf {
         run(&mut self.command("kubeconfig"), None, COMMAND).succeeded().text().into()
+    }
+
+    /// The same for the apiserver of one control plane only.
+    #[track_caller]
+    pub fn kubeconfig_of(&self, node: &str) -> PathBuf {
+        run(self.command("kubeconfig").arg(node), None, COMMAND).succeeded().text().into()
+    }
+
+    /// Runs the current kubectl through the apiserver of one control plane only.
+    #[track_caller]
+    pub fn kubectl_through(&self, node: &str, args: &[&str]) -> Output {
+        let kubeconfig = self.kubeconfig_of(node);
+        // In front: what follows a `--` is not kubectl's.
+        run(self.command("kubectl").arg("--kubeconfig").arg(kubeconfig).args(args), None, COMMAND)
     }
 
     fn command(&self, subcommand: &str) -> Command {

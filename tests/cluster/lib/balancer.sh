@@ -42,10 +42,11 @@ balances() { balancer "show servers state $BALANCER_POOL" | awk -v name="$1" '$4
 
 # balancer_add NAME
 balancer_add() {
-  local server=$BALANCER_POOL/$1
+  local server=$BALANCER_POOL/$1 settings
   ! balances "$1" || return 0
-  # An apiserver on a busy machine may be slow to answer one check; an end of all its connections needs two.
-  balancer "add server $server $(address "$1"):6443 check check-ssl verify none inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions; enable health $server; enable server $server"
+  # On a busy machine one check may come to nothing; it takes two to end all connections.
+  settings="check check-ssl verify none inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions"
+  balancer "add server $server $(address "$1"):6443 $settings; enable health $server; enable server $server"
   balances "$1"
 }
 

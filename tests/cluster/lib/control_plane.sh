@@ -41,12 +41,12 @@ instance_joins() {
   balancer_add "$1"
 }
 
-# instance_retires NAME: while its host still runs, if it does. An apiserver that is told to end takes its address out of
-# the kubernetes Service; with the power cut it would be called for another 25 seconds.
+# instance_retires NAME: while its host still runs, if it does. An apiserver that is told to end first takes its address
+# out of the kubernetes Service; with the power cut it would be called for another 25 seconds.
 instance_retires() {
   balancer_drop "$1"
   in_host "$1" sh -c 'systemctl stop kubelet; pkill -TERM -x kube-apiserver' || return 0
-  await 5 "the apiserver on $1 to end" in_host "$1" sh -c '! pgrep -x kube-apiserver' || true
+  await 5 "the kubernetes Service to forget $1" is_no_endpoint "$(address "$1")" || true
 }
 
 # instance_gone NAME ADDRESS: the host is away; nothing that is left may name it.

@@ -32,6 +32,12 @@ merged() {
   echo "$result"
 }
 
+# meaning DECLARATION: the same for two that declare the same node.
+meaning() {
+  echo "${1%% *} $(role "$1") $(value "$1" kubelet "$KUBERNETES_VERSION") $(value "$1" redirect false)" \
+    "$(value "$1" stream) $(value "$1" tls false) $(values "$1" flag | xargs)"
+}
+
 # check_declaration DECLARATION
 check_declaration() {
   local name=${1%% *} word kubelet

