@@ -41,18 +41,16 @@ instance_joins() {
   balancer_add "$1"
 }
 
-# instance_retires NAME: while its host still runs, if it does. An apiserver that is told to end first takes its address
-# out of the kubernetes Service; with the power cut it would be called for another 25 seconds.
-instance_retires() {
-  balancer_drop "$1"
-  in_host "$1" sh -c 'systemctl stop kubelet; pkill -TERM -x kube-apiserver' || return 0
-  await 5 "the kubernetes Service to forget $1" is_no_endpoint "$(address "$1")" || true
-}
-
 # instance_gone NAME ADDRESS: the host is away; nothing that is left may name it.
 instance_gone() {
   local lease holder status
+  # Its lease runs out after 15 seconds, which another apiserver notices within 10.
   etcdctl del "/registry/masterleases/$2"
+  # An apiserver that writes them at the same moment leaves the address out, too.
+  kubernetes_endpoints | jq --arg address "$2" '
+    del(.items[].subsets[]?.addresses[]? | select(.ip == $address)) |
+    del(.items[].endpoints[]? | select(.addresses[0] == $address))' | kubectl replace -f - || true
+  await 30 "the kubernetes Service to forget $2" is_no_endpoint "$2"
   # Else the other one waits until the lease runs out before it leads.
   for lease in kube-controller-manager kube-scheduler; do
     holder=$(kubectl -n kube-system get lease "$lease" -o 'jsonpath={.spec.holderIdentity}')
@@ -61,13 +59,15 @@ instance_gone() {
   status=$(kubeadm_config ClusterStatus | awk -v name="$1" '
     /^  [^ ]/ { gone = $1 == name ":" } /^[^ ]/ { gone = 0 } !gone { print }')
   set_kubeadm_config ClusterStatus "$status"
-  await 30 "the kubernetes Service to forget $2" is_no_endpoint "$2"
 }
 
+# kubernetes_endpoints: of the kubernetes Service, in both of their forms.
+kubernetes_endpoints() { kubectl -n default get endpoints/kubernetes endpointslices/kubernetes -o json; }
+
+# is_no_endpoint ADDRESS
 is_no_endpoint() {
-  kubectl get endpoints,endpointslices -n default -o json --request-timeout=2s |
-    jq -e --arg address "$1" '[.items[] | select(.metadata.name == "kubernetes") |
-      .subsets[]?.addresses[]?.ip, .endpoints[]?.addresses[]?] | length > 0 and all(. != $address)'
+  kubernetes_endpoints | jq -e --arg address "$1" '
+    [.items[] | .subsets[]?.addresses[]?.ip, .endpoints[]?.addresses[]] | length > 0 and all(. != $address)'
 }
 
 # kubeadm_config KEY: that text of the ConfigMap.

@@ -16,7 +16,7 @@ missing_packages() {
 # install_packages PACKAGE…
 install_packages() {
   local policy=/usr/sbin/policy-rc.d
-  # Debian starts what it installs; etcd and containerd are wanted in the hosts only.
+  # Debian starts what it installs; what of it the cluster runs, it starts itself.
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
