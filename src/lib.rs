@@ -10,5 +10,6 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
+pub mod edit;
 pub mod relay;
 pub mod webhook;

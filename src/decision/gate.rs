@@ -66,6 +66,12 @@ impl FeatureGates {
         self.set.get(gate).copied()
     }
 
+    /// The same, but for one gate: for comparing two command lines.
+    pub fn without(mut self, gate: &str) -> Self {
+        self.set.remove(gate);
+        self
+    }
+
     /// Why the flag could not be read in full, if so.
     pub fn unreadable(&self) -> Option<&str> {
         self.unreadable.as_deref()
