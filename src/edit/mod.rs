@@ -6,6 +6,7 @@
 //! something in a way that is not understood for certain, there is an error and no text.
 
 mod gates;
+pub mod kubeadm;
 pub mod manifest;
 mod yaml;
 
