@@ -5,9 +5,13 @@
 //! both texts again and compares everything else. Where that is not equal, or where a file says
 //! something in a way that is not understood for certain, there is an error and no text.
 
+pub mod environment;
+mod flag;
 mod gates;
 pub mod kubeadm;
 pub mod manifest;
+pub mod unit;
+mod words;
 mod yaml;
 
 use std::{fmt, ops::Range};

@@ -1,4 +1,4 @@
-//! What a command line, and the files that a command line is made of, say about a flag. Pure.
+//! What a command line says about a flag. Pure.
 
 use crate::decision::{evidence::Says, gate::go_bool};
 
@@ -40,22 +40,10 @@ pub fn text<'a>(args: impl IntoIterator<Item = &'a str>, flag: &str) -> Option<&
     value
 }
 
-/// The arguments in the variables of a file for systemd's `EnvironmentFile=`, in order.
-///
-/// Every variable counts: which of them the unit puts on the command line, and whether it does, the
-/// file does not tell.
-pub fn environment(file: &str) -> impl Iterator<Item = &str> {
-    file.lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with(['#', ';']))
-        .filter_map(|line| line.split_once('='))
-        .flat_map(|(_, value)| value.split_whitespace())
-        .map(|word| word.trim_matches(['"', '\'']))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edit::environment;
 
     const FLAG: &str = "redirect-container-streaming";
 
@@ -118,8 +106,12 @@ mod tests {
                 "A=--redirect-container-streaming\nB=--redirect-container-streaming=false\n",
                 Says::Off,
             ),
+            // Over two lines, and in quotes within quotes.
+            ("A=\"--v=2 \\\n  --redirect-container-streaming\"\n", Says::On),
+            ("A=\"'--redirect-container-streaming'\"\n", Says::On),
         ] {
-            assert_eq!(boolean(environment(file), FLAG), expected, "{file}");
+            let words = environment::words(file);
+            assert_eq!(boolean(words.iter().map(String::as_str), FLAG), expected, "{file}");
         }
     }
 }

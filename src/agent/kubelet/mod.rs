@@ -8,7 +8,10 @@ use std::{io, path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
 use super::host::Host;
-use crate::decision::{evidence::Says, migration::STREAMING_REDIRECTS};
+use crate::{
+    decision::{evidence::Says, migration::STREAMING_REDIRECTS},
+    edit::environment,
+};
 pub use process::Process;
 
 /// How often it is looked whether the kubelet still runs: one small file. A restarted one has to be
@@ -88,9 +91,10 @@ fn read(host: &Host, process: Option<&Process>) -> Kubelet {
     let flag = STREAMING_REDIRECTS.flag;
     let args =
         || process.iter().flat_map(|process| process.args.iter().skip(1)).map(String::as_str);
-    let files: Vec<String> = host.environment_files().collect();
-    let words = files.iter().flat_map(|file| flags::environment(file));
-    let next_start = Some(flags::boolean(words, flag)).filter(|says| *says != Says::Absent);
+    let words: Vec<String> =
+        host.environment_files().flat_map(|file| environment::words(&file)).collect();
+    let next_start = flags::boolean(words.iter().map(String::as_str), flag);
+    let next_start = Some(next_start).filter(|says| *says != Says::Absent);
     Kubelet {
         process: process.map(|process| (process.pid, process.start)),
         flag: Some(process.map_or(Says::Unreadable, |_| flags::boolean(args(), flag))),

@@ -242,6 +242,14 @@ fn the_last_line_of_a_file() {
 }
 
 #[test]
+fn many_comments() {
+    let comments = "    # one of many\n".repeat(500);
+    let text = kubeadm(&format!("{comments}    - --v=2\n{comments}"));
+    let with = changed(&text, Setting::Off);
+    assert_eq!(changed(&with, Setting::Default), text);
+}
+
+#[test]
 fn what_is_not_certain_is_refused() {
     let pod = |args: &str| kubeadm(args);
     let plain = kubeadm("");
