@@ -2,7 +2,7 @@
 
 use super::{
     gate::Setting,
-    migration::{GateBehaviour, Migration, Track},
+    migration::{FlagBehaviour, GateBehaviour, Migration, Track},
     policy::GateWish,
     version::Minor,
 };
@@ -26,6 +26,113 @@ pub fn setting(
         (GateBehaviour::Settable { default: false }, GateWish::Enabled) => Some(Setting::On),
         (GateBehaviour::Removed, GateWish::Enabled) => None,
     }
+}
+
+/// The oldest version that there is advice for: the oldest that Sluice runs with.
+pub const OLDEST: Minor = Minor(18);
+
+/// What the flags of a component have to say from one version to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// `kube-apiserver` or `kubelet`.
+    pub component: &'static str,
+    /// The first minor that this is for.
+    pub from: Minor,
+    /// The last one; `None` where it is for all that follow.
+    pub to: Option<Minor>,
+    /// Flags to set, with the part of the value that matters: other feature gates stay.
+    pub set: Vec<String>,
+    /// Flags to remove, whatever their value; of `--feature-gates`, what is named of it.
+    pub remove: Vec<String>,
+    /// Why. Never empty.
+    pub note: String,
+}
+
+/// What the flags of apiservers and kubelets have to say, by version, oldest first.
+pub fn advice(migration: &Migration, track: Track, wish: GateWish) -> Vec<Advice> {
+    let minors = || (OLDEST.0..=migration.last.0).map(Minor);
+    let mut all: Vec<Advice> = Vec::new();
+    let apiservers = minors().map(|minor| of_apiserver(migration, track, wish, minor));
+    for next in apiservers.chain(minors().map(|minor| of_kubelet(migration, wish, minor))) {
+        match all.last_mut() {
+            Some(last) if last.says_the_same(&next) => last.to = next.to,
+            _ => all.push(next),
+        }
+    }
+    // Nothing changes any more after the last.
+    for last in all.iter_mut().filter(|advice| advice.to == Some(migration.last)) {
+        last.to = None;
+    }
+    all
+}
+
+impl Advice {
+    fn says_the_same(&self, other: &Self) -> bool {
+        (self.component, &self.set, &self.remove, &self.note)
+            == (other.component, &other.set, &other.remove, &other.note)
+    }
+}
+
+fn of_apiserver(migration: &Migration, track: Track, wish: GateWish, minor: Minor) -> Advice {
+    let gate = migration.gate;
+    let entry = |value: bool| format!("--feature-gates={gate}={value}");
+    let name = |gate: &str| format!("--feature-gates={gate}");
+    let named = || vec![name(gate)];
+    let all = || migration.gates().map(name).collect();
+    let gone = migration.apiserver_removed(track);
+    let before_gone = gone.map_or_else(String::new, |gone| format!(" before {gone}"));
+    let off_by_default =
+        migration.apiserver_at(minor, track) == Some(GateBehaviour::Settable { default: false });
+    let (set, remove, note) = match (setting(migration, track, minor, wish), wish) {
+        (None, _) => {
+            (vec![], all(), "The gate is gone and off: it cannot be turned on.".to_owned())
+        }
+        (Some(Setting::Off), _) => (
+            vec![entry(false)],
+            vec![],
+            "On by default. Only while the policy's condition SafeToDisable is True.".to_owned(),
+        ),
+        (Some(Setting::On), _) => {
+            (vec![entry(true)], vec![], format!("Off by default. It has to go{before_gone}."))
+        }
+        (Some(Setting::Default), GateWish::Enabled) => {
+            (vec![], named(), "On by default.".to_owned())
+        }
+        (Some(Setting::Default), GateWish::Disabled) if off_by_default => {
+            (vec![], all(), format!("Off by default. What names the gate has to go{before_gone}."))
+        }
+        (Some(Setting::Default), GateWish::Disabled) => (
+            vec![],
+            all(),
+            "The gate is gone: an apiserver that is started with it does not start.".to_owned(),
+        ),
+    };
+    Advice { component: "kube-apiserver", from: minor, to: Some(minor), set, remove, note }
+}
+
+fn of_kubelet(migration: &Migration, wish: GateWish, minor: Minor) -> Advice {
+    let flag = || vec![format!("--{}", migration.flag)];
+    let gone = migration.kubelet_since(FlagBehaviour::Removed);
+    let before_gone = gone.map_or_else(String::new, |gone| format!(" before {gone}"));
+    let (remove, note) = match (migration.kubelet_at(minor), wish) {
+        (Some(FlagBehaviour::Obeyed), GateWish::Disabled) => (
+            flag(),
+            "With the flag the kubelet redirects, and exec fails once the gate is off.".to_owned(),
+        ),
+        (Some(FlagBehaviour::Obeyed), GateWish::Enabled) => {
+            (vec![], format!("The flag may stay while the gate is on. It has to go{before_gone}."))
+        }
+        (Some(FlagBehaviour::Ignored), _) => {
+            (flag(), format!("The flag is ignored. It has to go{before_gone}."))
+        }
+        (Some(FlagBehaviour::Removed), _) => {
+            (flag(), "A kubelet that is started with the flag does not start.".to_owned())
+        }
+        (Some(FlagBehaviour::AlwaysLegacy) | None, _) => {
+            (vec![], "The kubelet redirects without a flag: upgrade it.".to_owned())
+        }
+    };
+    Advice { component: "kubelet", from: minor, to: Some(minor), set: vec![], remove, note }
 }
 
 #[cfg(test)]
@@ -70,6 +177,70 @@ mod tests {
                 (disabled, enabled),
                 "standard track, 1.{minor}"
             );
+        }
+    }
+
+    #[test]
+    fn advice_for_every_version() {
+        let lines = |wish, track| -> Vec<String> {
+            let line = |a: &Advice| {
+                let to = a.to.map_or_else(String::new, |to| to.to_string());
+                let (set, remove) = (a.set.join(" "), a.remove.join(" "));
+                format!("{} {}-{to} +[{set}] -[{remove}]", a.component, a.from)
+            };
+            advice(&STREAMING_REDIRECTS, track, wish).iter().map(line).collect()
+        };
+        let gate = "--feature-gates=StreamingProxyRedirects";
+        let both = format!("{gate} --feature-gates=ValidateProxyRedirects");
+        let flag = "--redirect-container-streaming";
+        assert_eq!(
+            lines(GateWish::Disabled, Track::ExtraSafe),
+            [
+                format!("kube-apiserver 1.18-1.21 +[{gate}=false] -[]"),
+                format!("kube-apiserver 1.22-1.23 +[] -[{both}]"),
+                format!("kube-apiserver 1.24- +[] -[{both}]"),
+                format!("kubelet 1.18-1.19 +[] -[{flag}]"),
+                format!("kubelet 1.20-1.23 +[] -[{flag}]"),
+                format!("kubelet 1.24- +[] -[{flag}]"),
+            ]
+        );
+        assert_eq!(
+            lines(GateWish::Enabled, Track::ExtraSafe),
+            [
+                format!("kube-apiserver 1.18-1.21 +[] -[{gate}]"),
+                format!("kube-apiserver 1.22-1.23 +[{gate}=true] -[]"),
+                format!("kube-apiserver 1.24- +[] -[{both}]"),
+                "kubelet 1.18-1.19 +[] -[]".to_owned(),
+                format!("kubelet 1.20-1.23 +[] -[{flag}]"),
+                format!("kubelet 1.24- +[] -[{flag}]"),
+            ]
+        );
+        assert_eq!(
+            lines(GateWish::Disabled, Track::Standard)[..3],
+            [
+                format!("kube-apiserver 1.18-1.20 +[{gate}=false] -[]"),
+                format!("kube-apiserver 1.21-1.21 +[] -[{both}]"),
+                format!("kube-apiserver 1.22- +[] -[{both}]"),
+            ]
+        );
+    }
+
+    #[test]
+    fn advice_leaves_no_version_out() {
+        for track in [Track::Standard, Track::ExtraSafe] {
+            for wish in [GateWish::Disabled, GateWish::Enabled] {
+                let all = advice(&STREAMING_REDIRECTS, track, wish);
+                for component in ["kube-apiserver", "kubelet"] {
+                    for minor in (18..40).map(Minor) {
+                        let is_for = |a: &&Advice| {
+                            a.component == component
+                                && a.from <= minor
+                                && a.to.is_none_or(|to| minor <= to)
+                        };
+                        assert_eq!(all.iter().filter(is_for).count(), 1, "{component} {minor}");
+                    }
+                }
+            }
         }
     }
 

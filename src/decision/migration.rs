@@ -124,6 +124,16 @@ impl Migration {
         std::iter::once(self.gate).chain(self.companion_gates.iter().copied())
     }
 
+    /// The first apiserver minor without the gate.
+    pub fn apiserver_removed(&self, track: Track) -> Option<Minor> {
+        let table = match track {
+            Track::Standard => self.apiserver_standard,
+            Track::ExtraSafe => self.apiserver_extra_safe,
+        };
+        let removed = table.iter().find(|since| since.behaviour == GateBehaviour::Removed);
+        removed.map(|since| since.minor)
+    }
+
     /// The first kubelet minor with this behaviour.
     pub fn kubelet_since(&self, behaviour: FlagBehaviour) -> Option<Minor> {
         self.kubelet.iter().find(|since| since.behaviour == behaviour).map(|since| since.minor)
