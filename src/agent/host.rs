@@ -2,14 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::decision::evidence::ENVIRONMENT_FILES;
+
 /// Where the node's own folders are: `/host/proc` is the node's `/proc`.
 #[derive(Clone, Debug)]
 pub struct Host(PathBuf);
-
-/// Environment files of kubelet units, in the order in which they end up on the command line:
-/// kubeadm's own, then the administrator's, which wins (kubeadm's drop-in `10-kubeadm.conf`).
-const ENVIRONMENT_FILES: [&str; 3] =
-    ["/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet", "/etc/sysconfig/kubelet"];
 
 /// Sockets at which runtimes listen where nobody says otherwise.
 const SOCKETS: [&str; 5] = [

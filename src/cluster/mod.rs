@@ -34,6 +34,7 @@ use crate::{
         policy::{Owner, PolicyFacts},
         proxy::Streams,
         safety::Holds,
+        steps::{self, Step},
         version::Minor,
     },
 };
@@ -299,6 +300,16 @@ impl Cluster {
             safe: safe.holds == Holds::True && !lost,
             reason: if lost { "WatchLost" } else { safe.reason },
         }
+    }
+
+    /// What has to be done before the upgrade to a policy's target version; nothing where it has
+    /// none.
+    pub fn upgrade_steps(&self, policy: &str, now: Timestamp) -> Vec<Step> {
+        let content = self.policies.get(policy).and_then(|policy| policy.content.as_ref().ok());
+        let Some(Content { facts, .. }) = content else { return Vec::new() };
+        let nodes = self.nodes.iter().map(|(name, node)| (name.as_str(), &node.facts));
+        let (migration, owner) = (&STREAMING_REDIRECTS, self.owner());
+        steps::steps(migration, facts, policy, owner, &self.instances, nodes, now)
     }
 
     /// Judges the cluster for one policy.

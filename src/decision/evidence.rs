@@ -1,5 +1,10 @@
 //! What is known about a kubelet's flag, and how several sources become one answer.
 
+/// Environment files of kubelet units, in the order in which they end up on the command line:
+/// kubeadm's own, then the administrator's, which wins (kubeadm's drop-in `10-kubeadm.conf`).
+pub const ENVIRONMENT_FILES: [&str; 3] =
+    ["/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet", "/etc/sysconfig/kubelet"];
+
 /// Where a claim came from. The order is the order of trust, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {

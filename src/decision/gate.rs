@@ -14,7 +14,16 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FeatureGates {
     set: BTreeMap<String, bool>,
+    arguments: Vec<Argument>,
     unreadable: Option<String>,
+}
+
+/// A `--feature-gates` as it stands on the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Argument {
+    /// The flag and what parts it from its value.
+    flag: String,
+    list: String,
 }
 
 impl FeatureGates {
@@ -34,8 +43,14 @@ impl FeatureGates {
             if name.replace('_', "-") != "feature-gates" {
                 continue;
             }
+            let between = if value.is_some() { '=' } else { ' ' };
             match value.or_else(|| args.next()) {
-                Some(value) => gates.add(value),
+                Some(value) => {
+                    let dashed = &arg[..arg.len() - flag.len() + name.len()];
+                    let flag = format!("{dashed}{between}");
+                    gates.arguments.push(Argument { flag, list: value.to_owned() });
+                    gates.add(value);
+                }
                 None => gates.unreadable = Some("--feature-gates has no value".to_owned()),
             }
         }
@@ -69,7 +84,25 @@ impl FeatureGates {
     /// The same, but for one gate: for comparing two command lines.
     pub fn without(mut self, gate: &str) -> Self {
         self.set.remove(gate);
+        self.arguments.clear();
         self
+    }
+
+    /// The arguments that name one of these gates, as they stand, and what is left of each without
+    /// the gates; `None` where nothing is.
+    pub fn arguments_without(&self, gates: &[&str]) -> Vec<(String, Option<String>)> {
+        let named = |pair: &&str| {
+            pair.split_once('=').is_some_and(|(name, _)| gates.contains(&name.trim()))
+        };
+        let naming =
+            self.arguments.iter().filter(|argument| argument.list.split(',').any(|p| named(&p)));
+        let both = |Argument { flag, list }: &Argument| {
+            let left: Vec<&str> = list.split(',').filter(|pair| !named(pair)).collect();
+            let left = left.join(",");
+            let empty = left.trim_matches([',', ' ']).is_empty();
+            (format!("{flag}{list}"), (!empty).then(|| format!("{flag}{left}")))
+        };
+        naming.map(both).collect()
     }
 
     /// Why the flag could not be read in full, if so.
@@ -231,6 +264,30 @@ mod tests {
         ] {
             assert_eq!(gate(minor, args), expected, "1.{minor} {args:?}");
         }
+    }
+
+    #[test]
+    fn arguments_are_told_as_they_stand() {
+        let gates = FeatureGates::from_args([
+            "--feature-gates=A=true,G=true,B=false",
+            "--v=2",
+            "--feature_gates",
+            "G=1",
+            "--feature-gates=C=true",
+            "--feature-gates=G=true,H=true,",
+        ]);
+        let owned = |text: &str| text.to_owned();
+        assert_eq!(
+            gates.arguments_without(&["G", "H"]),
+            [
+                (
+                    owned("--feature-gates=A=true,G=true,B=false"),
+                    Some(owned("--feature-gates=A=true,B=false"))
+                ),
+                (owned("--feature_gates G=1"), None),
+                (owned("--feature-gates=G=true,H=true,"), None),
+            ]
+        );
     }
 
     #[test]

@@ -6,19 +6,21 @@
 //! The order of reading: [`migration`] holds the version table, [`evidence`] and [`gate`] say what
 //! the two settings are, [`node`] and [`apiserver`] judge one of each, [`survey`] sums up the
 //! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`flags`] says
-//! what has to be set, and [`proxy`] is about the streams of the nodes that a policy selects.
+//! what has to be set at which version, and [`steps`] what has to be done before an upgrade.
+//! [`proxy`] is about the streams of the nodes that a policy selects.
 
 pub mod apiserver;
 pub mod evidence;
 pub mod flags;
 pub mod gate;
 pub mod migration;
-mod named;
+pub(crate) mod named;
 pub mod node;
 pub mod policy;
 pub mod proxy;
 mod refusal;
 pub mod safety;
+pub mod steps;
 pub mod survey;
 pub mod upgrade;
 pub mod version;

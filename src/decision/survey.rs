@@ -97,14 +97,10 @@ impl<'a> Survey<'a> {
             }
             Verdict::Blocks => self.add_blocking(name, node),
         }
-        let takes_flag = match facts.kubelet.and_then(|minor| migration.kubelet_at(minor)) {
-            Some(FlagBehaviour::Obeyed | FlagBehaviour::Ignored) | None => true,
-            Some(FlagBehaviour::AlwaysLegacy | FlagBehaviour::Removed) => false,
-        };
-        match node.evidence.flag {
-            Flag::On | Flag::Off if takes_flag => self.flagged.add(name),
-            Flag::Unknown if takes_flag => self.flag_unknown.add(name),
-            _ => {}
+        match has_flag(migration, facts, node) {
+            Some(true) => self.flagged.add(name),
+            None => self.flag_unknown.add(name),
+            Some(false) => {}
         }
     }
 
@@ -139,5 +135,22 @@ impl<'a> Survey<'a> {
     /// How many nodes are in each state of [`Redirects::ALL`].
     pub fn by_redirects(&self) -> impl Iterator<Item = (Redirects, usize)> + '_ {
         Redirects::ALL.into_iter().zip(self.by_redirects)
+    }
+}
+
+/// Whether a kubelet has the flag on its command line, in whichever sense, and a version that still
+/// starts with it; `None` where that is unknown.
+pub(super) fn has_flag(
+    migration: &Migration,
+    facts: &NodeFacts,
+    node: &NodeJudgement,
+) -> Option<bool> {
+    let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
+    match (behaviour, node.evidence.flag) {
+        (Some(FlagBehaviour::AlwaysLegacy | FlagBehaviour::Removed), _) | (_, Flag::Absent) => {
+            Some(false)
+        }
+        (_, Flag::On | Flag::Off) => Some(true),
+        (_, Flag::Unknown) => None,
     }
 }

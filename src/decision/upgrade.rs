@@ -155,7 +155,7 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
     Outcome::new(holds, reason, preview.message())
 }
 
-fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
+pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
     let Scene { migration, track, instances, survey, .. } = *scene;
     let behaviour = migration.apiserver_at(minor, track);
     let (default, settable) = match behaviour {

@@ -122,6 +122,57 @@ fn a_target_that_breaks_ends_with_2() {
 }
 
 #[test]
+fn the_way_to_a_target_is_said_in_order() {
+    let report = |name: &str, report: &str| {
+        format!(
+            "apiVersion: sluice.dev/v1alpha1\nkind: StreamingNode\nmetadata: {{name: {name}}}\nspec: {{}}\n\
+             status: {{agent: {{since: '2026-01-02T03:04:05Z', {report}}}}}\n"
+        )
+    };
+    let node =
+        |name: &str, version: &str| SAFE.replace("worker-1", name).replace("v1.20.15", version);
+    let input = [
+        node("cp1", "v1.20.2"),
+        node("old1", "v1.18.20"),
+        node("new1", "v1.20.2"),
+        report("cp1", "flag: Absent"),
+        report("old1", "flag: 'On', nextStart: 'On'"),
+        report("new1", "flag: 'On'"),
+        apiserver("cp1", "v1.20.2", "A=true,StreamingProxyRedirects=true"),
+        apiserver("cp2", "v1.20.2", "A=true,StreamingProxyRedirects=true"),
+    ]
+    .join("---\n");
+    let ran = plan(&input, &["--target", "1.24"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""));
+    let start = ran.stdout.find("On the way to 1.24").unwrap();
+    insta::assert_snapshot!("target", ran.stdout[start..]);
+
+    let items = items(&input, &["--target", "1.24"]);
+    let upgrade = items.last().unwrap();
+    assert_eq!((&upgrade["kind"], &upgrade["target"]), (&"UpgradePlan".into(), &"1.24".into()));
+    let steps = upgrade["steps"].as_array().unwrap();
+    let actions: Vec<_> = steps.iter().map(|step| step["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["RemoveKubeletFlag", "RemoveGate", "RemoveKubeletFlag", "Upgrade"]);
+    assert_eq!(steps[1]["nodes"], serde_json::json!(["cp1", "cp2"]));
+    assert_eq!(steps[1]["files"][0], "/etc/kubernetes/manifests/kube-apiserver.yaml");
+    assert_eq!(
+        steps[1]["changes"],
+        serde_json::json!([{
+            "argument": "--feature-gates=A=true,StreamingProxyRedirects=true",
+            "becomes": "--feature-gates=A=true",
+        }])
+    );
+    assert_eq!(
+        steps[0]["changes"],
+        serde_json::json!([{"argument": "--redirect-container-streaming"}])
+    );
+    // Without a target there is no such object, and what was printed can be read again.
+    assert!(!plan(&input, &["-o", "json"]).stdout.contains("UpgradePlan"));
+    let printed = plan(&input, &["--target", "1.24", "-o", "yaml"]).stdout;
+    assert_eq!(plan(&format!("{input}---\n{printed}"), &[]).code, Some(2));
+}
+
+#[test]
 fn objects_are_a_list_that_scripts_can_read() {
     let input = format!("{SAFE}---\n{}", apiserver("cp", "v1.21.0", ""));
     let items = items(&input, &[]);

@@ -11,6 +11,7 @@ use sluice::decision::{
     migration::{STREAMING_REDIRECTS, Track},
     node::NodeFacts,
     policy::{GateWish, Override, Owner, PolicyFacts},
+    steps::{Step, steps},
     version::Minor,
 };
 
@@ -104,6 +105,10 @@ pub struct Cluster {
 
 pub const NOW: i64 = 1_000_000;
 
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a valid time")
+}
+
 impl Default for Cluster {
     fn default() -> Self {
         Self {
@@ -137,24 +142,40 @@ impl Cluster {
         self.owns && self.overrides.iter().any(|(name, left)| *name == node.name && *left > 0)
     }
 
-    pub fn judged<R>(&self, look: impl FnOnce(&Judgement<'_>) -> R) -> R {
-        let at = |second| Timestamp::from_second(second).expect("a valid time");
+    fn policy(&self) -> PolicyFacts {
         let entry =
             |(node, left): &(String, i64)| Override { node: node.clone(), expires: at(NOW + left) };
-        let policy = PolicyFacts {
+        PolicyFacts {
             gate: self.wish,
             paused: self.paused,
             target: self.target.map(Minor),
             track: self.track,
             overrides: self.overrides.iter().map(entry).collect(),
             invalid: Vec::new(),
-        };
-        let owner = Owner::Policy(if self.owns { "mine" } else { "other" });
+        }
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        Owner::Policy(if self.owns { "mine" } else { "other" })
+    }
+
+    pub fn judged<R>(&self, look: impl FnOnce(&Judgement<'_>) -> R) -> R {
+        let (policy, owner) = (self.policy(), self.owner());
         let instances: Vec<Apiserver> = self.instances.iter().map(Instance::build).collect();
         let facts: Vec<(&str, NodeFacts)> =
             self.nodes.iter().map(|node| (node.name.as_str(), node.facts())).collect();
         let nodes = facts.iter().map(|(name, facts)| (*name, facts));
         look(&judge(&STREAMING_REDIRECTS, &policy, "mine", owner, &instances, nodes, at(NOW)))
+    }
+
+    /// What has to be done before the upgrade to the target.
+    pub fn steps(&self) -> Vec<Step> {
+        let (policy, owner) = (self.policy(), self.owner());
+        let instances: Vec<Apiserver> = self.instances.iter().map(Instance::build).collect();
+        let facts: Vec<(&str, NodeFacts)> =
+            self.nodes.iter().map(|node| (node.name.as_str(), node.facts())).collect();
+        let nodes = facts.iter().map(|(name, facts)| (*name, facts));
+        steps(&STREAMING_REDIRECTS, &policy, "mine", owner, &instances, nodes, at(NOW))
     }
 
     /// The status and the reason of `SafeToDisable`.

@@ -6,10 +6,15 @@ use anstyle::{AnsiColor, Style};
 use super::{Cell, Table};
 use crate::{
     api::{StreamingNode, StreamingNodeStatus, StreamingPolicyStatus, condition},
-    cli::plan::judge::{Plan, PlannedPolicy},
+    cli::plan::{
+        judge::{Plan, PlannedPolicy},
+        upgrade::UpgradePlan,
+    },
     decision::{
         migration::STREAMING_REDIRECTS,
+        named::Named,
         node::{Redirects, Verdict},
+        steps::ArgumentChange,
     },
 };
 
@@ -22,7 +27,7 @@ const NONE: &str = "-";
 /// The plan for people; `all` shows every node, however many there are.
 pub fn table(plan: &Plan, all: bool) -> String {
     let Some(policy) = plan.judged() else { return String::new() };
-    let mut parts = vec![heading(policy, plan.for_target), nodes(&plan.nodes, all)];
+    let mut parts = vec![heading(policy, plan.upgrade.is_some()), nodes(&plan.nodes, all)];
     if !policy.status.upgrades.is_empty() {
         parts.push(upgrades(&policy.status));
     }
@@ -30,6 +35,7 @@ pub fn table(plan: &Plan, all: bool) -> String {
     if !todo.is_empty() {
         parts.push(todo);
     }
+    parts.extend(plan.upgrade.as_ref().filter(|upgrade| !upgrade.steps.is_empty()).map(steps));
     parts.join("\n")
 }
 
@@ -166,6 +172,27 @@ fn todo(policy: &PlannedPolicy) -> String {
         }
     }
     if text.is_empty() { text } else { format!("What to do:\n{text}") }
+}
+
+fn steps(upgrade: &UpgradePlan) -> String {
+    let mut text = format!("On the way to {}, in this order:\n", upgrade.target);
+    for (number, step) in (1..).zip(&upgrade.steps) {
+        let names = step.nodes.iter().map(String::as_str).collect::<Named<'_>>();
+        let on = if names.is_empty() { String::new() } else { format!(" on {names}") };
+        let may = if step.needed { "" } else { " (if you like)" };
+        let action = step.action.as_str();
+        text.push_str(&format!("  {number}. {action}{on}{may}: {}\n", step.message));
+        for file in &step.files {
+            text.push_str(&format!("       {file}\n"));
+        }
+        for ArgumentChange { argument, becomes } in &step.changes {
+            text.push_str(&format!("       {BAD}- {argument}{BAD:#}\n"));
+            if let Some(becomes) = becomes {
+                text.push_str(&format!("       {GOOD}+ {becomes}{GOOD:#}\n"));
+            }
+        }
+    }
+    text
 }
 
 const GOOD: Style = AnsiColor::Green.on_default();

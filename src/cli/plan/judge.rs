@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Serialize;
 
-use super::objects::{Objects, PolicyObject};
+use super::{
+    objects::{Objects, PolicyObject},
+    upgrade::{UpgradeItem, UpgradePlan},
+};
 use crate::{
     api::{
         EvidenceEntry, GateWish, StreamingNode, StreamingNodeSpec, StreamingPolicy,
@@ -95,8 +98,8 @@ pub struct Plan {
     pub policies: Vec<PlannedPolicy>,
     /// The nodes, by name.
     pub nodes: Vec<StreamingNode>,
-    /// An upgrade was asked about, and counts.
-    pub for_target: bool,
+    /// The upgrade that was asked about, and counts.
+    pub upgrade: Option<UpgradePlan>,
 }
 
 /// A policy with its status.
@@ -118,6 +121,8 @@ pub enum Item<'a> {
     Policy(PolicyItem<'a>),
     /// A node.
     Node(&'a StreamingNode),
+    /// What has to be done before an upgrade.
+    Upgrade(UpgradeItem<'a>),
 }
 
 /// A policy in the output.
@@ -144,7 +149,8 @@ impl Plan {
             let found = self.judged().and_then(|policy| policy.condition(kind));
             found.is_some_and(|condition| condition.status == "True")
         };
-        !holds(condition::SAFE_TO_DISABLE) || (self.for_target && !holds(condition::UPGRADE_SAFE))
+        !holds(condition::SAFE_TO_DISABLE)
+            || (self.upgrade.is_some() && !holds(condition::UPGRADE_SAFE))
     }
 
     /// The objects as they are printed.
@@ -159,7 +165,9 @@ impl Plan {
                 status: &policy.status,
             })
         });
-        policies.chain(self.nodes.iter().map(Item::Node)).collect()
+        let nodes = self.nodes.iter().map(Item::Node);
+        let upgrade = self.upgrade.iter().map(|upgrade| Item::Upgrade(upgrade.item()));
+        policies.chain(nodes).chain(upgrade).collect()
     }
 }
 
@@ -232,7 +240,10 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
         let spec = report.spec.unwrap_or(kept);
         nodes.push(StreamingNode { metadata, spec, status: Some(report.status) });
     }
-    Ok(Plan { policies, nodes, for_target: options.target.is_some() })
+    let upgrade = options
+        .target
+        .map(|target| UpgradePlan { target, steps: cluster.upgrade_steps(&chosen, now) });
+    Ok(Plan { policies, nodes, upgrade })
 }
 
 fn cluster(objects: &Objects) -> Cluster {

@@ -7,6 +7,7 @@ pub mod files;
 pub mod judge;
 pub mod live;
 pub mod objects;
+pub mod upgrade;
 
 use std::{io, path::PathBuf};
 
@@ -34,7 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
 
-    /// Judge an upgrade to this apiserver version as well, instead of the policy's targetVersion.
+    /// Judge an upgrade to this apiserver version as well, instead of the policy's targetVersion,
+    /// and say what has to be done before it, in order.
     #[arg(long, value_name = "VERSION")]
     target: Option<Minor>,
 
@@ -47,7 +49,7 @@ pub struct Args {
     apiserver_feature_gates: Option<String>,
 
     /// The form of the output; JSON and YAML are a v1 List of StreamingPolicy and StreamingNode
-    /// objects with the statuses that the controller would write.
+    /// objects with the statuses that the controller would write, and with --target an UpgradePlan.
     #[arg(short, long, value_enum, default_value_t)]
     output: output::Format,
 

@@ -1,0 +1,171 @@
+//! What has to be done about kubelets.
+
+use crate::decision::{
+    evidence::{ENVIRONMENT_FILES, Says, Source},
+    gate::Gate,
+    migration::{FlagBehaviour, Migration},
+    node::{NodeFacts, NodeJudgement, Redirects, Verdict},
+    safety::Scene,
+    survey,
+    upgrade::Preview,
+};
+
+use super::{Action, ArgumentChange, Step};
+
+/// Where systemd has the kubelet's unit and its drop-ins.
+const UNITS: [&str; 3] = [
+    "/etc/systemd/system/kubelet.service.d/",
+    "/usr/lib/systemd/system/kubelet.service.d/",
+    "/usr/lib/systemd/system/kubelet.service",
+];
+
+/// Where k3s and RKE2 take their `kubelet-arg` from.
+const RANCHER: [&str; 2] = ["/etc/rancher/k3s/config.yaml", "/etc/rancher/rke2/config.yaml"];
+
+/// What there is to be done about a kubelet. The order is that of the steps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kubelet {
+    Look,
+    RemoveFlag(Place),
+    Upgrade,
+}
+
+/// Where a kubelet's flag comes from, as far as is known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// Its environment files name it.
+    EnvironmentFiles,
+    /// It runs with it, and its environment files do not name it.
+    Unit,
+    /// k3s or RKE2 give it to it.
+    NodeArgs,
+    /// A person said so.
+    Unknown,
+}
+
+impl Place {
+    fn of(facts: &NodeFacts) -> Self {
+        let claimed = |source| {
+            facts
+                .claims
+                .iter()
+                .any(|c| c.source == source && matches!(c.says, Says::On | Says::Off))
+        };
+        if claimed(Source::EnvFiles) {
+            Self::EnvironmentFiles
+        } else if claimed(Source::NodeArgs) {
+            Self::NodeArgs
+        } else if claimed(Source::Agent) {
+            Self::Unit
+        } else {
+            Self::Unknown
+        }
+    }
+
+    fn files(self) -> Vec<&'static str> {
+        match self {
+            Self::EnvironmentFiles => ENVIRONMENT_FILES.to_vec(),
+            Self::Unit => UNITS.to_vec(),
+            Self::NodeArgs => RANCHER.to_vec(),
+            Self::Unknown => Vec::new(),
+        }
+    }
+
+    fn remedy(self, migration: &Migration) -> String {
+        let Migration { flag, annotation, .. } = migration;
+        match self {
+            Self::EnvironmentFiles => format!(
+                "The kubelet's environment files name --{flag}, its agent says: take it out of \
+                 them and restart the kubelet."
+            ),
+            Self::Unit => format!(
+                "The kubelet runs with --{flag} and its environment files do not name it, its \
+                 agent says: take it out of its unit or a drop-in (systemctl cat kubelet) and \
+                 restart the kubelet."
+            ),
+            Self::NodeArgs => format!(
+                "k3s or RKE2 start the kubelet with {flag}, the node-args annotation says: take it \
+                 out of kubelet-arg and restart them."
+            ),
+            Self::Unknown => format!(
+                "The annotation {annotation} says that the kubelet has --{flag}: look where it \
+                 comes from, take it out there, restart the kubelet and annotate with \"false\"."
+            ),
+        }
+    }
+}
+
+/// What there is to be done about a kubelet, and whether before the gate is touched.
+pub(super) fn to_do(
+    scene: &Scene<'_>,
+    preview: &Preview,
+    facts: &NodeFacts,
+    judged: &NodeJudgement,
+) -> Option<(bool, Kubelet)> {
+    let migration = scene.migration;
+    if preview.gate.is_off() != Some(false) && judged.verdict == Verdict::Blocks {
+        let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
+        return Some((
+            true,
+            match judged.redirects {
+                Redirects::On if behaviour == Some(FlagBehaviour::AlwaysLegacy) => Kubelet::Upgrade,
+                Redirects::On => Kubelet::RemoveFlag(Place::of(facts)),
+                _ => Kubelet::Look,
+            },
+        ));
+    }
+    if migration.kubelet_at(preview.minor) != Some(FlagBehaviour::Removed) {
+        return None;
+    }
+    match survey::has_flag(migration, facts, judged) {
+        Some(true) => Some((false, Kubelet::RemoveFlag(Place::of(facts)))),
+        None => Some((false, Kubelet::Look)),
+        Some(false) => None,
+    }
+}
+
+/// The step for nodes of which the same is to be done.
+pub(super) fn step(
+    migration: &Migration,
+    preview: &Preview,
+    what: Kubelet,
+    nodes: Vec<String>,
+    before_gate: bool,
+) -> Step {
+    let Migration { flag, gate, annotation, .. } = migration;
+    let target = preview.minor;
+    let why = match (before_gate, preview.gate) {
+        (true, Gate::Removed) => {
+            format!("{gate} is gone at {target}, and exec fails where it redirects.")
+        }
+        (true, Gate::Disabled) => {
+            format!("{gate} is off at {target}, and exec fails where it redirects.")
+        }
+        (true, _) => {
+            format!("{gate} may be off at {target}, and exec fails then where it redirects.")
+        }
+        (false, _) => format!(
+            "A kubelet of {target} does not start with the flag: before that kubelet is upgraded."
+        ),
+    };
+    let (action, files, changes, remedy) = match what {
+        Kubelet::Look => {
+            let remedy = format!(
+                "Nothing certain tells whether the kubelet is started with --{flag}: look at its \
+                 command line and annotate the node with {annotation}=\"true\" or \"false\"."
+            );
+            (Action::LookAtKubelet, Vec::new(), Vec::new(), remedy)
+        }
+        Kubelet::RemoveFlag(place) => {
+            let change = ArgumentChange { argument: format!("--{flag}"), becomes: None };
+            (Action::RemoveKubeletFlag, place.files(), vec![change], place.remedy(migration))
+        }
+        Kubelet::Upgrade => {
+            let since = migration.kubelet_since(FlagBehaviour::Obeyed);
+            let since = since.map_or_else(String::new, |minor| format!(" to {minor} or later"));
+            let remedy = format!("The kubelet always redirects: upgrade it{since}.");
+            (Action::UpgradeKubelet, Vec::new(), Vec::new(), remedy)
+        }
+    };
+    Step { action, needed: true, nodes, files, changes, message: format!("{remedy} {why}") }
+}
