@@ -178,7 +178,9 @@ fn gate_lines(scene: &Scene<'_>, preview: &Preview) -> Vec<Step> {
         };
         // Where it may go, it says nothing that the default does not say.
         let may = there == Some(GateBehaviour::Settable { default: false }) && said == Setting::Off;
-        if !needed && !may {
+        // What cannot be understood is to be looked at, not to be removed.
+        let must = needed && !known.named(migration).is_empty();
+        if !must && !may {
             continue;
         }
         let changes: Vec<ArgumentChange> = known

@@ -116,6 +116,8 @@ fn what_is_hidden_is_looked_at() {
         lines(&hidden, 24),
         [format!("LookAtApiserver cp [{manifest}]"), "Upgrade cp []".to_owned()]
     );
+    let unreadable = Cluster::of([Instance::new("cp", 23, Seen::Unreadable)], []);
+    assert_eq!(lines(&unreadable, 24), lines(&hidden, 24));
     let nobody = Cluster::default();
     assert_eq!(lines(&nobody, 24)[0], format!("LookAtApiserver  [{manifest}]"));
 }
