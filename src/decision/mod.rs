@@ -5,11 +5,11 @@
 //!
 //! The order of reading: [`migration`] holds the version table, [`evidence`] and [`gate`] say what
 //! the two settings are, [`node`] and [`apiserver`] judge one of each, [`survey`] sums up the
-//! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`flags`] says
-//! what has to be set at which version, and [`steps`] what has to be done before an upgrade.
-//! [`proxy`] is about the streams of the nodes that a policy selects.
+//! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`proxy`] is
+//! about the streams of the nodes that a policy selects, [`canary`] about what a real stream came to.
 
 pub mod apiserver;
+pub mod canary;
 pub mod evidence;
 pub mod flags;
 pub mod gate;

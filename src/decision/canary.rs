@@ -1,0 +1,264 @@
+//! What a canary's answer means: whether exec and port-forward reach a node through an apiserver, and
+//! if not, why and what to do.
+//!
+//! A canary is a pod of Sluice's own on a node. A real exec and a real port-forward into it is the
+//! truth that everything else only infers. An apiserver or kubelet that refuses says so in words, and
+//! the same words have been there since long before 1.18; what they are is looked up in
+//! `staging/src/k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go`, `…/pkg/util/net/http.go`
+//! (`ConnectWithRedirects`), `…/pkg/util/httpstream` and `pkg/kubelet/server/server.go`.
+
+mod failure;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+pub use failure::{Failure, advice, failures};
+
+/// So many characters of an answer's own words are repeated.
+const QUOTED: usize = 300;
+
+/// Where kubelets listen for the apiserver unless told otherwise.
+const KUBELET_PORT: &str = ":10250";
+
+/// What became of one exec or port-forward into a canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Answer {
+    /// The canary answered what it was asked.
+    Answered,
+    /// The kubelet answered with a redirect, and the apiserver did not follow it.
+    RedirectRefused,
+    /// The apiserver would have followed the redirect, but not to another host.
+    HostnameMismatch,
+    /// The request arrived without what makes it an upgrade: something between mangles headers.
+    UpgradeHeadersMissing,
+    /// The kubelet was asked, and its runtime gave it no stream into the canary.
+    RuntimeUnreachable,
+    /// The apiserver did not reach the kubelet.
+    KubeletUnreachable,
+    /// Whoever asked, or the apiserver at the kubelet, may not.
+    Forbidden,
+    /// The apiserver itself did not answer, or only to say that it cannot.
+    ApiserverUnreachable,
+    /// Nothing came in time.
+    NoAnswer,
+    /// An answer that fits none of the above.
+    NotUnderstood,
+}
+
+impl Answer {
+    /// Every answer.
+    pub const ALL: [Self; 10] = [
+        Self::Answered,
+        Self::RedirectRefused,
+        Self::HostnameMismatch,
+        Self::UpgradeHeadersMissing,
+        Self::RuntimeUnreachable,
+        Self::KubeletUnreachable,
+        Self::Forbidden,
+        Self::ApiserverUnreachable,
+        Self::NoAnswer,
+        Self::NotUnderstood,
+    ];
+
+    /// The stable name that conditions, metrics and tables use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "Answered",
+            Self::RedirectRefused => "RedirectRefused",
+            Self::HostnameMismatch => "HostnameMismatch",
+            Self::UpgradeHeadersMissing => "UpgradeHeadersMissing",
+            Self::RuntimeUnreachable => "RuntimeUnreachable",
+            Self::KubeletUnreachable => "KubeletUnreachable",
+            Self::Forbidden => "Forbidden",
+            Self::ApiserverUnreachable => "ApiserverUnreachable",
+            Self::NoAnswer => "NoAnswer",
+            Self::NotUnderstood => "NotUnderstood",
+        }
+    }
+}
+
+/// Both streams into the canary of one node through one apiserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The apiserver's name: that of its node, or its address.
+    pub instance: String,
+    /// The canary's node.
+    pub node: String,
+    /// What became of the exec.
+    pub exec: Answer,
+    /// What became of the port-forward.
+    pub port_forward: Answer,
+    /// What was said instead of an answer, word for word: about the exec, or else about the
+    /// port-forward. Empty where both were answered.
+    pub said: String,
+}
+
+impl Probe {
+    /// Whether both streams got through.
+    pub fn passed(&self) -> bool {
+        self.exec == Answer::Answered && self.port_forward == Answer::Answered
+    }
+}
+
+/// A `metav1.Status`, as far as it matters here.
+#[derive(Debug, Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Status {
+    fn read(body: &str) -> Option<Self> {
+        serde_json::from_str::<Self>(body).ok().filter(|status| status.kind == "Status")
+    }
+}
+
+/// What an answer says, as one short line: the message of a Status, or else the text.
+pub fn words(body: &str) -> String {
+    let message = Status::read(body).map(|status| status.message);
+    let text = message.as_deref().unwrap_or(body);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().filter(|c| !c.is_control()).take(QUOTED).collect()
+}
+
+/// What it means that an upgrade was not made.
+///
+/// An apiserver speaks in Statuses. Text is the kubelet's, or that of something in between: what a
+/// kubelet or runtime answers with 400 or more is passed on as it is.
+pub fn classify(status: u16, body: &str) -> Answer {
+    let of_apiserver = Status::read(body);
+    let text = of_apiserver.as_ref().map_or(body, |status| &status.message);
+    let says = |all: &[&str]| all.iter().any(|words| text.contains(words));
+    // Before the fix of CVE-2020-8559 the kubelet's redirect itself came back.
+    if (300..400).contains(&status) || says(REDIRECT) {
+        return Answer::RedirectRefused;
+    }
+    if says(OTHER_HOST) {
+        return Answer::HostnameMismatch;
+    }
+    if status == 426 || says(HEADERS) {
+        return Answer::UpgradeHeadersMissing;
+    }
+    if says(DIALLING) {
+        // The apiserver dials the runtime, too: where a redirect leads.
+        let kubelets = of_apiserver.is_some() && dialled(text).is_none_or(is_kubelet);
+        return if kubelets { Answer::KubeletUnreachable } else { Answer::RuntimeUnreachable };
+    }
+    if says(RUNTIME) {
+        return Answer::RuntimeUnreachable;
+    }
+    match status {
+        401 | 403 if !says(NEGOTIATION) => Answer::Forbidden,
+        429 | 502..=504 => Answer::ApiserverUnreachable,
+        500 if says(CUT_OFF) && of_apiserver.is_some() => Answer::KubeletUnreachable,
+        500 if says(CUT_OFF) => Answer::RuntimeUnreachable,
+        _ => Answer::NotUnderstood,
+    }
+}
+
+/// The gate is off; or it is on, and where the redirect leads cannot be followed.
+const REDIRECT: &[&str] = &[
+    "invalid upgrade response: status code 3",
+    "too many redirects (",
+    "response missing Location header",
+    "malformed Location header",
+];
+
+/// `ValidateProxyRedirects`.
+const OTHER_HOST: &[&str] = &["hostname mismatch: expected "];
+
+/// The first is the apiserver's and the kubelet's; the second and third are what a runtime says to a
+/// SPDY request, the others to a WebSocket.
+const HEADERS: &[&str] = &[
+    "Upgrade request required",
+    "missing upgrade headers in request",
+    "X-Stream-Protocol-Version is required",
+    "missing or bad upgrade",
+    "missing or bad WebSocket",
+    "not websocket protocol",
+    "query parameter \"port\" is required",
+];
+
+const DIALLING: &[&str] = &["error dialing backend", "error sending request: "];
+
+/// The kubelet knows no such container, or the call to its runtime failed, and with it the request for
+/// a stream.
+const RUNTIME: &[&str] = &[
+    "container not found",
+    "rpc error: code = ",
+    "streaming method ",
+    "maximum number of in-flight requests exceeded",
+];
+
+/// A refusal that has nothing to do with rights, although its status is 403.
+const NEGOTIATION: &[&str] = &["unable to negotiate protocol"];
+
+/// What was reached did not answer in HTTP.
+const CUT_OFF: &[&str] = &["EOF", "connection reset by peer", "broken pipe", "malformed HTTP "];
+
+/// The address in `dial tcp 10.0.0.1:2->10.0.0.2:3: i/o timeout`; `None` where no address was dialled,
+/// but a name or a tunnel.
+fn dialled(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("dial tcp ")?;
+    let address = rest.split(' ').next()?.trim_end_matches([':', ',']);
+    Some(address.rsplit_once("->").map_or(address, |(_, to)| to))
+}
+
+fn is_kubelet(address: &str) -> bool {
+    address.ends_with(KUBELET_PORT)
+}
+
+/// What an exec that was upgraded came to: `status` is what came on the channel of errors, `output`
+/// on that of standard output, and `word` what the canary was to say.
+pub fn exec_ended(status: &str, output: &str, word: &str) -> Answer {
+    match Status::read(status) {
+        Some(status) if status.status == "Success" && output.trim_end() == word => Answer::Answered,
+        // The canary ran, and did something else.
+        Some(status) if status.status == "Success" => Answer::NotUnderstood,
+        Some(status) if status.reason == "NonZeroExitCode" => Answer::NotUnderstood,
+        Some(_) => Answer::RuntimeUnreachable,
+        None => Answer::NotUnderstood,
+    }
+}
+
+/// What a port-forward that was upgraded came to: `error` is what came on its channel of errors,
+/// `line` the first of its data, and `expected` what the canary was to say.
+pub fn forward_ended(error: &str, line: &str, expected: &str) -> Answer {
+    match (error.is_empty(), line.trim_end() == expected) {
+        (true, true) => Answer::Answered,
+        (true, false) => Answer::NotUnderstood,
+        (false, _) => Answer::RuntimeUnreachable,
+    }
+}
+
+/// Which nodes to try, where not all can be: at most `max`, the candidates first, then a sample that
+/// is spread evenly over the rest by name. The same nodes give the same sample.
+///
+/// A candidate counts whether it is among `all` or not: that there is nothing to try it with must be
+/// seen, not skipped.
+pub fn sample<'a>(
+    candidates: &BTreeSet<&str>,
+    all: impl Iterator<Item = &'a str>,
+    max: usize,
+) -> Vec<String> {
+    let rest: BTreeSet<&str> = all.filter(|name| !candidates.contains(name)).collect();
+    let mut chosen = spread(candidates, max);
+    chosen.extend(spread(&rest, max - chosen.len()));
+    chosen
+}
+
+fn spread(names: &BTreeSet<&str>, max: usize) -> Vec<String> {
+    let (count, wanted) = (names.len(), names.len().min(max));
+    let is_chosen = |index: usize| (index + 1) * wanted / count > index * wanted / count;
+    let chosen = names.iter().enumerate().filter(|(index, _)| is_chosen(*index));
+    chosen.map(|(_, name)| (*name).to_owned()).collect()
+}

@@ -1,0 +1,111 @@
+//! Failed probes in a few sentences.
+
+use std::collections::BTreeMap;
+
+use super::{Answer, Probe};
+use crate::decision::{
+    migration::{FlagBehaviour, STREAMING_REDIRECTS},
+    named::Named,
+};
+
+/// All probes that failed for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason.
+    pub answer: Answer,
+    /// The nodes, of many only the first by name and how many more.
+    pub nodes: String,
+    /// The apiservers, likewise.
+    pub instances: String,
+    /// What was said for the first of the nodes, word for word; empty where nothing was.
+    pub said: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// The distinct reasons for which probes failed, in the order of [`Answer`].
+pub fn failures(probes: &[Probe]) -> Vec<Failure> {
+    let mut by_answer: BTreeMap<Answer, Vec<&Probe>> = BTreeMap::new();
+    for probe in probes {
+        let mut answers = vec![probe.exec, probe.port_forward];
+        answers.dedup();
+        for answer in answers.into_iter().filter(|answer| *answer != Answer::Answered) {
+            by_answer.entry(answer).or_default().push(probe);
+        }
+    }
+    by_answer.into_iter().map(|(answer, probes)| failure(answer, probes)).collect()
+}
+
+fn failure(answer: Answer, mut probes: Vec<&Probe>) -> Failure {
+    probes.sort_by_key(|probe| (&probe.node, &probe.instance));
+    let named = |of: fn(&Probe) -> &str| {
+        let mut names: Vec<&str> = probes.iter().map(|probe| of(probe)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter().collect::<Named>().to_string()
+    };
+    let (nodes, instances) = (named(|probe| &probe.node), named(|probe| &probe.instance));
+    let said = probes.iter().find(|probe| !probe.said.is_empty());
+    Failure {
+        advice: advice(answer, &nodes, &instances),
+        said: said.map(|probe| probe.said.clone()).unwrap_or_default(),
+        answer,
+        nodes,
+        instances,
+    }
+}
+
+/// What to do about an answer, for these nodes and apiservers, in a sentence or two.
+pub fn advice(answer: Answer, nodes: &str, instances: &str) -> String {
+    let (flag, gate) = (STREAMING_REDIRECTS.flag, STREAMING_REDIRECTS.gate);
+    let modern = STREAMING_REDIRECTS
+        .kubelet_since(FlagBehaviour::Ignored)
+        .map_or(String::new(), |minor| format!(" or upgrade them to {minor} or later,"));
+    match answer {
+        Answer::Answered => {
+            format!("Streams to {nodes} through {instances} work; there is nothing to do.")
+        }
+        Answer::RedirectRefused => format!(
+            "The kubelet redirects streams on {nodes}, and {instances} does not follow: every exec \
+             there fails. Take --{flag} off these kubelets,{modern} or turn the gate {gate} on \
+             again."
+        ),
+        Answer::HostnameMismatch => format!(
+            "The kubelet redirects streams on {nodes} to another host than the node, which \
+             {instances} refuses. Have the runtime's streaming server listen at the node's own \
+             address, or take --{flag} off these kubelets."
+        ),
+        Answer::UpgradeHeadersMissing => format!(
+            "Something on the way through {instances} to {nodes} drops the headers Connection and \
+             Upgrade. Look for a proxy or load balancer in front of the apiserver, and between it \
+             and the kubelets, and have it pass them on."
+        ),
+        Answer::RuntimeUnreachable => format!(
+            "The kubelet on {nodes} gets no stream into the canary from its container runtime. Look \
+             at the canary's pod there, at the runtime, and at the address of its streaming server."
+        ),
+        Answer::KubeletUnreachable => format!(
+            "{instances} does not reach the kubelet on {nodes}. Look at the kubelet and its serving \
+             certificate, and at what lies between: firewalls to its port 10250, or a tunnel such \
+             as Konnectivity."
+        ),
+        Answer::Forbidden => format!(
+            "{instances} refuses the stream to {nodes}. Whoever asks needs get and create on \
+             pods/exec and pods/portforward in the canaries' namespace; where the kubelet refuses, \
+             look at the apiserver's --kubelet-client-certificate and its rights."
+        ),
+        Answer::ApiserverUnreachable => format!(
+            "{instances} does not answer from here, so nothing is known of the streams to {nodes} \
+             through it. Look at that apiserver, at the way to it, and at whether its certificate \
+             is for kubernetes.default.svc."
+        ),
+        Answer::NoAnswer => format!(
+            "Nothing came back from {nodes} through {instances} in time. Look at whether the nodes \
+             are up, and at the network between apiserver and kubelet."
+        ),
+        Answer::NotUnderstood => format!(
+            "What came back from {nodes} through {instances} is no answer that is known. Look at \
+             its words, and at the logs of the apiserver, of the kubelet and of the canary's pod."
+        ),
+    }
+}
