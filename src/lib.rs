@@ -10,6 +10,6 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
-pub mod edit;
+mod pages;
 pub mod relay;
 pub mod webhook;

@@ -1,14 +1,7 @@
 //! Objects from a cluster. Only reads.
 
-use std::fmt::Debug;
-
 use k8s_openapi::api::core::v1::{Endpoints, Pod};
-use kube::{
-    Api, Client, ResourceExt,
-    api::ListParams,
-    core::{DeserializeGuard, Status},
-};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, ResourceExt, api::ListParams, core::DeserializeGuard};
 
 use super::objects::{Objects, PolicyObject};
 use crate::{
@@ -17,13 +10,8 @@ use crate::{
         AGENT_LABELS, AgentPod, ApiserverPod, NodeView, POD_SELECTOR, endpoint_addresses,
         ready_nodes,
     },
+    pages::list,
 };
-
-/// So many objects are asked for at once.
-const PAGE: u32 = 500;
-
-/// The code of an apiserver that no longer has the rest of a list.
-const GONE: u16 = 410;
 
 /// Why the cluster cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -141,35 +129,6 @@ fn unless_missing<K>(listed: kube::Result<Vec<K>>) -> kube::Result<Vec<K>> {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
         listed => listed,
     }
-}
-
-/// Lists in pages. Where the pages expire before the last one, all is asked for at once.
-async fn list<K>(api: &Api<K>, params: ListParams) -> kube::Result<Vec<K>>
-where
-    K: Clone + DeserializeOwned + Debug,
-{
-    let mut all = Vec::new();
-    let mut page = params.clone().limit(PAGE);
-    loop {
-        match api.list(&page).await {
-            Ok(listed) => {
-                all.extend(listed.items);
-                match listed.metadata.continue_.filter(|token| !token.is_empty()) {
-                    Some(token) => page = page.continue_token(&token),
-                    None => return Ok(all),
-                }
-            }
-            Err(kube::Error::Api(status)) if expired(&status) && page.continue_token.is_some() => {
-                // What the first pages held is of another moment.
-                return Ok(api.list(&params).await?.items);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn expired(status: &Status) -> bool {
-    status.code == GONE
 }
 
 #[cfg(test)]
