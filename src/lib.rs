@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod canary;
 pub mod cli;
 pub mod cluster;
 pub mod controller;

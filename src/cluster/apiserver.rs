@@ -59,6 +59,11 @@ impl ApiserverPod {
     pub fn node(&self) -> &str {
         &self.instance.name
     }
+
+    /// Whether it may be the one that answers at this address.
+    pub fn answers_at(&self, address: &str) -> bool {
+        self.addresses.contains(address)
+    }
 }
 
 fn instance(node: &str, container: &Container, args: Option<Vec<&str>>) -> Apiserver {
@@ -120,7 +125,7 @@ pub fn instances<'a>(
     let unmatched = endpoints
         .into_iter()
         .flatten()
-        .filter(|address| !pods.iter().any(|pod| pod.addresses.contains(*address)))
+        .filter(|address| !pods.iter().any(|pod| pod.answers_at(address)))
         .map(|address| blind(address));
     let mut all: Vec<Apiserver> =
         pods.iter().map(|pod| pod.instance.clone()).chain(unmatched).collect();

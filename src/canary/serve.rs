@@ -1,0 +1,83 @@
+//! What a canary's pod does: it says who it is to each who connects.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use super::greeting;
+use crate::{
+    agent::serve as listening,
+    controller::shutdown::{self, Shutdown},
+};
+
+/// Connections at a time. Four would do: so many streams are open at once.
+const CONNECTIONS: usize = 16;
+
+/// How long a client may take to read a line.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After an error of `accept`, which mostly means that there are no more descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a canary cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its port cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] listening::Error),
+    /// Signals cannot be waited for.
+    #[error(transparent)]
+    Shutdown(#[from] shutdown::Error),
+}
+
+impl Error {
+    /// A short, stable name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Listen(error) => error.reason(),
+            Self::Shutdown(error) => error.reason(),
+        }
+    }
+}
+
+/// Answers on a port of every address, in the name of this pod, until it is told to stop.
+///
+/// # Errors
+/// Where it cannot begin.
+pub async fn run(pod: &str, port: u16) -> Result<(), Error> {
+    let shutdown = Shutdown::on_signals()?;
+    let listener = listening::bind(port).await?;
+    tokio::select! {
+        () = shutdown.requested() => {}
+        () = answer(listener, pod) => {}
+    }
+    Ok(())
+}
+
+/// Says one line to each who connects, and hangs up.
+pub async fn answer(listener: TcpListener, pod: &str) {
+    let line: Arc<str> = format!("{}\n", greeting(pod)).into();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    // The semaphore is never closed.
+    while let Ok(permit) = permits.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let line = line.clone();
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(PATIENCE, say(stream, &line)).await;
+                    drop(permit);
+                });
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn say(mut stream: TcpStream, line: &str) -> std::io::Result<()> {
+    stream.write_all(line.as_bytes()).await?;
+    stream.shutdown().await
+}

@@ -1,0 +1,3 @@
+mod apiserver;
+mod found;
+mod streams;
