@@ -1,9 +1,10 @@
-//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent` and `streams`.
+//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `streams` and `canary`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.
 
 pub mod agent;
+pub mod canary;
 pub mod connect;
 pub mod controller;
 pub mod crds;
@@ -47,6 +48,7 @@ enum Subcommands {
     Controller(Box<controller::Args>),
     Agent(agent::Args),
     Streams(streams::Args),
+    Canary(canary::Args),
 }
 
 /// How the program ends.
@@ -91,6 +93,9 @@ pub enum Error {
     /// `streams` failed.
     #[error(transparent)]
     Streams(#[from] streams::Error),
+    /// `canary` failed.
+    #[error(transparent)]
+    Canary(#[from] canary::Error),
     /// Nothing asynchronous can run.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -109,6 +114,7 @@ impl Error {
             Self::Controller(error) => error.reason(),
             Self::Agent(error) => error.reason(),
             Self::Streams(error) => error.reason(),
+            Self::Canary(error) => error.reason(),
             Self::Runtime(_) => "Runtime",
             Self::Output(_) => "Output",
         }
@@ -173,6 +179,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
         Subcommands::Agent(args) => Ok(workers()?.block_on(agent::run(args))?),
         Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
+        Subcommands::Canary(args) => Ok(runtime()?.block_on(canary::run(args))?),
     }
 }
 
