@@ -2,7 +2,7 @@
 //! apiserver.
 //!
 //! What a stream came to is judged in [`crate::decision::canary`]; this is what makes the streams
-//! ([`run`]), the apiservers ([`instances`]) and pods ([`pods()`]) that it needs, and what the pods
+//! ([`run`]), the apiservers ([`instances()`]) and pods ([`pods()`]) that it needs, and what the pods
 //! themselves do ([`serve`]).
 
 mod exec;
@@ -12,7 +12,7 @@ mod pods;
 mod probe;
 pub mod serve;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upgrade;
 
 pub use instances::{Instance, Place, connect, instances, instances_at, places};

@@ -1,10 +1,12 @@
-//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `streams` and `canary`.
+//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `streams`,
+//! `canary` and `check`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.
 
 pub mod agent;
 pub mod canary;
+pub mod check;
 pub mod connect;
 pub mod controller;
 pub mod crds;
@@ -38,12 +40,16 @@ Examples:
   sluice plan
 
   # The same from files, without a cluster
-  kubectl get nodes,pods -A -o yaml | sluice plan -f -";
+  kubectl get nodes,pods -A -o yaml | sluice plan -f -
+
+  # Do exec and port-forward reach each node through each apiserver?
+  sluice check";
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     Plan(plan::Args),
     Status(status::Args),
+    Check(check::Args),
     Crds(crds::Args),
     Controller(Box<controller::Args>),
     Agent(agent::Args),
@@ -81,6 +87,9 @@ pub enum Error {
     /// `status` failed.
     #[error(transparent)]
     Status(#[from] status::Error),
+    /// `check` failed.
+    #[error(transparent)]
+    Check(#[from] check::Error),
     /// `crds` failed.
     #[error(transparent)]
     Crds(#[from] crds::Error),
@@ -110,6 +119,7 @@ impl Error {
         match self {
             Self::Plan(error) => error.reason(),
             Self::Status(error) => error.reason(),
+            Self::Check(error) => error.reason(),
             Self::Crds(error) => error.reason(),
             Self::Controller(error) => error.reason(),
             Self::Agent(error) => error.reason(),
@@ -175,6 +185,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         }
         Subcommands::Plan(args) => Ok(plan::run_on_files(args)?),
         Subcommands::Status(args) => Ok(runtime()?.block_on(status::run(args))?),
+        Subcommands::Check(args) => Ok(runtime()?.block_on(check::run(args))?),
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
         Subcommands::Agent(args) => Ok(workers()?.block_on(agent::run(args))?),

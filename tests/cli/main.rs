@@ -357,6 +357,7 @@ fn mistakes_in_files_are_errors() {
         (&["plan", "-f", "src/cli"], "src/cli holds no .yaml, .yml or .json file"),
         (&["plan", "-f", "examples/policy.yaml"], "there is no Node to judge"),
         (&["plan"], "no cluster to ask"),
+        (&["check"], "no cluster to ask"),
         (&["plan", "--target", "latest"], "not a Kubernetes version"),
         (&["plan", "--no-such-option"], "unexpected argument"),
     ] {
@@ -373,6 +374,15 @@ fn help_is_no_error() {
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args:?}");
     }
     assert_eq!(run(&[], "").code, Some(1));
+}
+
+#[test]
+fn a_canary_says_what_it_is_told() {
+    let ran = run(&["canary", "say", "word"], "");
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "word\n", ""));
+    let nameless = run(&["canary"], "");
+    assert_eq!(nameless.code, Some(1));
+    assert!(nameless.stderr.contains("--pod"), "{}", nameless.stderr);
 }
 
 #[test]

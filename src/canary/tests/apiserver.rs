@@ -8,7 +8,10 @@ use std::{
 use futures::SinkExt as _;
 use http::{
     HeaderMap, Request, Response,
-    header::{CONNECTION, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    header::{
+        CONNECTION, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+        UPGRADE,
+    },
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -29,7 +32,7 @@ use super::super::{CanaryPod, Instance, Place, connect, upgrade::PROTOCOL};
 /// What it does to a request.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// It refuses, in these words.
+    /// It does not upgrade, but answers this.
     Refuse(u16, String),
     /// It sends the client somewhere else.
     Redirect(String),
@@ -122,13 +125,13 @@ fn answer(
 ) -> Response<String> {
     let asked = request.uri().to_string();
     seen.lock().unwrap().push((asked.clone(), request.headers().clone()));
-    let key = request.headers()["sec-websocket-key"].clone();
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).cloned();
     let mut accept = |protocol: &str| {
         let response = Response::builder()
             .status(101)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
-            .header(SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))
+            .header(SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_ref().unwrap().as_bytes()))
             .header(SEC_WEBSOCKET_PROTOCOL, protocol);
         (response.body(String::new()).unwrap(), hyper::upgrade::on(&mut request))
     };
@@ -165,6 +168,21 @@ async fn say(upgrade: OnUpgrade, messages: Vec<(u8, Vec<u8>)>, close: bool) {
         let _ = socket.close(None).await;
     }
 }
+
+/// What a sound node says: to an exec an empty message first, as kubelets do, and to a port-forward
+/// the port on both channels, and then data in any pieces.
+pub fn sound(asked: &str) -> Reply {
+    if let Some(word) = word(asked) {
+        let word = word.as_bytes().to_vec();
+        return Reply::Say(vec![(1, vec![]), (1, word), (3, SUCCESS.into())]);
+    }
+    let port = 8080u16.to_le_bytes().to_vec();
+    let [one, two] = ["sluice can", "ary sluice-canary-x\n"].map(|part| part.as_bytes().to_vec());
+    Reply::Say(vec![(0, port.clone()), (1, port), (0, one), (0, two)])
+}
+
+/// The status of an exec that did what it should.
+pub const SUCCESS: &str = r#"{"kind":"Status","status":"Success"}"#;
 
 /// The word that an exec asks for.
 pub fn word(asked: &str) -> Option<&str> {

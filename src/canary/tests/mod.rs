@@ -1,3 +1,3 @@
-mod apiserver;
+pub(crate) mod apiserver;
 mod found;
 mod streams;

@@ -18,28 +18,9 @@ use tokio::{
 
 use super::{
     super::{AT_ONCE, CanaryPod, Instance, PER_SECOND, Place, TIMEOUT, connect, run, serve},
-    apiserver::{Apiserver, Reply, pod, word},
+    apiserver::{Apiserver, Reply, SUCCESS, pod, sound, word},
 };
 use crate::decision::canary::{Answer, Probe};
-
-const SUCCESS: &str = r#"{"kind":"Status","status":"Success"}"#;
-
-/// What a sound node says to an exec: an empty message first, as kubelets do.
-fn exec(asked: &str) -> Option<Reply> {
-    let word = word(asked)?.as_bytes().to_vec();
-    Some(Reply::Say(vec![(1, vec![]), (1, word), (3, SUCCESS.into())]))
-}
-
-/// And to a port-forward: the port on both channels, and then data in any pieces.
-fn forward() -> Reply {
-    let port = 8080u16.to_le_bytes().to_vec();
-    let [one, two] = ["sluice can", "ary sluice-canary-x\n"].map(|part| part.as_bytes().to_vec());
-    Reply::Say(vec![(0, port.clone()), (1, port), (0, one), (0, two)])
-}
-
-fn sound(asked: &str) -> Reply {
-    exec(asked).unwrap_or_else(forward)
-}
 
 async fn tried(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Probe {
     let apiserver = Apiserver::start(script).await;
@@ -134,10 +115,12 @@ async fn a_refused_upgrade_is_judged_by_its_body() {
 #[tokio::test]
 async fn one_kind_may_fail_alone() {
     let refused = || Reply::Refuse(500, "container not found (\"canary\")".to_owned());
-    let probe = tried(move |asked| exec(asked).unwrap_or_else(refused)).await;
+    let probe =
+        tried(move |asked| if word(asked).is_some() { sound(asked) } else { refused() }).await;
     assert_eq!((probe.exec, probe.port_forward), (Answer::Answered, Answer::RuntimeUnreachable));
     assert_eq!(probe.said, "container not found (\"canary\")");
-    let probe = tried(move |asked| if word(asked).is_some() { refused() } else { forward() }).await;
+    let probe =
+        tried(move |asked| if word(asked).is_some() { refused() } else { sound(asked) }).await;
     assert_eq!((probe.exec, probe.port_forward), (Answer::RuntimeUnreachable, Answer::Answered));
     assert!(!probe.passed());
 }
@@ -187,7 +170,7 @@ async fn an_upgrade_is_not_yet_an_answer() {
         ),
     ] {
         let reply = exec.clone();
-        let script = move |asked: &str| word(asked).map_or_else(forward, |_| reply.clone());
+        let script = move |asked: &str| word(asked).map_or_else(|| sound(asked), |_| reply.clone());
         let probe = tried(script).await;
         assert_eq!((probe.exec, probe.port_forward), (answer, Answer::Answered), "{exec:?}");
         assert!(probe.said.starts_with(words), "{}", probe.said);
@@ -213,7 +196,9 @@ async fn an_upgrade_is_not_yet_an_answer() {
         (Reply::Say(vec![(0, port()), (0, vec![b'x'; 5 << 10])]), Answer::NotUnderstood, "xxx"),
     ] {
         let forward = reply.clone();
-        let probe = tried(move |asked| exec(asked).unwrap_or_else(|| forward.clone())).await;
+        let script =
+            move |asked: &str| word(asked).map_or_else(|| forward.clone(), |_| sound(asked));
+        let probe = tried(script).await;
         assert_eq!((probe.exec, probe.port_forward), (Answer::Answered, answer), "{reply:?}");
         assert!(probe.said.starts_with(words), "{}", probe.said);
     }

@@ -1,5 +1,6 @@
 //! What the commands print: tables for people, JSON and YAML for programs.
 
+pub mod check;
 pub mod plan;
 pub mod status;
 pub mod streams;
@@ -7,9 +8,19 @@ mod table;
 
 use std::io::{self, Write};
 
+use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 pub use table::{Cell, Table};
+
+/// As it should be.
+const GOOD: Style = AnsiColor::Green.on_default();
+
+/// Not known, or excepted.
+const CARE: Style = AnsiColor::Yellow.on_default();
+
+/// Not as it should be.
+const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

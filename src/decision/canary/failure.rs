@@ -60,7 +60,7 @@ pub fn advice(answer: Answer, nodes: &str, instances: &str) -> String {
     let (flag, gate) = (STREAMING_REDIRECTS.flag, STREAMING_REDIRECTS.gate);
     let modern = STREAMING_REDIRECTS
         .kubelet_since(FlagBehaviour::Ignored)
-        .map_or(String::new(), |minor| format!(" or upgrade them to {minor} or later,"));
+        .map_or(String::new(), |minor| format!(" upgrade them to {minor} or later,"));
     match answer {
         Answer::Answered => {
             format!("Streams to {nodes} through {instances} work; there is nothing to do.")
