@@ -1,6 +1,7 @@
 //! `sluice controller`: the options of the operator.
 
 mod agent;
+mod canary;
 mod webhook;
 
 use std::{
@@ -54,6 +55,10 @@ pub struct Args {
     /// The admission webhook.
     #[command(flatten)]
     pub webhook: webhook::Args,
+
+    /// Where the canaries are.
+    #[command(flatten)]
+    pub canary: canary::CanaryArgs,
 
     /// Which cluster.
     #[command(flatten)]
