@@ -14,7 +14,7 @@ use super::binaries;
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "sluice-system";
 
-/// Creates the chart's ServiceAccounts, roles and bindings, and nothing else of it.
+/// Creates the chart's namespaces, ServiceAccounts, roles and bindings, and nothing else of it.
 pub async fn install_rights(client: &Client) {
     let namespace = json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE},
@@ -23,7 +23,8 @@ pub async fn install_rights(client: &Client) {
     let mut rights = 0;
     for object in render() {
         let types = object.types.as_ref().unwrap();
-        if types.api_version.starts_with("rbac.") || types.kind == "ServiceAccount" {
+        let kinds = ["Namespace", "ServiceAccount"];
+        if types.api_version.starts_with("rbac.") || kinds.contains(&types.kind.as_str()) {
             apply(client, object).await;
             rights += 1;
         }

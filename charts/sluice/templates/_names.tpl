@@ -22,6 +22,14 @@
 {{ include "sluice.fullname" . }}-agent
 {{- end }}
 
+{{- define "sluice.canary.fullname" -}}
+{{ include "sluice.fullname" . }}-canary
+{{- end }}
+
+{{- define "sluice.canary.namespace" -}}
+{{- default (printf "%s-canary" (.Release.Namespace | trunc 56 | trimSuffix "-")) .Values.canary.namespace }}
+{{- end }}
+
 {{- define "sluice.webhook.fullname" -}}
 {{ include "sluice.fullname" . }}-webhook
 {{- end }}
@@ -95,6 +103,23 @@ app.kubernetes.io/component: controller
 {{- define "sluice.agent.labels" -}}
 {{ include "sluice.labels" . }}
 app.kubernetes.io/component: agent
+{{- end }}
+
+{{- define "sluice.canary.selectorLabels" -}}
+{{ include "sluice.selectorLabels" . }}
+app.kubernetes.io/component: canary
+{{- end }}
+
+{{- define "sluice.canary.labels" -}}
+{{ include "sluice.labels" . }}
+app.kubernetes.io/component: canary
+{{- end }}
+
+{{/* The same as a selector of the API. */}}
+{{- define "sluice.canary.selector" -}}
+{{- range $i, $label := splitList "\n" (include "sluice.canary.selectorLabels" .) }}
+{{- if $i }},{{ end }}{{ $label | replace ": " "=" }}
+{{- end }}
 {{- end }}
 
 {{- define "sluice.webhook.labels" -}}
