@@ -99,11 +99,6 @@ async fn stream_to(task: Task) -> (usize, Kind, Heard) {
 
 fn probe(instance: &Instance, pod: &CanaryPod, heard: [Option<Heard>; 2]) -> Option<Probe> {
     let [Some(exec), Some(forward)] = heard else { return None };
-    Some(Probe {
-        instance: instance.name.clone(),
-        node: pod.node.clone(),
-        exec: exec.answer,
-        port_forward: forward.answer,
-        said: if exec.said.is_empty() { forward.said } else { exec.said },
-    })
+    let [exec, forward] = [&exec, &forward].map(|heard| (heard.answer, heard.said.as_str()));
+    Some(Probe::new(&instance.name, &pod.node, exec, forward))
 }

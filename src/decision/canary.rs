@@ -91,12 +91,22 @@ pub struct Probe {
     pub exec: Answer,
     /// What became of the port-forward.
     pub port_forward: Answer,
-    /// What was said instead of an answer, word for word: about the exec, or else about the
-    /// port-forward. Empty where both were answered.
+    /// What was said instead of an answer, word for word; empty where both were answered.
     pub said: String,
 }
 
 impl Probe {
+    /// A probe, of each stream's answer and what was said instead.
+    pub fn new(instance: &str, node: &str, exec: (Answer, &str), forward: (Answer, &str)) -> Self {
+        let said = match (exec.1, forward.1) {
+            (exec, forward) if exec == forward || forward.is_empty() => exec.to_owned(),
+            ("", forward) => forward.to_owned(),
+            (exec, forward) => format!("{exec} (exec); {forward} (port-forward)"),
+        };
+        let (instance, node) = (instance.to_owned(), node.to_owned());
+        Self { instance, node, exec: exec.0, port_forward: forward.0, said }
+    }
+
     /// Whether both streams got through.
     pub fn passed(&self) -> bool {
         self.exec == Answer::Answered && self.port_forward == Answer::Answered
@@ -117,14 +127,22 @@ struct Status {
 }
 
 impl Status {
+    /// As an apiserver answers with it.
     fn read(body: &str) -> Option<Self> {
         serde_json::from_str::<Self>(body).ok().filter(|status| status.kind == "Status")
+    }
+
+    /// As a kubelet or runtime ends an exec with it, which leaves out the kind.
+    fn read_bare(body: &str) -> Option<Self> {
+        let status = serde_json::from_str::<Self>(body).ok()?;
+        matches!(status.status.as_str(), "Success" | "Failure").then_some(status)
     }
 }
 
 /// What an answer says, as one short line: the message of a Status, or else the text.
 pub fn words(body: &str) -> String {
-    let message = Status::read(body).map(|status| status.message);
+    let status = Status::read(body).or_else(|| Status::read_bare(body));
+    let message = status.map(|status| status.message);
     let text = message.as_deref().unwrap_or(body);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().filter(|c| !c.is_control()).take(QUOTED).collect()
@@ -177,9 +195,11 @@ const REDIRECT: &[&str] = &[
 const OTHER_HOST: &[&str] = &["hostname mismatch: expected "];
 
 /// The first is the apiserver's and the kubelet's; the second and third are what a runtime says to a
-/// SPDY request, the others to a WebSocket.
+/// SPDY request, the others to a WebSocket. To a port-forward that is neither, kubelets of 1.20 say
+/// nothing, with status 200.
 const HEADERS: &[&str] = &[
     "Upgrade request required",
+    "invalid upgrade response: status code 2",
     "missing upgrade headers in request",
     "X-Stream-Protocol-Version is required",
     "missing or bad upgrade",
@@ -220,7 +240,7 @@ fn is_kubelet(address: &str) -> bool {
 /// What an exec that was upgraded came to: `status` is what came on the channel of errors, `output`
 /// on that of standard output, and `word` what the canary was to say.
 pub fn exec_ended(status: &str, output: &str, word: &str) -> Answer {
-    match Status::read(status) {
+    match Status::read_bare(status) {
         Some(status) if status.status == "Success" && output.trim_end() == word => Answer::Answered,
         // The canary ran, and did something else.
         Some(status) if status.status == "Success" => Answer::NotUnderstood,

@@ -181,8 +181,8 @@ pub fn sound(asked: &str) -> Reply {
     Reply::Say(vec![(0, port.clone()), (1, port), (0, one), (0, two)])
 }
 
-/// The status of an exec that did what it should.
-pub const SUCCESS: &str = r#"{"kind":"Status","status":"Success"}"#;
+/// The status of an exec that did what it should, as kubelets write it.
+pub const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 
 /// The word that an exec asks for.
 pub fn word(asked: &str) -> Option<&str> {

@@ -138,7 +138,7 @@ async fn no_redirect_is_followed() {
 #[tokio::test]
 async fn an_upgrade_is_not_yet_an_answer() {
     let failed = |reason: &str, message: &str| {
-        let status = json!({"kind": "Status", "status": "Failure", "reason": reason,
+        let status = json!({"metadata": {}, "status": "Failure", "reason": reason,
             "message": message});
         (3, status.to_string().into_bytes())
     };

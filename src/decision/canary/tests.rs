@@ -23,7 +23,7 @@ fn refusals_are_told_apart() {
         // The gate is off, or there is none, and the kubelet redirects.
         (status(500, "", "invalid upgrade response: status code 302"), RedirectRefused),
         (status(500, "", "invalid upgrade response: status code 307"), RedirectRefused),
-        (status(500, "", "invalid upgrade response: status code 200"), NotUnderstood),
+        (text(500, "invalid upgrade response: status code 200\n"), UpgradeHeadersMissing),
         (text(302, "<a href=\"http://10.0.0.3:35019/exec/x\">Found</a>.\n\n"), RedirectRefused),
         (status(500, "", "too many redirects (10)"), RedirectRefused),
         (status(500, "", "302 response missing Location header"), RedirectRefused),
@@ -171,14 +171,17 @@ fn refusals_are_told_apart() {
 
 #[test]
 fn what_a_stream_came_to() {
-    let success = json!({"kind": "Status", "status": "Success"}).to_string();
-    let exit = json!({"kind": "Status", "status": "Failure", "reason": "NonZeroExitCode",
+    // Seen from a kubelet of 1.20: no kind.
+    let success = json!({"metadata": {}, "status": "Success"}).to_string();
+    let whole = json!({"kind": "Status", "status": "Success"}).to_string();
+    let exit = json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
         "message": "command terminated with non-zero exit code"});
-    let failed = json!({"kind": "Status", "status": "Failure", "reason": "InternalError",
+    let failed = json!({"metadata": {}, "status": "Failure", "reason": "InternalError",
         "message": "error executing command in container: failed to exec in container"});
     for (status, output, expected) in [
         (success.as_str(), "word", Answer::Answered),
         (success.as_str(), "word\n", Answer::Answered),
+        (whole.as_str(), "word\n", Answer::Answered),
         (success.as_str(), "", Answer::NotUnderstood),
         (success.as_str(), "words", Answer::NotUnderstood),
         (&exit.to_string(), "word", Answer::NotUnderstood),
@@ -206,6 +209,7 @@ fn words_are_one_short_line() {
         (body.as_str(), "invalid upgrade response: status code 302"),
         ("EOF\n", "EOF"),
         ("a\u{1b}[31mb\tc", "a[31mb c"),
+        (r#"{"metadata":{},"status":"Failure","message":"exit 1"}"#, "exit 1"),
         ("", ""),
     ] {
         assert_eq!(words(body), expected);
@@ -214,8 +218,23 @@ fn words_are_one_short_line() {
 }
 
 fn probe(node: &str, instance: &str, exec: Answer, port_forward: Answer) -> Probe {
-    let said = if exec == Answer::Answered { String::new() } else { format!("{node} said it") };
-    Probe { instance: instance.into(), node: node.into(), exec, port_forward, said }
+    let said = format!("{node} said it");
+    let said = if exec == Answer::Answered { "" } else { &said };
+    Probe::new(instance, node, (exec, said), (port_forward, ""))
+}
+
+#[test]
+fn what_was_said_of_both_streams() {
+    for (exec, forward, expected) in [
+        ("", "", ""),
+        ("a", "", "a"),
+        ("", "b", "b"),
+        ("a", "a", "a"),
+        ("a", "b", "a (exec); b (port-forward)"),
+    ] {
+        let of = |said| (Answer::NotUnderstood, said);
+        assert_eq!(Probe::new("cp1", "old1", of(exec), of(forward)).said, expected);
+    }
 }
 
 #[test]
