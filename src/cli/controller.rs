@@ -10,10 +10,7 @@ use std::{
 };
 
 use super::{Exit, connect, log};
-use crate::{
-    controller::{self, lease},
-    webhook::rule::Agent,
-};
+use crate::controller::{self, lease};
 
 /// Run the controller.
 #[derive(Clone, Debug, clap::Args)]
@@ -102,7 +99,7 @@ impl Error {
 pub async fn run(args: Args) -> Result<Exit, Error> {
     args.log.start()?;
     let namespace = args.namespace.unwrap_or_else(|| args.lease_namespace.clone());
-    let agent = Agent { namespace, account: args.agent_service_account };
+    let agent = args.agent_service_account;
     let settings = controller::Settings {
         listen: args.listen,
         lease: lease::Settings {
@@ -111,8 +108,8 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
             identity: args.identity.unwrap_or_else(own_name),
             timing: lease::Timing::default(),
         },
-        agents: args.agent.settings(&agent),
-        webhook: args.webhook.settings(agent),
+        agents: args.agent.settings(&namespace, &agent),
+        webhook: args.webhook.settings(namespace, agent),
     };
     controller::run(args.cluster.config().await?, settings).await?;
     Ok(Exit::Ok)

@@ -1,4 +1,5 @@
-//! Admission: an agent may write only what is its own in its own node's `StreamingNode`.
+//! Admission: an agent, or a changer, may write only what is its own in its own node's
+//! `StreamingNode`.
 //!
 //! [`rule`] says who may what, [`review`] answers the apiserver's questions with it, `server`
 //! carries them over TLS, and [`certificate`] keeps the certificate for that. Every replica serves,
@@ -23,7 +24,7 @@ use certificate::{
     serving::Serving,
 };
 use review::Reviewer;
-use rule::Agent;
+use rule::Accounts;
 
 /// How the webhook is served.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Settings {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Whose writes it judges; its own objects are in the same namespace.
-    pub agent: Agent,
+    pub accounts: Accounts,
     /// The Service by which apiservers reach it.
     pub service: String,
     /// Other names by which they reach it: DNS names or addresses.
@@ -47,7 +48,7 @@ pub struct Settings {
 impl Settings {
     /// Every name that the certificate is for.
     pub fn names(&self) -> BTreeSet<String> {
-        let (service, namespace) = (&self.service, &self.agent.namespace);
+        let (service, namespace) = (&self.service, &self.accounts.namespace);
         let mut names = BTreeSet::from([
             service.clone(),
             format!("{service}.{namespace}"),
@@ -104,7 +105,7 @@ pub async fn start(
     let tls = serving.tls(provider.clone())?;
     let keeper = keeper::Settings {
         maker: settings.maker,
-        namespace: settings.agent.namespace.clone(),
+        namespace: settings.accounts.namespace.clone(),
         secret: settings.secret.clone(),
         configuration: settings.configuration.clone(),
         names: settings.names(),
@@ -112,7 +113,7 @@ pub async fn start(
     health.needs_certificate();
     let told = (metrics.clone(), health.clone());
     let keeper = Keeper::new(client, keeper, serving, provider, told);
-    let router = review::router(Reviewer::new(settings.agent, client.clone(), metrics.clone()));
+    let router = review::router(Reviewer::new(settings.accounts, client.clone(), metrics.clone()));
     // The certificate is kept for as long as it is served.
     let (done, ended) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(keeper.run(async {

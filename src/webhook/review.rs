@@ -21,7 +21,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::rule::{self, Agent, Ask, Denial, Found};
+use super::rule::{self, Accounts, Ask, Denial, Found};
 use crate::controller::metrics::{Admission, Metrics};
 
 /// Where reviews are sent.
@@ -43,16 +43,16 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Reviewer(Arc<Inner>);
 
 struct Inner {
-    agent: Agent,
+    accounts: Accounts,
     pods: Api<Pod>,
     metrics: Metrics,
 }
 
 impl Reviewer {
-    /// A reviewer of what these agents do. The client must not retry: a verdict cannot wait.
-    pub fn new(agent: Agent, client: kube::Client, metrics: Metrics) -> Self {
-        let pods = Api::namespaced(client, &agent.namespace);
-        Self(Arc::new(Inner { agent, pods, metrics }))
+    /// A reviewer of what these accounts do. The client must not retry: a verdict cannot wait.
+    pub fn new(accounts: Accounts, client: kube::Client, metrics: Metrics) -> Self {
+        let pods = Api::namespaced(client, &accounts.namespace);
+        Self(Arc::new(Inner { accounts, pods, metrics }))
     }
 
     async fn judge(&self, request: &AdmissionRequest<DynamicObject>) -> Result<(), Denial> {
@@ -72,11 +72,11 @@ impl Reviewer {
             old: old.as_ref(),
             new: new.as_ref(),
         };
-        match rule::ask(&self.0.agent, &asked)? {
+        match rule::ask(&self.0.accounts, &asked)? {
             Ask::Nothing => Ok(()),
-            Ask::Pod(named) => {
+            Ask::Pod(named, account) => {
                 let found = self.look_up(&named.name).await;
-                rule::judge(&self.0.agent, &request.name, &named, &found)
+                rule::judge(account, &request.name, &named, &found)
             }
         }
     }
@@ -108,7 +108,7 @@ impl Reviewer {
             Ok(()) => Admission::Allowed,
             Err(denial) => {
                 let (object, reason) = (&request.name, denial.reason());
-                tracing::warn!(object, reason, "refused an agent's write: {denial}");
+                tracing::warn!(object, reason, "refused a write: {denial}");
                 response.allowed = false;
                 response.result = refusal(&denial);
                 if denial.is_passing() { Admission::Failed } else { Admission::Denied }
@@ -119,7 +119,7 @@ impl Reviewer {
     }
 }
 
-/// The refusal as the agent gets it. The apiserver puts the webhook's name before the message.
+/// The refusal as the program gets it. The apiserver puts the webhook's name before the message.
 fn refusal(denial: &Denial) -> Status {
     let (code, reason) = match denial.is_passing() {
         true => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),

@@ -1,9 +1,11 @@
-//! The rule: an agent writes its own part of the status of its own node's object, and nothing else.
+//! The rule: an agent or a changer writes its own part of the status of its own node's object, and
+//! nothing else.
 //!
-//! All agents share one ServiceAccount, so RBAC cannot tell them apart. What can is the token: one
-//! that was issued for a pod names that pod to the apiserver, which repeats it in the review as
-//! extras of the user. The pod is then looked up, and its `spec.nodeName`, which no pod can choose
-//! or change for itself, has to be the object's name. About everybody else RBAC alone decides.
+//! All agents share one ServiceAccount, and all changers another, so RBAC cannot tell one node's from
+//! the next one's, nor the parts of a status. What can is the token: one that was issued for a pod
+//! names that pod to the apiserver, which repeats it in the review as extras of the user. The pod is
+//! then looked up, and its `spec.nodeName`, which no pod can choose or change for itself, has to be
+//! the object's name. About everybody else RBAC alone decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,19 +18,58 @@ const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 /// The pod's node, since Kubernetes 1.30. Nothing depends on its being there.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
-/// Whose writes are judged: the agents' ServiceAccount.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
-    /// The namespace of the ServiceAccount and of the pods.
-    pub namespace: String,
-    /// The ServiceAccount's name.
-    pub account: String,
+/// The part of a StreamingNode's status that is for one kind of program to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `status.agent`, the agents'.
+    Agent,
+    /// `status.change`, the changers'.
+    Change,
 }
 
-impl Agent {
-    fn is(&self, user: &str) -> bool {
-        let account = user.strip_prefix("system:serviceaccount:").and_then(|at| at.split_once(':'));
-        account == Some((self.namespace.as_str(), self.account.as_str()))
+impl Part {
+    /// The field's name in the status.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Change => "change",
+        }
+    }
+
+    /// Whose it is, as a sentence begins.
+    fn whose(self) -> &'static str {
+        match self {
+            Self::Agent => "an agent",
+            Self::Change => "a changer",
+        }
+    }
+}
+
+/// A ServiceAccount whose writes are judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub account: String,
+    /// All that it may write.
+    pub part: Part,
+}
+
+/// The ServiceAccounts of Sluice's programs on the nodes. About a name that is there twice the first
+/// entry decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounts {
+    /// The namespace of the ServiceAccounts and of the pods.
+    pub namespace: String,
+    /// All of them.
+    pub all: Vec<Account>,
+}
+
+impl Accounts {
+    /// The one that this user is, if any.
+    fn of(&self, user: &str) -> Option<&Account> {
+        let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        let is = |account: &&Account| account.account == name;
+        (namespace == self.namespace).then(|| self.all.iter().find(is)).flatten()
     }
 }
 
@@ -66,11 +107,11 @@ pub enum Operation {
 
 /// What a request needs before it can be judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// Nothing: it is not an agent's.
+pub enum Ask<'a> {
+    /// Nothing: it is nobody's whose writes are judged.
     Nothing,
-    /// A look at the pod that the token names.
-    Pod(Named),
+    /// A look at the pod that the token names, which has to run under this account.
+    Pod(Named, &'a Account),
 }
 
 /// The pod that a token names.
@@ -89,7 +130,7 @@ pub struct Named {
 pub enum Found {
     /// It is there.
     Pod(Pod),
-    /// There is no such pod in the agents' namespace.
+    /// There is no such pod in the accounts' namespace.
     Nothing,
     /// The apiserver did not say, for this reason.
     Unknown(String),
@@ -106,24 +147,30 @@ pub struct Pod {
     pub node: Option<String>,
 }
 
-/// Why an agent may not do what it asks for.
+/// Why an agent or a changer may not do what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// It asks for something else than a change of the status.
-    #[error("an agent may only update the status of its own node's StreamingNode")]
-    NotStatus,
+    #[error("{} may only update the status of its own node's StreamingNode", .0.whose())]
+    NotStatus(Part),
     /// The review lacks the object, before or after.
     #[error("the review does not hold the object before and after: it cannot be judged")]
     Incomplete,
     /// It changes what is not its own.
-    #[error("an agent may only change status.agent, and this changes {0}")]
-    NotItsPart(String),
+    #[error("{} may only change status.{}, and this changes {path}", part.whose(), part.field())]
+    NotItsPart {
+        /// What is its own.
+        part: Part,
+        /// What it changes.
+        path: String,
+    },
     /// The token was not issued for a pod.
     #[error(
-        "the token names no pod: an agent has to use a projected serviceAccountToken of its own \
-         pod, not a Secret's"
+        "the token names no pod: {} has to use a projected serviceAccountToken of its own pod, not \
+         a Secret's",
+        .0.whose()
     )]
-    TokenUnbound,
+    TokenUnbound(Part),
     /// The apiserver could not be asked for the pod.
     #[error("cannot look up the token's pod {pod}, and so refuse: {why}; try again")]
     PodUnknown {
@@ -139,12 +186,14 @@ pub enum Denial {
     #[error("the token was issued for an earlier pod of the name {0}")]
     PodReplaced(String),
     /// The pod runs under another account.
-    #[error("the token's pod {pod} runs under the ServiceAccount {account}, not the agent's")]
+    #[error("the token's pod {pod} runs under the ServiceAccount {account}, not {expected}")]
     OtherAccount {
         /// The pod's name.
         pod: String,
         /// The account that it runs under.
         account: String,
+        /// The token's.
+        expected: String,
     },
     /// The pod has no node yet.
     #[error("the token's pod {0} is on no node yet")]
@@ -171,10 +220,10 @@ impl Denial {
     /// A short, stable name for metrics and logs.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NotStatus => "NotStatus",
+            Self::NotStatus(_) => "NotStatus",
             Self::Incomplete => "Incomplete",
-            Self::NotItsPart(_) => "NotItsPart",
-            Self::TokenUnbound => "TokenUnbound",
+            Self::NotItsPart { .. } => "NotItsPart",
+            Self::TokenUnbound(_) => "TokenUnbound",
             Self::PodUnknown { .. } => "PodUnknown",
             Self::PodGone(_) => "PodGone",
             Self::PodReplaced(_) => "PodReplaced",
@@ -195,37 +244,36 @@ impl Denial {
 /// here, so that no token makes the apiserver look up anything for a request that is wrong anyway.
 ///
 /// # Errors
-/// Where an agent asks for what none may do.
-pub fn ask(agent: &Agent, request: &Request<'_>) -> Result<Ask, Denial> {
-    if !agent.is(request.user) {
-        return Ok(Ask::Nothing);
-    }
+/// Where an agent or a changer asks for what none may do.
+pub fn ask<'a>(accounts: &'a Accounts, request: &Request<'_>) -> Result<Ask<'a>, Denial> {
+    let Some(account) = accounts.of(request.user) else { return Ok(Ask::Nothing) };
+    let part = account.part;
     if request.operation != Operation::Update || request.subresource != "status" {
-        return Err(Denial::NotStatus);
+        return Err(Denial::NotStatus(part));
     }
     let (Some(old), Some(new)) = (request.old, request.new) else {
         return Err(Denial::Incomplete);
     };
-    if let Some(path) = difference(old, new) {
-        return Err(Denial::NotItsPart(path));
+    if let Some(path) = difference(old, new, part) {
+        return Err(Denial::NotItsPart { part, path });
     }
     let (Some(name), Some(uid)) = (one(request.extra, POD_NAME), one(request.extra, POD_UID))
     else {
-        return Err(Denial::TokenUnbound);
+        return Err(Denial::TokenUnbound(part));
     };
     let node = match request.extra.get(NODE_NAME) {
         None => None,
-        Some(_) => Some(one(request.extra, NODE_NAME).ok_or(Denial::TokenUnbound)?),
+        Some(_) => Some(one(request.extra, NODE_NAME).ok_or(Denial::TokenUnbound(part))?),
     };
     let [name, uid] = [name, uid].map(str::to_owned);
-    Ok(Ask::Pod(Named { name, uid, node: node.map(str::to_owned) }))
+    Ok(Ask::Pod(Named { name, uid, node: node.map(str::to_owned) }, account))
 }
 
 /// Whether the pod that the token names may write the object of this name.
 ///
 /// # Errors
 /// Where it may not, or where it is not known whether it may.
-pub fn judge(agent: &Agent, object: &str, named: &Named, found: &Found) -> Result<(), Denial> {
+pub fn judge(account: &Account, object: &str, named: &Named, found: &Found) -> Result<(), Denial> {
     let name = || named.name.clone();
     let pod = match found {
         Found::Pod(pod) => pod,
@@ -237,8 +285,9 @@ pub fn judge(agent: &Agent, object: &str, named: &Named, found: &Found) -> Resul
     if pod.uid != named.uid {
         return Err(Denial::PodReplaced(name()));
     }
-    if pod.account != agent.account {
-        return Err(Denial::OtherAccount { pod: name(), account: pod.account.clone() });
+    if pod.account != account.account {
+        let (account, expected) = (pod.account.clone(), account.account.clone());
+        return Err(Denial::OtherAccount { pod: name(), account, expected });
     }
     let Some(node) = pod.node.as_deref().filter(|node| !node.is_empty()) else {
         return Err(Denial::NoNode(name()));
@@ -260,15 +309,15 @@ fn one<'a>(extra: &'a BTreeMap<String, Vec<String>>, key: &str) -> Option<&'a st
     }
 }
 
-/// Where the two objects differ besides `status.agent` and the apiserver's own bookkeeping.
-fn difference(old: &Value, new: &Value) -> Option<String> {
+/// Where the two objects differ besides this part of the status and the apiserver's own bookkeeping.
+fn difference(old: &Value, new: &Value, part: Part) -> Option<String> {
     for field in keys(old, new) {
         let (old, new) = (old.get(field), new.get(field));
         let path = match field {
             "metadata" => {
                 within(old, new, "metadata", &["managedFields", "resourceVersion", "generation"])
             }
-            "status" => within(old, new, "status", &["agent"]),
+            "status" => within(old, new, "status", &[part.field()]),
             _ => (old != new).then(|| field.to_owned()),
         };
         if path.is_some() {
@@ -279,7 +328,7 @@ fn difference(old: &Value, new: &Value) -> Option<String> {
 }
 
 /// Where two parts differ, some of their fields left aside. A part that is not there is like one
-/// that is empty: an agent may be the first to write a status.
+/// that is empty: a program may be the first to write a status.
 fn within(old: Option<&Value>, new: Option<&Value>, part: &str, aside: &[&str]) -> Option<String> {
     let nothing = Value::Object(serde_json::Map::new());
     let full = |value: Option<&Value>| match value {

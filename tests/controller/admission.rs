@@ -1,8 +1,10 @@
-//! The admission webhook: what an agent's token may write, and that the webhook keeps its own
-//! certificate.
+//! The admission webhook: what the tokens of agents and changers may write, and that the webhook
+//! keeps its own certificate.
 
 mod agent;
 mod certificate;
+mod changer;
+mod scene;
 
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret,

@@ -72,6 +72,10 @@ sluice-controller
 {{- end }}
 {{- end }}
 
+{{- define "sluice.changer.serviceAccountName" -}}
+{{ include "sluice.fullname" . }}-changer
+{{- end }}
+
 {{- define "sluice.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}

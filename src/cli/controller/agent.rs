@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{cli::log, controller::agents::Settings, webhook::rule::Agent};
+use crate::{cli::log, controller::agents::Settings};
 
 /// How the controller rolls out agents; without an image it rolls out none.
 #[derive(Clone, Debug, clap::Args)]
@@ -56,8 +56,9 @@ pub struct Args {
 }
 
 impl Args {
-    /// The settings, for agents who are `agent` to the apiserver; `None` where none are rolled out.
-    pub fn settings(self, agent: &Agent) -> Option<Settings> {
+    /// The settings, for agents of this ServiceAccount in this namespace; `None` where none are
+    /// rolled out.
+    pub fn settings(self, namespace: &str, account: &str) -> Option<Settings> {
         // What is empty was left out by a chart.
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let amounts = |pairs: [(&str, Option<String>); 2]| -> BTreeMap<String, String> {
@@ -65,12 +66,12 @@ impl Args {
             given.map(|(key, value)| (key.to_owned(), value)).collect()
         };
         Some(Settings {
-            namespace: agent.namespace.clone(),
+            namespace: namespace.to_owned(),
             name: self.agent_name,
             image: given(self.agent_image)?,
             pull_policy: given(self.agent_pull_policy),
             pull_secrets: self.agent_pull_secret,
-            service_account: agent.account.clone(),
+            service_account: account.to_owned(),
             priority_class: given(self.agent_priority_class),
             cri_socket: given(self.agent_cri_socket),
             log: self.agent_log,

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::webhook::{Maker, Settings, rule::Agent};
+use crate::webhook::{
+    Maker, Settings,
+    rule::{Account, Accounts, Part},
+};
 
 /// How the webhook is served.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,6 +16,10 @@ pub struct Args {
     /// Where the webhook is served; without it there is none.
     #[arg(long, value_name = "ADDRESS")]
     webhook_listen: Option<SocketAddr>,
+
+    /// The ServiceAccount of the changers, in the namespace of the agents.
+    #[arg(long, value_name = "NAME", default_value = "sluice-changer")]
+    changer_service_account: String,
 
     /// The Service by which the apiserver reaches it.
     #[arg(long, value_name = "NAME", default_value = "sluice-webhook")]
@@ -47,11 +54,15 @@ enum Certificate {
 }
 
 impl Args {
-    /// The webhook for these agents, if one is wanted.
-    pub fn settings(self, agent: Agent) -> Option<Settings> {
+    /// The webhook, if one is wanted, for agents of this account in this namespace.
+    pub fn settings(self, namespace: String, agent: String) -> Option<Settings> {
+        let all = vec![
+            Account { account: agent, part: Part::Agent },
+            Account { account: self.changer_service_account, part: Part::Change },
+        ];
         Some(Settings {
             listen: self.webhook_listen?,
-            agent,
+            accounts: Accounts { namespace, all },
             service: self.webhook_service,
             more_names: self.webhook_name,
             secret: self.webhook_secret,

@@ -131,11 +131,11 @@ impl EventResult {
 /// How a question to the webhook was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Not an agent's, or an agent's own.
+    /// Within the rule, or none of its business.
     Allowed,
-    /// An agent's, and not its own.
+    /// Against the rule.
     Denied,
-    /// Refused because the agent's pod could not be looked up.
+    /// Refused because the token's pod could not be looked up.
     Failed,
     /// Not understood, and so refused by the apiserver.
     Malformed,

@@ -7,6 +7,7 @@ use tower::ServiceExt;
 use tower_test::mock::{self, Handle};
 
 use super::*;
+use crate::webhook::rule::{Account, Part};
 
 const AGENT: &str = "system:serviceaccount:sluice-system:sluice-agent";
 
@@ -14,10 +15,11 @@ type Asked = Handle<Request<ClientBody>, axum::http::Response<ClientBody>>;
 
 fn webhook() -> (Router, Asked, Metrics) {
     let (service, handle) = mock::pair();
-    let agent = Agent { namespace: "sluice-system".to_owned(), account: "sluice-agent".to_owned() };
+    let agents = Account { account: "sluice-agent".to_owned(), part: Part::Agent };
+    let accounts = Accounts { namespace: "sluice-system".to_owned(), all: vec![agents] };
     let metrics = Metrics::new();
     let client = Client::new(service, "default");
-    (router(Reviewer::new(agent, client, metrics.clone())), handle, metrics)
+    (router(Reviewer::new(accounts, client, metrics.clone())), handle, metrics)
 }
 
 /// A review of a write to the status of node `a`, as Kubernetes 1.20 sends it.

@@ -7,10 +7,13 @@ use serde_json::json;
 use super::*;
 
 const AGENT: &str = "system:serviceaccount:sluice-system:sluice-agent";
+const CHANGER: &str = "system:serviceaccount:sluice-system:sluice-changer";
 
-fn agent() -> Agent {
-    Agent { namespace: "sluice-system".to_owned(), account: "sluice-agent".to_owned() }
-}
+static ACCOUNTS: LazyLock<Accounts> = LazyLock::new(|| {
+    let of = [("sluice-agent", Part::Agent), ("sluice-changer", Part::Change)];
+    let all = of.map(|(name, part)| Account { account: name.to_owned(), part }).into();
+    Accounts { namespace: "sluice-system".to_owned(), all }
+});
 
 fn extra(of: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
     let owned = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
@@ -42,12 +45,28 @@ fn with(pointer: &str, value: Value) -> Value {
     object
 }
 
+fn account(part: Part) -> &'static Account {
+    ACCOUNTS.all.iter().find(|account| account.part == part).unwrap()
+}
+
 fn named() -> Named {
     Named { name: "agent-x".to_owned(), uid: "u1".to_owned(), node: None }
 }
 
+/// What an agent, or whoever has this part, is let go on with.
+fn let_on(part: Part) -> Result<Ask<'static>, Denial> {
+    Ok(Ask::Pod(named(), account(part)))
+}
+
+fn not_its_part(part: Part, path: &str) -> Result<Ask<'static>, Denial> {
+    Err(Denial::NotItsPart { part, path: path.to_owned() })
+}
+
 /// Asks as an agent that updates a status, with what `change` makes of that.
-fn asked<'a>(new: &'a Value, change: impl FnOnce(&mut Request<'a>)) -> Result<Ask, Denial> {
+fn asked<'a>(
+    new: &'a Value,
+    change: impl FnOnce(&mut Request<'a>),
+) -> Result<Ask<'static>, Denial> {
     static EXTRA: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(bound);
     static OLD: LazyLock<Value> = LazyLock::new(stored);
     let mut request = Request {
@@ -60,11 +79,11 @@ fn asked<'a>(new: &'a Value, change: impl FnOnce(&mut Request<'a>)) -> Result<As
         new: Some(new),
     };
     change(&mut request);
-    ask(&agent(), &request)
+    ask(&ACCOUNTS, &request)
 }
 
 #[test]
-fn nobody_but_the_agents_is_judged() {
+fn nobody_but_the_programs_on_the_nodes_is_judged() {
     for user in [
         "",
         "admin",
@@ -73,6 +92,7 @@ fn nobody_but_the_agents_is_judged() {
         "system:serviceaccount:other:sluice-agent",
         "system:serviceaccount:sluice-system:sluice-agent:x",
         "system:serviceaccount:sluice-system:sluice-agent2",
+        "system:serviceaccount:other:sluice-changer",
         "system:serviceaccount:sluice-system",
         "system:node:a",
     ] {
@@ -86,11 +106,12 @@ fn nobody_but_the_agents_is_judged() {
         });
         assert_eq!(answer, Ok(Ask::Nothing), "{user}");
     }
-    assert_eq!(asked(&stored(), |_| {}), Ok(Ask::Pod(named())));
+    assert_eq!(asked(&stored(), |_| {}), let_on(Part::Agent));
+    assert_eq!(asked(&stored(), |request| request.user = CHANGER), let_on(Part::Change));
 }
 
 #[test]
-fn only_updates_of_the_status_are_an_agents() {
+fn only_updates_of_the_status_are_theirs() {
     for (operation, subresource) in [
         (Operation::Create, ""),
         (Operation::Create, "status"),
@@ -101,10 +122,13 @@ fn only_updates_of_the_status_are_an_agents() {
         (Operation::Delete, "status"),
         (Operation::Other, "status"),
     ] {
-        let answer = asked(&stored(), |request| {
-            (request.operation, request.subresource) = (operation, subresource);
-        });
-        assert_eq!(answer, Err(Denial::NotStatus), "{operation:?} {subresource}");
+        for (user, part) in [(AGENT, Part::Agent), (CHANGER, Part::Change)] {
+            let answer = asked(&stored(), |request| {
+                (request.operation, request.subresource) = (operation, subresource);
+                request.user = user;
+            });
+            assert_eq!(answer, Err(Denial::NotStatus(part)), "{operation:?} {subresource}");
+        }
     }
     let incomplete = Err(Denial::Incomplete);
     assert_eq!(asked(&stored(), |request| request.old = None), incomplete);
@@ -127,8 +151,32 @@ fn its_own_part_and_the_bookkeeping_may_change() {
         with("/metadata/resourceVersion", json!("2")),
         with("/metadata/generation", json!(2)),
     ] {
-        assert_eq!(asked(&new, |_| {}), Ok(Ask::Pod(named())), "{new}");
+        assert_eq!(asked(&new, |_| {}), let_on(Part::Agent), "{new}");
     }
+}
+
+#[test]
+fn agents_and_changers_keep_to_their_own_parts() {
+    let change = json!({"id": "c1", "phase": "Applied"});
+    let changed = with("/status/change", change.clone());
+    let reported = with("/status/agent", json!({"flag": "Off"}));
+    let mut both = reported.clone();
+    both["status"]["change"] = change;
+    let wished = with("/spec/change", json!({"id": "c2"}));
+    for (user, new, expected) in [
+        (CHANGER, &changed, let_on(Part::Change)),
+        (CHANGER, &reported, not_its_part(Part::Change, "status.agent")),
+        (CHANGER, &both, not_its_part(Part::Change, "status.agent")),
+        (CHANGER, &wished, not_its_part(Part::Change, "spec")),
+        (AGENT, &reported, let_on(Part::Agent)),
+        (AGENT, &changed, not_its_part(Part::Agent, "status.change")),
+        (AGENT, &both, not_its_part(Part::Agent, "status.change")),
+    ] {
+        assert_eq!(asked(new, |request| request.user = user), expected, "{user} {new}");
+    }
+    // Nor may what is there be taken away.
+    let answer = asked(&stored(), |request| request.old = Some(&changed));
+    assert_eq!(answer, not_its_part(Part::Agent, "status.change"));
 }
 
 #[test]
@@ -141,10 +189,10 @@ fn an_agent_may_be_the_first_to_write_a_status() {
         }
         let mut new = old.clone();
         new["status"] = json!({"agent": {"flag": "On"}});
-        assert_eq!(asked(&new, |request| request.old = Some(&old)), Ok(Ask::Pod(named())), "{old}");
+        assert_eq!(asked(&new, |request| request.old = Some(&old)), let_on(Part::Agent), "{old}");
         new["status"]["verdict"] = json!("Safe");
         let answer = asked(&new, |request| request.old = Some(&old));
-        assert_eq!(answer, Err(Denial::NotItsPart("status.verdict".to_owned())), "{old}");
+        assert_eq!(answer, not_its_part(Part::Agent, "status.verdict"), "{old}");
     }
 }
 
@@ -171,7 +219,7 @@ fn nothing_else_may_change() {
         (with("/more", json!(1)), "more"),
         (json!("text"), "apiVersion"),
     ] {
-        assert_eq!(asked(&new, |_| {}), Err(Denial::NotItsPart(path.to_owned())), "{new}");
+        assert_eq!(asked(&new, |_| {}), not_its_part(Part::Agent, path), "{new}");
     }
 }
 
@@ -191,13 +239,13 @@ fn a_token_has_to_name_its_pod_once() {
     ] {
         let object = stored();
         let answer = asked(&object, |request| request.extra = &of);
-        assert_eq!(answer, Err(Denial::TokenUnbound), "{of:?}");
+        assert_eq!(answer, Err(Denial::TokenUnbound(Part::Agent)), "{of:?}");
     }
     let of = extra(&[both[0], both[1], (NODE_NAME, &["a"])]);
     let node = Some("a".to_owned());
     let object = stored();
     let answer = asked(&object, |request| request.extra = &of);
-    assert_eq!(answer, Ok(Ask::Pod(Named { node, ..named() })));
+    assert_eq!(answer, Ok(Ask::Pod(Named { node, ..named() }, account(Part::Agent))));
 }
 
 #[test]
@@ -220,11 +268,12 @@ fn the_pod_decides() {
         ("a", named(), pod("u2", "sluice-agent", Some("a")), "PodReplaced"),
         ("a", named(), pod("", "sluice-agent", Some("a")), "PodReplaced"),
         ("a", named(), pod("u1", "default", Some("a")), "OtherAccount"),
+        ("a", named(), pod("u1", "sluice-changer", Some("a")), "OtherAccount"),
         ("a", named(), pod("u1", "", Some("a")), "OtherAccount"),
         ("a", named(), pod("u1", "sluice-agent", None), "NoNode"),
         ("", named(), pod("u1", "sluice-agent", Some("")), "NoNode"),
     ] {
-        let denial = judge(&agent(), object, &named, &found).err();
+        let denial = judge(account(Part::Agent), object, &named, &found).err();
         let reason = denial.as_ref().map_or("", Denial::reason);
         assert_eq!(reason, expected, "{object:?} {named:?} {found:?}");
         let passing = denial.as_ref().is_some_and(Denial::is_passing);
@@ -239,6 +288,23 @@ fn messages_say_what_is_wrong() {
         other.to_string(),
         "the token's pod is on node a: it may not write what is said of node b"
     );
+    for (denial, message) in [
+        (
+            Denial::NotStatus(Part::Change),
+            "a changer may only update the status of its own node's StreamingNode",
+        ),
+        (
+            Denial::NotItsPart { part: Part::Change, path: "status.agent".to_owned() },
+            "a changer may only change status.change, and this changes status.agent",
+        ),
+        (
+            Denial::TokenUnbound(Part::Agent),
+            "the token names no pod: an agent has to use a projected serviceAccountToken of its own \
+             pod, not a Secret's",
+        ),
+    ] {
+        assert_eq!(denial.to_string(), message);
+    }
     let unknown = Denial::PodUnknown { pod: "agent-x".to_owned(), why: "no answer".to_owned() };
     assert_eq!(
         unknown.to_string(),
