@@ -1,13 +1,14 @@
 //! Admission: an agent, or a changer, may write only what is its own in its own node's
 //! `StreamingNode`.
 //!
-//! [`rule`] says who may what, [`review`] answers the apiserver's questions with it, `server`
-//! carries them over TLS, and [`certificate`] keeps the certificate for that. Every replica serves,
-//! leading or not, so the controller's own writes, which come by here as well, depend on no single
-//! one of them. Whatever is not known is refused: the node goes on without a report, and no report
-//! opens no gate.
+//! [`rule`] says who may what, [`policy`] what is said to a `StreamingPolicy`, [`review`] answers
+//! the apiserver's questions with them, `server` carries those over TLS, and [`certificate`] keeps
+//! the certificate for that. Every replica serves, leading or not, so the controller's own writes, which
+//! come by here as well, depend on no single one of them. What is not known of a write to a node's
+//! object is refused: the node goes on without a report, and no report opens no gate.
 
 pub mod certificate;
+pub mod policy;
 pub mod review;
 pub mod rule;
 mod server;

@@ -32,16 +32,18 @@ pub async fn install_rights(client: &Client) {
     assert!(rights > 0, "the chart has no rights");
 }
 
-/// Creates the chart's ValidatingWebhookConfiguration, which leads to this port of this machine:
-/// there is no Service network.
+/// Creates the chart's ValidatingWebhookConfiguration, all of which leads to this port of this
+/// machine: there is no Service network.
 pub async fn install_webhook(client: &Client, port: u16) {
     let of_kind = |object: &DynamicObject| {
         object.types.as_ref().unwrap().kind == "ValidatingWebhookConfiguration"
     };
     let mut configuration = render().into_iter().find(of_kind).expect("the chart has no webhook");
-    let to = &mut configuration.data["webhooks"][0]["clientConfig"];
-    let path = to["service"]["path"].as_str().unwrap().to_owned();
-    *to = json!({"url": format!("https://127.0.0.1:{port}{path}")});
+    for webhook in configuration.data["webhooks"].as_array_mut().unwrap() {
+        let to = &mut webhook["clientConfig"];
+        let path = to["service"]["path"].as_str().unwrap().to_owned();
+        *to = json!({"url": format!("https://127.0.0.1:{port}{path}")});
+    }
     apply(client, configuration).await;
 }
 

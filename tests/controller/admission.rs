@@ -1,9 +1,10 @@
-//! The admission webhook: what the tokens of agents and changers may write, and that the webhook
-//! keeps its own certificate.
+//! The admission webhook: what the tokens of agents and changers may write, what is said to a
+//! policy, and that the webhook keeps its own certificate.
 
 mod agent;
 mod certificate;
 mod changer;
+mod policy;
 mod scene;
 
 use k8s_openapi::api::{
@@ -50,11 +51,13 @@ fn configurations(stage: &Stage) -> Api<ValidatingWebhookConfiguration> {
     Api::all(stage.client.clone())
 }
 
-/// The bundle by which the apiserver knows the webhook.
+/// The bundle by which the apiserver knows both webhooks; none where they differ.
 async fn bundle(stage: &Stage) -> Option<Vec<u8>> {
     let configuration = configurations(stage).get("sluice-agents").await.unwrap();
-    let webhook = configuration.webhooks.unwrap().into_iter().next().unwrap();
-    webhook.client_config.ca_bundle.map(|bundle| bundle.0)
+    let webhooks = configuration.webhooks.unwrap().into_iter();
+    let bundles: Vec<_> = webhooks.map(|webhook| webhook.client_config.ca_bundle).collect();
+    let [nodes, policies] = bundles.try_into().unwrap();
+    nodes.filter(|bundle| policies.as_ref() == Some(bundle)).map(|bundle| bundle.0)
 }
 
 /// The bundle in the Secret.

@@ -54,7 +54,11 @@ fn review(user: &str, verdict: &str) -> Value {
 }
 
 async fn post_to(router: Router, body: Vec<u8>) -> (StatusCode, Value) {
-    let request = Request::post(PATH).body(Body::from(body)).unwrap();
+    post_at(NODES, router, body).await
+}
+
+async fn post_at(path: &str, router: Router, body: Vec<u8>) -> (StatusCode, Value) {
+    let request = Request::post(path).body(Body::from(body)).unwrap();
     let response = router.oneshot(request).await.unwrap();
     let status = response.status();
     let body = to_bytes(response.into_body(), BODY_LIMIT).await.unwrap();
@@ -62,8 +66,12 @@ async fn post_to(router: Router, body: Vec<u8>) -> (StatusCode, Value) {
 }
 
 async fn answer(asked: &mut Asked, status: u16, body: Value) {
+    answer_at("/api/v1/namespaces/sluice-system/pods/agent-x", asked, status, body).await;
+}
+
+async fn answer_at(path: &str, asked: &mut Asked, status: u16, body: Value) {
     let (request, respond) = asked.next_request().await.unwrap();
-    assert_eq!(request.uri().path(), "/api/v1/namespaces/sluice-system/pods/agent-x");
+    assert_eq!(request.uri().path(), path);
     let body = ClientBody::from(serde_json::to_vec(&body).unwrap());
     respond.send_response(axum::http::Response::builder().status(status).body(body).unwrap());
 }
@@ -130,6 +138,93 @@ async fn nothing_is_looked_up_for_others_or_for_what_is_wrong_anyway() {
         let (_, answer) = post_to(router, review).await;
         assert_eq!(answer["response"]["allowed"], allowed, "{answer}");
         // The webhook and its client are gone: whatever was asked would be here.
+        assert!(asked.next_request().await.is_none());
+    }
+}
+
+/// A review of a policy that is created, or changed where there is an old spec.
+fn policy(old: Option<Value>, new: Value) -> Vec<u8> {
+    let kind = json!({"group": "sluice.dev", "version": "v1alpha1", "kind": "StreamingPolicy"});
+    let resource =
+        json!({"group": "sluice.dev", "version": "v1alpha1", "resource": "streamingpolicies"});
+    let object = |spec: Value| {
+        json!({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingPolicy",
+            "metadata": {"name": "gate"}, "spec": spec,
+        })
+    };
+    let review = json!({
+        "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+        "request": {
+            "uid": "r1", "kind": kind, "resource": resource, "requestKind": kind,
+            "requestResource": resource, "name": "gate",
+            "operation": if old.is_some() { "UPDATE" } else { "CREATE" },
+            "userInfo": {"username": "admin", "groups": ["system:masters"]},
+            "object": object(new), "oldObject": old.map(object), "dryRun": false,
+        },
+    });
+    serde_json::to_vec(&review).unwrap()
+}
+
+fn nodes(verdict: &str) -> Value {
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
+        "columnDefinitions": [{"name": "Name"}, {"name": "Verdict"}],
+        "rows": [{"cells": ["old1", verdict]}],
+    })
+}
+
+#[tokio::test]
+async fn a_policy_is_held_against_the_nodes() {
+    let list = "/apis/sluice.dev/v1alpha1/streamingnodes";
+    let disabled = json!({"streamingProxyRedirects": "Disabled"});
+    let managed = json!({
+        "apply": "StaticPod",
+        "overrides": [{"node": "typo", "reason": "r", "expires": "2999-01-01T00:00:00Z"}],
+    });
+    for (spec, code, body, allowed, told) in [
+        (&disabled, 200, nodes("Safe"), true, ""),
+        (&disabled, 200, nodes("Blocks"), true, "1 of 1 nodes stands in the way"),
+        (&disabled, 500, json!({}), true, "Which nodes stand in the way could not be judged"),
+        (&managed, 200, nodes("Safe"), false, "no such node: typo"),
+        (&managed, 500, json!({}), true, "apply: StaticPod turns nothing"),
+    ] {
+        let (router, mut asked, metrics) = webhook();
+        let script = answer_at(list, &mut asked, code, body);
+        let review = policy(None, spec.clone());
+        let ((http, answer), ()) = tokio::join!(post_at(POLICIES, router, review), script);
+        assert_eq!(http, StatusCode::OK);
+        let response = &answer["response"];
+        assert_eq!(response["allowed"], allowed, "{answer}");
+        let said = match allowed {
+            true => response["warnings"][0].as_str().unwrap_or_default(),
+            false => response["status"]["message"].as_str().unwrap(),
+        };
+        assert!(said.contains(told) && said.is_empty() == told.is_empty(), "{answer}");
+        assert_eq!(response.get("warnings").is_some(), allowed && !told.is_empty(), "{answer}");
+        assert!(counted(&metrics, if allowed { "allowed" } else { "denied" }), "{answer}");
+        if !allowed {
+            assert_eq!(response["status"]["code"], 403);
+            assert!(said.ends_with(" (OverrideWithoutNode)"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nodes_are_not_read_for_a_policy_that_needs_none() {
+    let disabled = json!({"streamingProxyRedirects": "Disabled"});
+    for (old, new) in [
+        (None, json!({"proxy": {}})),
+        (Some(disabled.clone()), disabled),
+        // Not ours to judge: of another version, or against the schema.
+        (None, json!({"streamingProxyRedirects": "Perhaps"})),
+        (None, json!("text")),
+        (None, Value::Null),
+    ] {
+        let (router, mut asked, _) = webhook();
+        let (_, answer) = post_at(POLICIES, router, policy(old, new)).await;
+        let response = &answer["response"];
+        assert!(response["allowed"] == true && response.get("warnings").is_none(), "{answer}");
         assert!(asked.next_request().await.is_none());
     }
 }

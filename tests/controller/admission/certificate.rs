@@ -60,6 +60,11 @@ async fn replicas_share_a_certificate_and_mend_what_others_break() {
     let params = PatchParams::default();
     configurations(&stage).patch("sluice-agents", &params, &wiped).await.unwrap();
     assert_eq!(published(&stage, None).await, first);
+    // The other one's, too.
+    let wiped = json!([{"op": "remove", "path": "/webhooks/1/clientConfig/caBundle"}]);
+    let wiped = Patch::Json::<()>(serde_json::from_value(wiped).unwrap());
+    configurations(&stage).patch("sluice-agents", &params, &wiped).await.unwrap();
+    assert_eq!(published(&stage, None).await, first);
     let garbage = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle",
         "value": ByteString(first[..first.len() / 2].to_vec())}]);
     let garbage = Patch::Json::<()>(serde_json::from_value(garbage).unwrap());
