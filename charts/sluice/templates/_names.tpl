@@ -56,6 +56,11 @@
 sluice-controller
 {{- end }}
 
+{{/* Not named after the release either: pipelines and people look for it. */}}
+{{- define "sluice.controller.flagsName" -}}
+sluice-flags
+{{- end }}
+
 {{- define "sluice.controller.serviceAccountName" -}}
 {{- if .Values.controller.serviceAccount.create }}
 {{- default (include "sluice.controller.fullname" .) .Values.controller.serviceAccount.name }}
