@@ -11,6 +11,6 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
-mod pages;
+pub mod node;
 pub mod relay;
 pub mod webhook;

@@ -7,7 +7,6 @@
 mod attach;
 mod cri;
 mod health;
-mod host;
 mod kubelet;
 mod metrics;
 mod report;
@@ -25,11 +24,11 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     controller::{serve as http, shutdown, shutdown::Shutdown},
+    node::host::Host,
     relay::{self, Listener, Relay, Upstream},
 };
 use attach::{Attachment, FAREWELL, RELAY_MARK, Streams};
 use health::Health;
-use host::Host;
 use kubelet::Kubelet;
 use metrics::Metrics;
 use wish::{Memory, Stored};

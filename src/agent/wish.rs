@@ -8,19 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use futures::StreamExt;
-use kube::{
-    Api, Client,
-    core::DeserializeGuard,
-    runtime::{
-        WatchStreamExt,
-        watcher::{Config, Event, watcher},
-    },
-};
+use kube::Client;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::api::{AgentReport, Proxy, StreamingNode};
+use crate::{
+    api::{AgentReport, Proxy, StreamingNode},
+    node::watch::{self as own, Sight},
+};
 
 /// The file's name in the state folder.
 const FILE: &str = "wish.json";
@@ -93,44 +88,24 @@ pub async fn follow(
     wishes: watch::Sender<Option<Proxy>>,
     stored: watch::Sender<Stored>,
 ) {
-    let api: Api<DeserializeGuard<StreamingNode>> = Api::all(client);
-    let config = Config::default().fields(&format!("metadata.name={node}"));
-    // With jitter: there are thousands of agents.
-    let stream = watcher(api, config).default_backoff();
-    let mut stream = std::pin::pin!(stream);
-    let mut seen = false;
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(Event::Init) => seen = false,
-            Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                seen = true;
-                take(object, &memory, &wishes, &stored);
-            }
-            Ok(Event::InitDone) if seen => {}
-            // The node's wishes outlive its StreamingNode: the controller makes that again.
-            Ok(Event::InitDone | Event::Delete(_)) => {
-                stored.send_if_modified(|before| {
-                    std::mem::replace(before, Stored::NoNode) != Stored::NoNode
-                });
-            }
-            Err(error) => tracing::warn!(%error, "watch of the StreamingNode interrupted"),
+    own::follow(client, &node, |sight| match sight {
+        Sight::Is(object) => take(*object, &memory, &wishes, &stored),
+        // The node's wishes outlive its StreamingNode: the controller makes that again.
+        Sight::Gone => {
+            stored.send_if_modified(|before| {
+                std::mem::replace(before, Stored::NoNode) != Stored::NoNode
+            });
         }
-    }
+    })
+    .await;
 }
 
 fn take(
-    object: DeserializeGuard<StreamingNode>,
+    object: StreamingNode,
     memory: &Memory,
     wishes: &watch::Sender<Option<Proxy>>,
     stored: &watch::Sender<Stored>,
 ) {
-    let object = match object.0 {
-        Ok(object) => object,
-        Err(error) => {
-            tracing::warn!(%error, "the StreamingNode cannot be read; the last wish holds");
-            return;
-        }
-    };
     let proxy = object.spec.proxy;
     wishes.send_if_modified(|before| {
         let changed = *before != proxy;

@@ -20,11 +20,11 @@ use tokio::sync::watch;
 
 use super::{
     cri::{self, Own, Runtime},
-    host::Host,
     kubelet::Kubelet,
 };
 use crate::{
     api::{ByteRate, FailurePolicy, Proxy},
+    node::host::Host,
     relay::{Limits, Relay},
 };
 use nft::Nft;

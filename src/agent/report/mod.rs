@@ -5,16 +5,15 @@ mod compose;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::Client;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::{attach::Attached, health::Health, kubelet::Kubelet, metrics::Metrics, wish::Stored};
+pub use crate::node::status::Error;
 use crate::{
-    api::{AgentReport, StreamingNode},
+    api::AgentReport,
+    node::status::{RETRY_MAX, RETRY_MIN, Writer},
     relay::RemotePeer,
 };
 use compose::Composer;
@@ -24,42 +23,6 @@ const MANAGER: &str = "sluice-agent";
 
 /// Changes that come together are one report.
 const SETTLE: Duration = Duration::from_millis(200);
-
-/// One request must not take longer.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A report that is not stored is tried again after this long, doubled each time up to
-/// [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// Why a report is not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The apiserver refuses it, or cannot be reached.
-    #[error("cannot report: {0}")]
-    Request(#[from] kube::Error),
-    /// It did not answer in time.
-    #[error("cannot report: no answer within {TIMEOUT:?}")]
-    Timeout,
-}
-
-impl Error {
-    /// All reasons.
-    pub const REASONS: [&str; 5] =
-        ["ReportForbidden", "ReportNoNode", "ReportRefused", "ReportUnreachable", "ReportTimeout"];
-
-    /// A short, stable name for logs and metrics.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Request(kube::Error::Api(status)) if status.code == 403 => "ReportForbidden",
-            Self::Request(kube::Error::Api(status)) if status.code == 404 => "ReportNoNode",
-            Self::Request(kube::Error::Api(_)) => "ReportRefused",
-            Self::Request(_) => "ReportUnreachable",
-            Self::Timeout => "ReportTimeout",
-        }
-    }
-}
 
 /// What a report is made from.
 pub struct Sources {
@@ -113,14 +76,13 @@ enum Report {
 /// Writes reports to the node's StreamingNode.
 #[derive(Clone)]
 pub struct Reporter {
-    api: Api<StreamingNode>,
-    node: String,
+    writer: Writer,
 }
 
 impl Reporter {
     /// A reporter for this node.
     pub fn new(client: Client, node: String) -> Self {
-        Self { api: Api::all(client), node }
+        Self { writer: Writer::new(client, node, MANAGER) }
     }
 
     /// Keeps the report in the StreamingNode true, until the process ends.
@@ -145,41 +107,31 @@ impl Reporter {
                     health.reported();
                     retry = None;
                 }
-                Some(Report::Due(report)) => match self.write(json!({"agent": report})).await {
-                    Ok(()) => {
-                        metrics.reported("ok");
-                        health.reported();
-                        retry = None;
+                Some(Report::Due(report)) => {
+                    match self.writer.apply(json!({"agent": report})).await {
+                        Ok(()) => {
+                            metrics.reported("ok");
+                            health.reported();
+                            retry = None;
+                        }
+                        Err(error) => {
+                            metrics.reported(error.reason());
+                            tracing::warn!(reason = error.reason(), %error, "the report is not stored");
+                            let wait =
+                                retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
+                            retry = Some((Instant::now() + wait, wait));
+                        }
                     }
-                    Err(error) => {
-                        metrics.reported(error.reason());
-                        tracing::warn!(reason = error.reason(), %error, "the report is not stored");
-                        let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
-                        retry = Some((Instant::now() + wait, wait));
-                    }
-                },
+                }
             }
         }
     }
 
     /// Takes the report away: an apply takes back what the same manager applied before.
     pub async fn withdraw(&self) {
-        match self.write(json!({})).await {
+        match self.writer.apply(json!({})).await {
             Ok(()) => tracing::info!("the report is withdrawn"),
             Err(error) => tracing::warn!(reason = error.reason(), %error, "the report stays"),
         }
-    }
-
-    async fn write(&self, status: serde_json::Value) -> Result<(), Error> {
-        let patch = Patch::Apply(json!({
-            "apiVersion": "sluice.dev/v1alpha1",
-            "kind": "StreamingNode",
-            "metadata": {"name": self.node},
-            "status": status,
-        }));
-        let params = PatchParams::apply(MANAGER).force();
-        let request = self.api.patch_status(&self.node, &params, &patch);
-        tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Timeout)??;
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The parts of the node's file system that the agent sees, mounted below one folder.
+//! The parts of the node's file system that a program on it sees, mounted below one folder.
 
 use std::path::{Path, PathBuf};
 

@@ -1,18 +1,17 @@
 //! What the node's kubelet was started with, watched for changes.
 
-mod flags;
-mod process;
-
 use std::{io, path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
 
-use super::host::Host;
 use crate::{
     decision::{evidence::Says, migration::STREAMING_REDIRECTS},
-    edit::environment,
+    node::{
+        flags,
+        host::Host,
+        process::{self, Process},
+    },
 };
-pub use process::Process;
 
 /// How often it is looked whether the kubelet still runs: one small file. A restarted one has to be
 /// in the verdict within five seconds.
