@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod api;
 pub mod canary;
+pub mod changer;
 pub mod cli;
 pub mod cluster;
 pub mod controller;

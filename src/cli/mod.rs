@@ -1,4 +1,4 @@
-//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `streams`,
+//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `changer`, `streams`,
 //! `canary` and `check`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod canary;
+pub mod changer;
 pub mod check;
 pub mod connect;
 pub mod controller;
@@ -53,6 +54,7 @@ enum Subcommands {
     Crds(crds::Args),
     Controller(Box<controller::Args>),
     Agent(agent::Args),
+    Changer(Box<changer::Args>),
     Streams(streams::Args),
     Canary(canary::Args),
 }
@@ -99,6 +101,9 @@ pub enum Error {
     /// `agent` failed.
     #[error(transparent)]
     Agent(#[from] agent::Error),
+    /// `changer` failed.
+    #[error(transparent)]
+    Changer(#[from] changer::Error),
     /// `streams` failed.
     #[error(transparent)]
     Streams(#[from] streams::Error),
@@ -123,6 +128,7 @@ impl Error {
             Self::Crds(error) => error.reason(),
             Self::Controller(error) => error.reason(),
             Self::Agent(error) => error.reason(),
+            Self::Changer(error) => error.reason(),
             Self::Streams(error) => error.reason(),
             Self::Canary(error) => error.reason(),
             Self::Runtime(_) => "Runtime",
@@ -189,6 +195,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
         Subcommands::Agent(args) => Ok(workers()?.block_on(agent::run(args))?),
+        Subcommands::Changer(args) => Ok(runtime()?.block_on(changer::run(*args))?),
         Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
         Subcommands::Canary(args) => Ok(runtime()?.block_on(canary::run(args))?),
     }

@@ -1,0 +1,139 @@
+use std::{collections::BTreeMap, pin::pin};
+
+use http::{Method, Request, Response};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower_test::mock;
+
+use super::*;
+use crate::{
+    api::{ChangeKind, GateSetting},
+    changer::bed::change,
+};
+
+const POLICY: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies/cluster";
+const NODES: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500";
+const MORE: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500&continue=more";
+const NODE: &str = "/api/v1/nodes/cp1";
+
+/// An apiserver that gives these answers by path and query, and 404 to everything else.
+async fn asked<T>(answers: &[(&str, u16, Value)], ask: impl AsyncFnOnce(Apiserver) -> T) -> T {
+    let answers: BTreeMap<String, (u16, Value)> = answers
+        .iter()
+        .map(|(path, code, body)| ((*path).to_owned(), (*code, body.clone())))
+        .collect();
+    let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
+    let server = tokio::spawn(async move {
+        let mut handle = pin!(handle);
+        while let Some((request, respond)) = handle.next_request().await {
+            assert_eq!(request.method(), Method::GET);
+            let missing = (404, failure(404));
+            let (code, body) = answers.get(&request.uri().to_string()).unwrap_or(&missing);
+            let body = Body::from(serde_json::to_vec(body).unwrap());
+            respond.send_response(Response::builder().status(*code).body(body).unwrap());
+        }
+    });
+    let client = Client::new(service, "default");
+    let answer = ask(Apiserver::new(client, "cp1".to_owned())).await;
+    server.await.unwrap();
+    answer
+}
+
+fn failure(code: u16) -> Value {
+    json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "no",
+        "reason": if code == 404 { "NotFound" } else { "No" }, "code": code})
+}
+
+fn policy(apply: &str) -> Value {
+    json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingPolicy",
+        "metadata": {"name": "cluster", "generation": 3, "resourceVersion": "70"},
+        "spec": {"apply": apply}})
+}
+
+fn nodes(nodes: &[(&str, Value)], more: &str) -> Value {
+    let items = nodes
+        .iter()
+        .map(|(name, rest)| {
+            let mut node = json!({"metadata": {"name": name}, "spec": {}});
+            node.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            node
+        })
+        .collect::<Vec<_>>();
+    json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingNodeList",
+        "metadata": {"continue": more}, "items": items})
+}
+
+fn verdict(verdict: &str) -> Value {
+    json!({"status": {"verdict": verdict}})
+}
+
+async fn scene(answers: &[(&str, u16, Value)], change: &Change) -> Result<Scene, Error> {
+    asked(answers, async |apiserver| apiserver.scene(change).await).await
+}
+
+fn off() -> Change {
+    change("a", ChangeKind::ApiserverGate)
+}
+
+#[tokio::test]
+async fn all_nodes_are_asked_for_and_what_is_not_said_to_be_safe_blocks() {
+    let first = nodes(&[("a", verdict("Safe")), ("b", verdict("Blocks"))], "more");
+    let second = nodes(
+        &[
+            ("c", verdict("Overridden")),
+            ("d", verdict("SomethingNew")),
+            ("e", json!({})),
+            ("f", json!({"spec": {"proxy": {"mode": "New"}}, "status": {"verdict": "Safe"}})),
+        ],
+        "",
+    );
+    let answers = [(POLICY, 200, policy("StaticPod")), (NODES, 200, first), (MORE, 200, second)];
+    let scene = scene(&answers, &off()).await.unwrap();
+    assert!(matches!(&scene.policy, Policy::Is(policy) if policy.metadata.generation == Some(3)));
+    assert_eq!(scene.blocking, ["b", "d", "e", "f"]);
+}
+
+#[tokio::test]
+async fn nodes_are_not_asked_for_where_the_gate_stays_on() {
+    let on = Change { gate: Some(GateSetting::Enabled), ..off() };
+    let scene = scene(&[(POLICY, 200, policy("StaticPod"))], &on).await.unwrap();
+    assert_eq!(scene.blocking, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_policy_that_is_gone_or_cannot_be_read_and_an_apiserver_that_does_not_say() {
+    let none = (NODES, 200, nodes(&[], ""));
+    let seen = scene(std::slice::from_ref(&none), &off()).await.unwrap();
+    assert_eq!(seen.policy, Policy::Missing);
+    let seen = scene(&[(POLICY, 200, policy("Magic")), none], &off()).await.unwrap();
+    assert!(matches!(&seen.policy, Policy::Unreadable(why) if why.contains("Magic")), "{seen:?}");
+    for (answers, reason) in [
+        (&[(POLICY, 403, failure(403))][..], "AskForbidden"),
+        (&[(POLICY, 500, failure(500))], "AskRefused"),
+        (&[(POLICY, 200, policy("StaticPod")), (NODES, 403, failure(403))], "AskForbidden"),
+    ] {
+        assert_eq!(scene(answers, &off()).await.unwrap_err().reason(), reason);
+    }
+}
+
+#[tokio::test]
+async fn the_readiness_of_the_own_node() {
+    let node = |conditions: Value| {
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "cp1"},
+            "status": {"conditions": conditions}})
+    };
+    let ready = |status: &str| {
+        json!([{"type": "MemoryPressure", "status": "True"},
+            {"type": "Ready", "status": status, "lastHeartbeatTime": "2026-01-02T03:04:05Z"}])
+    };
+    let heartbeat = Some("2026-01-02T03:04:05Z".parse().unwrap());
+    for (conditions, expected) in [
+        (ready("True"), Readiness { ready: true, heartbeat }),
+        (ready("Unknown"), Readiness { ready: false, heartbeat }),
+        (json!([]), Readiness { ready: false, heartbeat: None }),
+    ] {
+        let answers = [(NODE, 200, node(conditions))];
+        let seen = asked(&answers, async |apiserver| apiserver.readiness().await).await.unwrap();
+        assert_eq!(seen, expected);
+    }
+}
