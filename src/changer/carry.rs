@@ -154,8 +154,8 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
                     let next = journal.clone().applied("Applied", message, self.now());
                     self.put(Some(journal), next)
                 }
-                Proof::Broken(what) => {
-                    self.undo(journal, Why::rolled_back("KubeletNotReady", what)).await
+                Proof::Broken(reason, message) => {
+                    self.undo(journal, Why::rolled_back(reason, message)).await
                 }
             },
             (Act::Confirm, Some(journal), _) => {
@@ -307,8 +307,11 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     ) -> Result<bool, store::Error> {
         let Stage::Undoing(end) = journal.stage else { return Ok(false) };
         let back = match self.store.restore(&journal, self.now()) {
-            Ok(notes) => match self.trade.take_back(&journal).await {
-                Ok(()) => Ok(notes),
+            Ok(mut notes) => match self.trade.take_back(&journal).await {
+                Ok(note) => {
+                    notes.extend(note);
+                    Ok(notes)
+                }
                 Err(trouble) => Err(format!("The originals are back, but {trouble}.")),
             },
             Err(error) => Err(format!("The original cannot come back yet: {error}.")),

@@ -17,6 +17,7 @@ pub mod gate;
 pub mod guard;
 mod health;
 pub mod journal;
+mod kubelet;
 mod permit;
 mod report;
 mod sight;
@@ -39,6 +40,7 @@ use carry::{Carrier, Timing};
 use gate::ApiserverGate;
 use health::Health;
 use journal::{Store, store};
+use kubelet::KubeletFlag;
 use sight::Sight;
 use trade::Trade;
 
@@ -141,7 +143,11 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
                 };
                 carry(store, trade, ask, settings.node, telling, sights, turned).await;
             }
-            ChangeKind::KubeletFlag => std::future::pending().await,
+            ChangeKind::KubeletFlag => {
+                let bus = kubelet::Bus::new(&host.path(kubelet::SOCKET), settings.unit);
+                let trade = KubeletFlag::new(host, bus);
+                carry(store, trade, ask, settings.node, telling, sights, turned).await;
+            }
         }
     };
     tokio::select! {

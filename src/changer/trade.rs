@@ -37,8 +37,8 @@ pub enum Proof {
     NotYet(String),
     /// It has; a sentence for the report.
     Made(String),
-    /// It never will, for this reason.
-    Broken(String),
+    /// It never will, for this reason and in this sentence.
+    Broken(&'static str, String),
 }
 
 /// One kind of change. Whatever it is asked to do it may be asked to do again.
@@ -67,8 +67,9 @@ pub trait Trade {
     /// Sees to it that the kubelet is restarted, and whether it has come back.
     async fn prove(&mut self, journal: &Journal, ask: &impl Ask) -> Proof;
 
-    /// After the originals are back in their places.
-    async fn take_back(&mut self, journal: &Journal) -> Result<(), String>;
+    /// After the originals are back in their places. Returns a sentence for the report, or what has
+    /// to be tried again.
+    async fn take_back(&mut self, journal: &Journal) -> Result<Option<String>, String>;
 
     /// What the changed program said last, for the report of an attempt that goes back.
     fn last_word(&self, journal: &Journal) -> Option<String>;

@@ -113,8 +113,8 @@ impl Trade for ApiserverGate {
         Proof::NotYet("the controller has it proven".to_owned())
     }
 
-    async fn take_back(&mut self, _: &Journal) -> Result<(), String> {
-        Ok(())
+    async fn take_back(&mut self, _: &Journal) -> Result<Option<String>, String> {
+        Ok(None)
     }
 
     fn last_word(&self, journal: &Journal) -> Option<String> {
