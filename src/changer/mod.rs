@@ -1,12 +1,12 @@
 //! The changer: carries out changes of a node's configuration, and takes them back by itself.
 //!
-//! What is wanted comes with the node's StreamingNode ([`sight`]). Before anything is touched the
-//! decision behind it is held against what the apiserver stores now ([`permit`]), and the attempt is
-//! written down on the node, with the originals ([`journal`]). From then on what comes next follows
-//! from what is written down alone ([`step`]), so that a process that is killed, or a node that
+//! What is wanted comes with the node's StreamingNode (`sight`). Before anything is touched the
+//! decision behind it is held against what the apiserver stores now (`permit`), and the attempt is
+//! written down on the node, with the originals (`journal`). From then on what comes next follows
+//! from what is written down alone (`step`), so that a process that is killed, or a node that
 //! loses its power, at whatever point ends in the old state or in the new one. A change that is not
 //! confirmed in time goes back, also while the apiserver, the controller or the changer are away:
-//! for the apiserver's manifest a static pod watches over that ([`guard`]).
+//! for the apiserver's manifest a static pod watches over that (`guard`).
 
 mod ask;
 #[cfg(test)]

@@ -255,64 +255,54 @@ async fn a_flag_that_comes_from_somewhere_else_too_stays() {
 
 #[tokio::test]
 async fn what_is_not_understood_is_left_alone() {
-    let (none, other) = ((KUBEADM, "KUBELET_KUBEADM_ARGS=\n"), (DROP_IN, DROP_IN_TEXT));
     type Spoil = fn(&Node, &FakeSystemd);
-    let cases: [(&[(&str, &str)], Spoil, &str); 6] = [
-        // A wrapper has put the flag there.
+    // As a wrapper would do it.
+    let elsewhere: Spoil = |_, systemd| {
+        systemd.edit(|state| {
+            state.elsewhere = true;
+            state.start();
+        });
+    };
+    let unread: Spoil = |node, systemd| {
+        std::os::unix::fs::symlink("/nowhere", node.path(DEFAULT)).unwrap();
+        systemd.edit(|state| {
+            state.elsewhere = true;
+            state.start();
+        });
+    };
+    let shell = "[Service]\nExecStart=/bin/sh -c 'kubelet --redirect-container-streaming'\n";
+    let cases: [(&str, Spoil, &str); 6] = [
+        (DROP_IN_TEXT, |_, _| {}, "Applied NothingToDo"),
+        (DROP_IN_TEXT, elsewhere, "Refused FlagSourceUnknown"),
+        (DROP_IN_TEXT, unread, "Refused FlagSourceUnknown"),
         (
-            &[none, other],
-            |_, systemd| {
-                systemd.edit(|state| {
-                    state.elsewhere = true;
-                    state.start();
-                })
-            },
-            "Refused FlagSourceUnknown",
-        ),
-        (&[none, other], |_, _| {}, "Applied NothingToDo"),
-        (
-            &[none, other],
+            DROP_IN_TEXT,
             |_, systemd| systemd.edit(|state| state.reachable = false),
             "Refused SystemdUnreachable",
         ),
         (
-            &[none, other],
+            DROP_IN_TEXT,
             |node, _| fs::remove_dir_all(node.path("/proc")).unwrap(),
             "Refused KubeletUnknown",
         ),
-        (
-            &[
-                none,
-                (
-                    DROP_IN,
-                    "[Service]\nExecStart=/bin/sh -c 'kubelet --redirect-container-streaming'\n",
-                ),
-            ],
-            |_, _| {},
-            "Refused EditRefused",
-        ),
-        (
-            &[none, other],
-            |node, systemd| {
-                // What is not read is named.
-                std::os::unix::fs::symlink("/nowhere", node.path(DEFAULT)).unwrap();
-                systemd.edit(|state| {
-                    state.elsewhere = true;
-                    state.start();
-                });
-            },
-            "Refused FlagSourceUnknown",
-        ),
+        (shell, |_, _| {}, "Refused EditRefused"),
     ];
-    for (files, spoil, expected) in cases {
-        let (node, systemd) = node_with(files);
+    for (drop_in, spoil, expected) in cases {
+        let (node, systemd) =
+            node_with(&[(KUBEADM, "KUBELET_KUBEADM_ARGS=\n"), (DROP_IN, drop_in)]);
         fs::create_dir_all(node.path(DEFAULT).parent().unwrap()).unwrap();
         spoil(&node, &systemd);
         advance(10);
-        let change = change("a", KIND);
-        settle(&mut changer(&node, &systemd), &wants(&change)).await;
+        settle(&mut changer(&node, &systemd), &wants(&change("a", KIND))).await;
         assert_eq!(node.said(), expected, "{:?}", node.report());
         assert_eq!(systemd.calls(), [""; 0]);
+        // What was not read is named.
+        let message = node.report().unwrap().message;
+        assert_eq!(
+            message.contains("Not read: /etc/default/kubelet"),
+            node.path(DEFAULT).is_symlink(),
+            "{message}"
+        );
     }
 }
 

@@ -196,7 +196,7 @@ proptest! {
             prop_assert!(own && matches!(guard, Guard::NotNeeded | Guard::Armed));
             prop_assert!(second < 180 && stage == Stage::Kept);
         }
-        if !journal.is_ended() && (second >= 180 || second < -5) {
+        if !journal.is_ended() && !(-5..180).contains(&second) {
             let back = matches!(act, Act::Undo(_) | Act::GoOnUndoing);
             prop_assert!(back || act == Act::Confirm && own && confirmed, "{act:?}");
         }
