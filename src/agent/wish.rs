@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     api::{AgentReport, Proxy, StreamingNode},
-    node::watch::{self as own, Sight},
+    node::watch::{self as own, Pace, Sight},
 };
 
 /// The file's name in the state folder.
@@ -88,7 +88,7 @@ pub async fn follow(
     wishes: watch::Sender<Option<Proxy>>,
     stored: watch::Sender<Stored>,
 ) {
-    own::follow(client, &node, |sight| match sight {
+    own::follow(client, &node, Pace::Many, |sight| match sight {
         Sight::Is(object) => take(*object, &memory, &wishes, &stored),
         // The node's wishes outlive its StreamingNode: the controller makes that again.
         Sight::Gone => {

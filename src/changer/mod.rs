@@ -24,7 +24,10 @@ mod sight;
 mod step;
 mod trade;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use kube::{Client, Config};
 use tokio::{sync::watch, task::JoinSet};
@@ -33,7 +36,11 @@ use crate::{
     agent::serve,
     api::ChangeKind,
     controller::{serve as http, shutdown, shutdown::Shutdown},
-    node::{host::Host, status::Writer},
+    node::{
+        host::Host,
+        status::Writer,
+        watch::{PATIENCE, Pace},
+    },
 };
 use ask::Apiserver;
 use carry::{Carrier, Timing};
@@ -43,6 +50,9 @@ use journal::{Store, store};
 use kubelet::KubeletFlag;
 use sight::Sight;
 use trade::Trade;
+
+/// A connection on which nothing comes for so long leads nowhere: a watch is ended before that.
+const READ: Duration = Duration::from_secs(PATIENCE as u64 + 10);
 
 /// How the changer is started.
 #[derive(Clone, Debug)]
@@ -103,6 +113,13 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
     // The client's own retries take minutes; what is late is said anew.
     config.default_retry = false;
+    let pace = match settings.kind {
+        ChangeKind::ApiserverGate => Pace::Few,
+        ChangeKind::KubeletFlag => Pace::Many,
+    };
+    if pace == Pace::Few {
+        config.read_timeout = Some(READ);
+    }
     let client = Client::try_from(config).map_err(Error::Client)?;
     let host = Host::new(settings.host.clone());
     let store = Store::open(&settings.state, settings.kind, host.clone())?;
@@ -117,7 +134,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
         }
     });
     let (sighting, mut sights) = watch::channel(Sight::default());
-    tasks.spawn(sight::follow(client.clone(), settings.node.clone(), sighting));
+    tasks.spawn(sight::follow(client.clone(), settings.node.clone(), pace, sighting));
     let (telling, told) = watch::channel(None);
     let writer = Writer::new(client.clone(), settings.node.clone(), report::MANAGER);
     tasks.spawn(report::keep(writer, told, sights.clone()));

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use super::step::Wanted;
 use crate::{
     api::{Change, ChangeReport},
-    node::watch::{self as own, Sight as Own},
+    node::watch::{self as own, Pace, Sight as Own},
 };
 
 /// What the apiserver says of the node's change.
@@ -43,8 +43,8 @@ impl Sight {
 }
 
 /// Watches the StreamingNode of this name.
-pub async fn follow(client: kube::Client, node: String, sights: watch::Sender<Sight>) {
-    own::follow(client, &node, |seen| {
+pub async fn follow(client: kube::Client, node: String, pace: Pace, sights: watch::Sender<Sight>) {
+    own::follow(client, &node, pace, |seen| {
         let sight = match seen {
             Own::Is(object) => Sight::Node {
                 wanted: object.spec.change.map(Box::new),

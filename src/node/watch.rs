@@ -1,16 +1,16 @@
 //! The watch of a node's own StreamingNode.
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::{
     Api, Client,
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
-        watcher::{Config, Event, watcher},
+        watcher::{self, Config, Event, watcher},
     },
 };
 
-use crate::api::StreamingNode;
+use crate::{api::StreamingNode, controller::watch::Patience};
 
 /// What the apiserver tells.
 #[derive(Debug)]
@@ -21,13 +21,37 @@ pub enum Sight {
     Gone,
 }
 
+/// How eagerly it is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// There are thousands of nodes, which come back with jitter and after up to half a minute.
+    Many,
+    /// There are a few, of which something is expected while an apiserver restarts: they come back
+    /// after seconds, and notice within [`PATIENCE`] seconds that a connection leads nowhere.
+    Few,
+}
+
+/// An apiserver ends a watch of [`Pace::Few`] after so many seconds.
+pub const PATIENCE: u32 = 30;
+
 /// Watches the StreamingNode of this name for ever. One that cannot be read is no sight: what was
 /// seen last holds.
-pub async fn follow(client: Client, node: &str, mut seen: impl FnMut(Sight)) {
+pub async fn follow(client: Client, node: &str, pace: Pace, seen: impl FnMut(Sight)) {
     let api: Api<DeserializeGuard<StreamingNode>> = Api::all(client);
     let config = Config::default().fields(&format!("metadata.name={node}"));
-    // With jitter: there are thousands of nodes.
-    let stream = watcher(api, config).default_backoff();
+    match pace {
+        Pace::Many => take(watcher(api, config).default_backoff(), seen).await,
+        Pace::Few => {
+            let config = config.timeout(PATIENCE);
+            take(watcher(api, config).backoff(Patience::default()), seen).await;
+        }
+    }
+}
+
+async fn take(
+    stream: impl Stream<Item = watcher::Result<Event<DeserializeGuard<StreamingNode>>>>,
+    mut seen: impl FnMut(Sight),
+) {
     let mut stream = std::pin::pin!(stream);
     let mut any = false;
     while let Some(event) = stream.next().await {
