@@ -5,11 +5,15 @@
 //!
 //! The order of reading: [`migration`] holds the version table, [`evidence`] and [`gate`] say what
 //! the two settings are, [`node`] and [`apiserver`] judge one of each, [`survey`] sums up the
-//! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`proxy`] is
-//! about the streams of the nodes that a policy selects, [`canary`] about what a real stream came to.
+//! nodes, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`flags`] says
+//! what has to be set at which version, and [`steps`] what has to be done before an upgrade.
+//! [`proxy`] is about the streams of the nodes that a policy selects, and [`canary`] about what a
+//! real stream came to. What Sluice itself changes, and when, is in [`change`], [`rollout`] and
+//! [`remediation`].
 
 pub mod apiserver;
 pub mod canary;
+pub mod change;
 pub mod evidence;
 pub mod flags;
 pub mod gate;
@@ -19,6 +23,8 @@ pub mod node;
 pub mod policy;
 pub mod proxy;
 mod refusal;
+pub mod remediation;
+pub mod rollout;
 pub mod safety;
 pub mod steps;
 pub mod survey;
@@ -77,7 +83,14 @@ pub fn judge<'a>(
         let judged = node::judge(migration, facts, &plane, owns && overrides.hold(node));
         survey.add(migration, node, facts, &judged);
     }
-    let scene = Scene { migration, track: policy.track, instances, plane: &plane, survey: &survey };
+    let scene = Scene {
+        migration,
+        track: policy.track,
+        instances,
+        plane: &plane,
+        survey: &survey,
+        managed: owns && policy.managed,
+    };
     let safe_to_disable = safety::safe_to_disable(&scene);
     let redirects_disabled = safety::redirects_disabled(&scene);
     let progressing = safety::progressing(&scene, policy, owns, &safe_to_disable);

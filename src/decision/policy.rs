@@ -31,6 +31,12 @@ pub struct PolicyFacts {
     pub gate: Option<GateWish>,
     /// Judge, but change nothing.
     pub paused: bool,
+    /// The gate is turned by Sluice itself.
+    pub managed: bool,
+    /// How long one step of a change may take to prove itself, in seconds.
+    pub deadline: u32,
+    /// Kubelets lose the redirect flag, so many at once.
+    pub remediation: Option<usize>,
     /// The apiserver version to judge an upgrade for.
     pub target: Option<Minor>,
     /// Which release plan the binaries follow.
@@ -42,6 +48,11 @@ pub struct PolicyFacts {
 }
 
 impl PolicyFacts {
+    /// Whether Sluice itself changes something for this policy.
+    pub fn changes_something(&self) -> bool {
+        self.managed || self.remediation.is_some()
+    }
+
     /// The overrides that hold at `now`, and the nodes whose override has expired.
     pub fn overrides_at(&self, now: Timestamp) -> Overrides<'_> {
         let mut overrides = Overrides::default();

@@ -65,6 +65,8 @@ pub struct Scene<'a> {
     pub plane: &'a ControlPlane,
     /// The nodes.
     pub survey: &'a Survey<'a>,
+    /// Sluice itself turns the gate, one apiserver after the other.
+    pub managed: bool,
 }
 
 impl Scene<'_> {
@@ -141,7 +143,9 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
             ),
         );
     }
-    if plane.is_mixed() {
+    // On the way from on to off the apiservers differ in nothing else.
+    let on_its_way = scene.managed && plane.oldest == plane.newest;
+    if plane.is_mixed() && !on_its_way {
         return no(
             "ApiserversMixed",
             format!(

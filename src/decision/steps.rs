@@ -100,7 +100,7 @@ pub fn steps<'a>(
         return Vec::new();
     }
     let survey = &judgement.survey;
-    let scene = Scene { migration, track: policy.track, instances, plane, survey };
+    let scene = Scene { migration, track: policy.track, instances, plane, survey, managed: false };
     let preview = upgrade::preview(&scene, target);
     let overrides = policy.overrides_at(now);
     let owns = owner == Owner::Policy(name);

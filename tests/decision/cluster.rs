@@ -152,6 +152,7 @@ impl Cluster {
             track: self.track,
             overrides: self.overrides.iter().map(entry).collect(),
             invalid: Vec::new(),
+            ..PolicyFacts::default()
         }
     }
 

@@ -8,6 +8,8 @@ mod cluster;
 mod messages;
 mod oracle;
 mod properties;
+mod remediation;
+mod rollout;
 mod steps;
 mod table;
 mod upgrades;

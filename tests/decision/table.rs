@@ -94,7 +94,8 @@ fn full_cross_product(track: Track) {
 
             let mut survey = Survey::default();
             survey.add(migration, "n", facts, &judged);
-            let scene = Scene { migration, track, instances: &instances, plane, survey: &survey };
+            let (managed, instances, survey) = (false, &instances[..], &survey);
+            let scene = Scene { migration, track, instances, plane, survey, managed };
             let outcome = safe_to_disable(&scene);
             let expected = oracle::safe_to_disable(&cluster);
             assert_eq!((outcome.holds.as_str(), outcome.reason), expected, "{}", row());
@@ -191,8 +192,14 @@ fn every_pair_of_apiservers() {
             let mut survey = Survey::default();
             survey.add(&STREAMING_REDIRECTS, "n", &facts, &judged);
             let migration = &STREAMING_REDIRECTS;
-            let scene =
-                Scene { migration, track, instances: &instances, plane: &plane, survey: &survey };
+            let scene = Scene {
+                migration,
+                track,
+                instances: &instances,
+                plane: &plane,
+                survey: &survey,
+                managed: false,
+            };
             let outcome = safe_to_disable(&scene);
             let expected = oracle::safe_to_disable(&cluster);
             assert_eq!((outcome.holds.as_str(), outcome.reason), expected, "{track:?} {a:?} {b:?}");

@@ -1,0 +1,267 @@
+//! Changes of nodes, as far as they have come: what was asked for, what the node's changer says, and
+//! what the canary says.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::gate::Setting;
+
+/// A change that no changer has answered is asked for again after this long: what permitted it is
+/// old by then, and a changer heeds no old permit.
+pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// A change that was refused for something that passes is asked for again after this long.
+pub const REFUSED_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// So soon a changer answers, if there is one.
+pub const ANSWERS: SignedDuration = SignedDuration::from_secs(15);
+
+/// A trial that failed is repeated after this long while a change waits for it.
+pub const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// So long a trial that has passed proves something.
+const PROVES: SignedDuration = SignedDuration::from_mins(10);
+
+/// What is changed on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// The gate on the command line of the node's apiserver.
+    Gate(Setting),
+    /// The kubelet's redirect flag is taken away.
+    KubeletFlag,
+}
+
+impl Target {
+    /// A short name, as part of a change's id.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gate(Setting::Default) => "gate-default",
+            Self::Gate(Setting::Off) => "gate-off",
+            Self::Gate(Setting::On) => "gate-on",
+            Self::KubeletFlag => "kubelet-flag",
+        }
+    }
+
+    /// Whether both change the same thing, to whatever.
+    pub fn is_alike(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Gate(_), Self::Gate(_)) | (Self::KubeletFlag, Self::KubeletFlag)
+        )
+    }
+}
+
+/// A change that is wanted of a node: one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// Names the attempt.
+    pub id: String,
+    /// What is changed.
+    pub target: Target,
+    /// The policy that wants it.
+    pub policy: String,
+    /// The generation of that policy's spec.
+    pub generation: i64,
+    /// When it was asked for, or asked for again.
+    pub asked: Timestamp,
+    /// How long it may take to prove itself, in seconds.
+    pub deadline: u32,
+    /// It has proven itself.
+    pub confirmed: bool,
+}
+
+impl Wanted {
+    /// A new attempt. Its id tells it from all others of the node.
+    pub fn new(policy: &Wisher<'_>, target: Target, now: Timestamp) -> Self {
+        let Wisher { name, generation, deadline, .. } = *policy;
+        Self {
+            id: format!("{name}.{generation}.{}.{}", target.as_str(), now.as_second()),
+            target,
+            policy: name.to_owned(),
+            generation,
+            asked: now,
+            deadline,
+            confirmed: false,
+        }
+    }
+}
+
+/// Who wants changes: a policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Wisher<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// How long a step may take to prove itself, in seconds.
+    pub deadline: u32,
+    /// No new step is begun.
+    pub paused: bool,
+}
+
+/// How far a change has come, as the node's changer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Nobody has answered.
+    Asked,
+    /// It is about to be made, or the changer says something that we do not know.
+    Preparing,
+    /// It is made, and goes back by itself unless it is confirmed.
+    Applied,
+    /// It is made, and stays.
+    Confirmed,
+    /// It was made, and has gone back.
+    RolledBack,
+    /// It was not made.
+    Refused,
+    /// It was made or not, and the changer cannot mend it.
+    Failed,
+}
+
+impl Phase {
+    /// Reads the name that a changer uses.
+    pub fn read(text: &str) -> Self {
+        match text {
+            "Applied" => Self::Applied,
+            "Confirmed" => Self::Confirmed,
+            "RolledBack" => Self::RolledBack,
+            "Refused" => Self::Refused,
+            "Failed" => Self::Failed,
+            _ => Self::Preparing,
+        }
+    }
+
+    /// Whether nothing more will come of it by itself.
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Confirmed | Self::RolledBack | Self::Refused | Self::Failed)
+    }
+
+    /// Whether it has ended otherwise than was wanted.
+    pub fn has_failed(self) -> bool {
+        matches!(self, Self::RolledBack | Self::Refused | Self::Failed)
+    }
+}
+
+/// A change and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Attempt {
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Why, as a stable name; empty before anybody has answered.
+    pub reason: String,
+    /// What was done, or what went wrong.
+    pub message: String,
+}
+
+/// Refusals for something that passes: what the changer saw was older than what was decided, or it
+/// could not see it.
+const PASSING: [&str; 3] = ["VerdictStale", "VerdictChanged", "VerdictUnseen"];
+
+impl Attempt {
+    /// Whether something may still come of it.
+    pub fn is_under_way(&self) -> bool {
+        !self.phase.has_ended()
+    }
+
+    /// Whether it was refused for something that passes.
+    pub fn may_be_repeated(&self) -> bool {
+        self.phase == Phase::Refused && PASSING.contains(&self.reason.as_str())
+    }
+
+    /// Whether it stands against another attempt for the same policy as it is now: whoever wants
+    /// another one has to change the policy.
+    pub fn blocks(&self, wisher: &Wisher<'_>) -> bool {
+        self.phase.has_failed()
+            && !self.may_be_repeated()
+            && (self.wanted.policy.as_str(), self.wanted.generation)
+                == (wisher.name, wisher.generation)
+    }
+
+    /// It is what the changer is asked at `now`: once more, if nobody has answered for long.
+    pub fn asked_again(&self, now: Timestamp) -> Wanted {
+        let silent =
+            self.phase == Phase::Asked && now.duration_since(self.wanted.asked) >= ASK_AGAIN;
+        let asked = if silent { now } else { self.wanted.asked };
+        Wanted { asked, ..self.wanted.clone() }
+    }
+
+    /// When [`Self::asked_again`] or [`Self::is_silent`] says something else.
+    pub fn next_ask(&self, now: Timestamp) -> Option<Timestamp> {
+        let asked = self.wanted.asked;
+        let next = [asked + ANSWERS, asked + ASK_AGAIN].into_iter().find(|at| *at > now);
+        next.filter(|_| self.phase == Phase::Asked)
+    }
+
+    /// Whether nobody has answered for so long that there may be no changer.
+    pub fn is_silent(&self, now: Timestamp) -> bool {
+        let again = !self.wanted.id.ends_with(&format!(".{}", self.wanted.asked.as_second()));
+        self.phase == Phase::Asked && (again || now.duration_since(self.wanted.asked) >= ANSWERS)
+    }
+}
+
+/// The attempts of all nodes, by name.
+pub type Attempts = BTreeMap<String, Attempt>;
+
+/// Execs and port-forwards that have to be tried.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Trial {
+    /// What they are to prove.
+    pub proves: String,
+    /// The apiservers through which they go.
+    pub through: Vec<String>,
+    /// The nodes to which they go; `None` leaves the choice of a sample to whoever tries.
+    pub nodes: Option<Vec<String>>,
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// Why it failed; `None` where it has passed.
+    pub trouble: Option<Trouble>,
+    /// What was tried, for people.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Why something does not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The stable reason.
+    pub reason: &'static str,
+    /// Where and what, and what to do.
+    pub message: String,
+}
+
+/// What the canary has found so far, by what it was to prove.
+pub type Trials = BTreeMap<String, Tried>;
+
+/// What stands between a change and its proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Nothing.
+    Passed,
+    /// It has to be tried now; it may have failed before.
+    Due(Option<Trouble>),
+    /// It was tried in vain, and is tried again at this time.
+    Failed(Trouble, Timestamp),
+}
+
+/// How a trial stands that is repeated `after` it failed. One that has passed proves nothing any
+/// more once it is [`PROVES`] old.
+pub(super) fn proof(trials: &Trials, proves: &str, after: SignedDuration, now: Timestamp) -> Proof {
+    match trials.get(proves) {
+        None => Proof::Due(None),
+        Some(Tried { trouble: None, at, .. }) if *at + PROVES <= now => Proof::Due(None),
+        Some(Tried { trouble: None, .. }) => Proof::Passed,
+        Some(Tried { trouble: Some(trouble), at, .. }) if *at + after <= now => {
+            Proof::Due(Some(trouble.clone()))
+        }
+        Some(Tried { trouble: Some(trouble), at, .. }) => {
+            Proof::Failed(trouble.clone(), *at + after)
+        }
+    }
+}

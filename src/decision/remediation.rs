@@ -1,0 +1,195 @@
+//! Taking the redirect flag off kubelets, a few nodes at a time: which nodes are asked next.
+//!
+//! As in [`super::rollout`], nothing is remembered here.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    change::{
+        self, ANSWERS, Attempt, Attempts, Phase, Proof, REFUSED_AGAIN, TRY_AGAIN, Target, Trial,
+        Trials, Trouble, Wanted, Wisher,
+    },
+    named::Named,
+    rollout::{Plan, failed, passed},
+    safety::{Holds, Outcome},
+};
+
+/// So soon a node's agent says that the flag is gone.
+const SEEN: SignedDuration = SignedDuration::from_secs(60);
+
+/// A node that the policy selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Whether its kubelet can have the flag, and the node's own agent does not say.
+    pub unknown: bool,
+    /// Its kubelet has the flag, on or off, and the node's own agent says so.
+    pub flagged: bool,
+    /// It stands in the way of turning the gate off.
+    pub blocks: bool,
+}
+
+/// Everything that the next step follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct FlagScene<'a> {
+    /// The policy that wants the flags away; `None` where none does.
+    pub wisher: Option<Wisher<'a>>,
+    /// How many nodes may be changed at once.
+    pub at_once: usize,
+    /// The nodes that follow it, by name.
+    pub nodes: &'a BTreeMap<&'a str, Candidate>,
+    /// The names of the apiservers.
+    pub apiservers: &'a [&'a str],
+    /// The changes of all nodes.
+    pub attempts: &'a Attempts,
+    /// What the canary found.
+    pub trials: &'a Trials,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+/// What is done next, and said. [`Plan::progress`] is the condition `NodesRemediated`.
+pub fn plan(scene: &FlagScene<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let flags = || scene.attempts.iter().filter(|(_, a)| a.wanted.target == Target::KubeletFlag);
+    let Some(wisher) = &scene.wisher else {
+        plan.changes.extend(flags().map(|(node, _)| (node.clone(), None)));
+        return plan;
+    };
+    let mine = |node: &str, attempt: &Attempt| {
+        attempt.wanted.policy == wisher.name && scene.nodes.contains_key(node)
+    };
+    // Nodes that follow another policy now, or none.
+    let strangers = flags().filter(|(node, attempt)| !mine(node, attempt));
+    plan.changes.extend(strangers.map(|(node, _)| (node.clone(), None)));
+
+    let (mut busy, mut broken) = (Vec::new(), Vec::new());
+    for (node, attempt) in flags().filter(|(node, attempt)| mine(node, attempt)) {
+        if attempt.is_under_way() {
+            busy.push(node.as_str());
+            go_on(scene, &mut plan, node, attempt);
+        } else if attempt.blocks(wisher) && scene.nodes[node.as_str()].flagged {
+            broken.push((node.as_str(), attempt));
+        }
+    }
+    let left: Vec<&str> = left(scene);
+    if let Some((_, first)) = broken.first() {
+        let nodes: Named<'_> = broken.iter().map(|(node, _)| *node).collect();
+        let message = format!(
+            "{nodes} could not be changed: {} ({}) No other node is changed. When the cause is \
+             mended, have it tried again by any change of the policy's spec, such as pausing it \
+             and going on.",
+            first.message, first.reason
+        );
+        let reason = "RemediationFailed";
+        plan.trouble = Some(Trouble { reason, message: message.clone() });
+        return says(plan, Holds::False, reason, message);
+    }
+    if left.is_empty() && busy.is_empty() {
+        // What has ended is of no more use; the changers' reports stay.
+        plan.changes.extend(flags().map(|(node, _)| (node.clone(), None)));
+        let unknown = scene.nodes.iter().filter(|(_, node)| node.unknown);
+        let unknown: Named<'_> = unknown.map(|(name, _)| *name).collect();
+        if !unknown.is_empty() {
+            let message = format!(
+                "Whether the kubelet of {unknown} has the flag is not known: no agent that is \
+                 ready says so."
+            );
+            return says(plan, Holds::Unknown, "NodesUnknown", message);
+        }
+        let message = "No selected kubelet has the flag.".to_owned();
+        return says(plan, Holds::True, "NoFlags", message);
+    }
+    let waiting: Named<'_> = left.iter().copied().collect();
+    if wisher.paused {
+        let message = format!("The policy is paused; {waiting} have the flag.");
+        return says(plan, Holds::False, "Paused", message);
+    }
+    let other = scene.attempts.iter().find(|(_, attempt)| {
+        attempt.is_under_way() && attempt.wanted.target != Target::KubeletFlag
+    });
+    if let Some((node, _)) = other {
+        let message = format!("Waiting for the change of the apiserver on {node} to end.");
+        return says(plan, Holds::False, "ApiserverChanging", message);
+    }
+    let room = scene.at_once.saturating_sub(busy.len());
+    let mut asked: Vec<&str> = Vec::new();
+    for node in left.iter().filter(|node| !busy.contains(node)).take(room) {
+        let ended = scene.attempts.get(*node);
+        // What became of its apiserver must not be forgotten.
+        if ended.is_some_and(|a| a.blocks(wisher) && a.wanted.target != Target::KubeletFlag) {
+            continue;
+        }
+        let again = ended.and_then(|attempt| match attempt.phase {
+            Phase::Refused => Some(attempt.wanted.asked + REFUSED_AGAIN),
+            // Its agent may not have looked yet.
+            Phase::Confirmed => Some(attempt.wanted.asked + SEEN),
+            _ => None,
+        });
+        if let Some(at) = again.filter(|at| *at > scene.now) {
+            plan.looks_at(at);
+            continue;
+        }
+        let wanted = Wanted::new(wisher, Target::KubeletFlag, scene.now);
+        plan.looks_at(scene.now + ANSWERS);
+        plan.changes.insert((*node).to_owned(), Some(wanted));
+        asked.push(node);
+    }
+    let silent: Named<'_> =
+        busy.iter().copied().filter(|node| scene.attempts[*node].is_silent(scene.now)).collect();
+    if !silent.is_empty() {
+        let message = format!(
+            "No changer answers on {silent}. Look for its pod there: the chart brings it with \
+             changers.kubelet.enabled=true."
+        );
+        return says(plan, Holds::False, "ChangerSilent", message);
+    }
+    let changing: Named<'_> = busy.into_iter().chain(asked).collect();
+    let message = match changing.is_empty() {
+        true => format!("{waiting} have the flag."),
+        false => format!("Taking the flag off {changing}; {} left in all.", left.len()),
+    };
+    says(plan, Holds::False, "Remediating", message)
+}
+
+/// The nodes that still have the flag, those that block the gate first.
+fn left<'a>(scene: &FlagScene<'a>) -> Vec<&'a str> {
+    let flagged = scene.nodes.iter().filter(|(_, node)| node.flagged);
+    let mut left: Vec<_> = flagged.map(|(name, node)| (!node.blocks, *name)).collect();
+    left.sort_unstable();
+    left.into_iter().map(|(_, name)| name).collect()
+}
+
+fn go_on(scene: &FlagScene<'_>, plan: &mut Plan, node: &str, attempt: &Attempt) {
+    let wanted = attempt.asked_again(scene.now);
+    if let Some(at) = attempt.next_ask(scene.now) {
+        plan.looks_at(at);
+    }
+    let mut confirmed = wanted.confirmed;
+    if attempt.phase == Phase::Applied && !confirmed {
+        match change::proof(scene.trials, &wanted.id, TRY_AGAIN, scene.now) {
+            Proof::Passed => {
+                plan.canary = Some(passed(&scene.trials[&wanted.id].message));
+                confirmed = true;
+            }
+            Proof::Due(before) => {
+                plan.canary = before.as_ref().map(failed);
+                let through = scene.apiservers.iter().map(|name| (*name).to_owned()).collect();
+                let nodes = Some(vec![node.to_owned()]);
+                let trial = Trial { proves: wanted.id.clone(), through, nodes };
+                plan.trial.get_or_insert(trial);
+            }
+            Proof::Failed(trouble, at) => {
+                plan.looks_at(at);
+                plan.canary = Some(failed(&trouble));
+            }
+        }
+    }
+    plan.changes.insert(node.to_owned(), Some(Wanted { confirmed, ..wanted }));
+}
+
+fn says(mut plan: Plan, holds: Holds, reason: &'static str, message: String) -> Plan {
+    plan.progress = Some(Outcome::new(holds, reason, message));
+    plan
+}

@@ -1,0 +1,417 @@
+//! Turning the gate, one apiserver at a time: what is asked of which node next.
+//!
+//! Nothing is remembered here: everything follows from what the nodes' changers say, from the
+//! command lines that the apiservers run with, and from what the canary found, so that a controller
+//! that starts anew goes on where the last one was.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    apiserver::Apiserver,
+    change::{
+        self, ANSWERS, Attempt, Attempts, Phase, Proof, REFUSED_AGAIN, TRY_AGAIN, Target, Trial,
+        Trials, Trouble, Wanted, Wisher,
+    },
+    flags,
+    gate::{Gate, Setting},
+    migration::{Migration, Track},
+    named::Named,
+    policy::GateWish,
+    safety::{Holds, Outcome},
+};
+
+/// The exec and port-forward that have to work before anything is changed are tried again after
+/// this long where they do not.
+const BASELINE_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// An apiserver among others.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// What it runs with.
+    pub apiserver: &'a Apiserver,
+    /// Whether its pod is ready.
+    pub ready: bool,
+}
+
+/// Whether the gate may be turned as wished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may, and that is stored for a changer to see.
+    Granted,
+    /// A node stands in the way. What is under way goes back.
+    Refused(String),
+    /// It cannot be told now, as while an apiserver restarts. Nothing new is begun.
+    Unclear(String),
+}
+
+/// Everything that the next step follows from.
+#[derive(Clone, Copy, Debug)]
+pub struct GateScene<'a> {
+    /// The migration.
+    pub migration: &'a Migration,
+    /// The release plan that the binaries follow.
+    pub track: Track,
+    /// The policy that turns the gate, and what it wants of it; `None` where none does.
+    pub wish: Option<(Wisher<'a>, GateWish)>,
+    /// Whether that may be done.
+    pub permission: &'a Permission,
+    /// The apiservers, by name.
+    pub members: &'a [Member<'a>],
+    /// The changes of all nodes.
+    pub attempts: &'a Attempts,
+    /// A node of which another change is about to be asked.
+    pub asked: Option<&'a str>,
+    /// What the canary found.
+    pub trials: &'a Trials,
+    /// What kubeadm's configuration says of the gate; `None` where there is none to keep.
+    pub config: Option<Setting>,
+    /// The clock.
+    pub now: Timestamp,
+}
+
+/// What is to be done, and said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What is wanted of nodes: a change, or that the one they have is taken away. Of a node that is
+    /// not in here nothing else is wanted than before.
+    pub changes: BTreeMap<String, Option<Wanted>>,
+    /// What has to be tried now.
+    pub trial: Option<Trial>,
+    /// What kubeadm's configuration has to say of the gate, where it says something else.
+    pub config: Option<Setting>,
+    /// How it goes on, where this plan has a word in it.
+    pub progress: Option<Outcome>,
+    /// What went wrong.
+    pub trouble: Option<Trouble>,
+    /// What the canary found.
+    pub canary: Option<Outcome>,
+    /// When time alone changes the plan.
+    pub next: Option<Timestamp>,
+}
+
+impl Plan {
+    fn says(mut self, holds: Holds, reason: &'static str, message: String) -> Self {
+        self.progress = Some(Outcome::new(holds, reason, message));
+        self
+    }
+
+    fn waits(self, reason: &'static str, message: String) -> Self {
+        self.says(Holds::True, reason, message)
+    }
+
+    fn stops(self, reason: &'static str, message: String) -> Self {
+        self.says(Holds::False, reason, message)
+    }
+
+    /// Looks again at this time, if not before.
+    pub(super) fn looks_at(&mut self, at: Timestamp) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+}
+
+impl GateScene<'_> {
+    fn gate(&self, apiserver: &Apiserver) -> Gate {
+        apiserver.gate(self.migration, self.track)
+    }
+
+    fn is_as_wished(&self, apiserver: &Apiserver, wish: GateWish) -> bool {
+        self.gate(apiserver).is_off() == Some(wish == GateWish::Disabled)
+    }
+
+    fn setting(&self, apiserver: &Apiserver, wish: GateWish) -> Option<Setting> {
+        flags::setting(self.migration, self.track, apiserver.minor?, wish)
+    }
+
+    fn goes(&self, setting: Setting) -> String {
+        let gate = self.migration.gate;
+        match setting {
+            Setting::Off => format!("{gate}=false"),
+            Setting::On => format!("{gate}=true"),
+            Setting::Default => format!("no word about {gate}"),
+        }
+    }
+}
+
+/// What is done next, and said.
+pub fn plan(scene: &GateScene<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let gates = scene.attempts.iter().filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)));
+    let wanted_still = |node: &str, attempt: &Attempt| {
+        let Some((wisher, wish)) = &scene.wish else { return false };
+        let member = scene.members.iter().find(|member| member.apiserver.name == node);
+        // While its pod is away the version is unknown, and nothing speaks against it.
+        let setting = member.and_then(|member| scene.setting(member.apiserver, *wish));
+        attempt.wanted.policy == wisher.name
+            && setting.is_none_or(|setting| attempt.wanted.target == Target::Gate(setting))
+    };
+    let mut under_way = None;
+    for (node, attempt) in gates.clone() {
+        if !attempt.is_under_way() {
+            continue;
+        }
+        let refused = matches!(scene.permission, Permission::Refused(_))
+            && scene.wish.is_some_and(|(_, wish)| wish == GateWish::Disabled);
+        if (refused && !attempt.wanted.confirmed) || !wanted_still(node, attempt) {
+            plan.changes.insert(node.clone(), None);
+            continue;
+        }
+        under_way.get_or_insert((node, attempt));
+    }
+    let Some((wisher, wish)) = &scene.wish else {
+        for (node, _) in gates.filter(|(_, attempt)| !attempt.is_under_way()) {
+            plan.changes.insert(node.clone(), None);
+        }
+        return plan;
+    };
+    if let Some((node, attempt)) = under_way {
+        return go_on(scene, plan, *wish, node, attempt);
+    }
+    let failed = gates.clone().find(|(node, attempt)| {
+        let there = scene.members.iter().find(|member| member.apiserver.name == **node);
+        attempt.blocks(wisher)
+            && !there.is_some_and(|member| scene.is_as_wished(member.apiserver, *wish))
+    });
+    if let Some((node, attempt)) = failed {
+        let message = failure(node, attempt);
+        let reason = match attempt.phase {
+            Phase::RolledBack => "ChangeRolledBack",
+            Phase::Refused => "ChangeRefused",
+            _ => "ChangeFailed",
+        };
+        plan.trouble = Some(Trouble { reason, message: message.clone() });
+        return plan.stops(reason, message);
+    }
+    begin(scene, plan, wisher, *wish)
+}
+
+/// What went wrong, and what to do about it.
+fn failure(node: &str, attempt: &Attempt) -> String {
+    format!(
+        "{node}: {} ({}) Nothing more is changed. When the cause is mended, have it tried again by \
+         any change of the policy's spec, such as pausing it and going on.",
+        attempt.message, attempt.reason
+    )
+}
+
+/// A change is under way on this node, and on no other.
+fn go_on(
+    scene: &GateScene<'_>,
+    mut plan: Plan,
+    wish: GateWish,
+    node: &str,
+    attempt: &Attempt,
+) -> Plan {
+    let now = scene.now;
+    let wanted = attempt.asked_again(now);
+    let Target::Gate(setting) = wanted.target else { return plan };
+    let goes = scene.goes(setting);
+    let keep = |plan: &mut Plan, wanted| plan.changes.insert(node.to_owned(), Some(wanted));
+    if wanted.confirmed {
+        keep(&mut plan, wanted);
+        return plan.waits("ChangingApiserver", format!("{node}: {goes} has proven itself."));
+    }
+    match attempt.phase {
+        Phase::Asked => {
+            plan.next = attempt.next_ask(now);
+            keep(&mut plan, wanted);
+            if attempt.is_silent(now) {
+                return plan.waits(
+                    "ChangerSilent",
+                    format!(
+                        "{node}: no changer answers. Look for its pod there: the chart brings it \
+                         with changers.apiserver.enabled=true."
+                    ),
+                );
+            }
+            return plan.waits("ChangingApiserver", format!("{node}: {goes} is asked for."));
+        }
+        Phase::Applied => {}
+        _ => {
+            keep(&mut plan, wanted);
+            let message = format!("{node}: {goes} is about to be written.");
+            return plan.waits("ChangingApiserver", message);
+        }
+    }
+    let member = scene.members.iter().find(|member| member.apiserver.name == node);
+    let back = attempt.wanted.deadline;
+    let runs =
+        member.is_some_and(|member| member.ready && scene.is_as_wished(member.apiserver, wish));
+    if !runs {
+        keep(&mut plan, wanted);
+        return plan.waits(
+            "ChangingApiserver",
+            format!(
+                "{node}: {goes} is written; the apiserver has to become ready with it within \
+                 {back} s, or the original comes back."
+            ),
+        );
+    }
+    let id = wanted.id.clone();
+    let trouble = match change::proof(scene.trials, &id, TRY_AGAIN, now) {
+        Proof::Passed => {
+            let proven = &scene.trials[&id].message;
+            plan.canary = Some(passed(proven));
+            keep(&mut plan, Wanted { confirmed: true, ..wanted });
+            let message = format!("{node}: {goes} has proven itself.");
+            return plan.waits("ChangingApiserver", message);
+        }
+        Proof::Due(before) => {
+            plan.trial = Some(Trial { proves: id, through: vec![node.to_owned()], nodes: None });
+            before
+        }
+        Proof::Failed(trouble, at) => {
+            plan.looks_at(at);
+            Some(trouble)
+        }
+    };
+    keep(&mut plan, wanted);
+    let Some(trouble) = trouble else {
+        return plan.waits(
+            "ChangingApiserver",
+            format!("{node}: the apiserver runs with {goes}; execs through it are tried."),
+        );
+    };
+    plan.canary = Some(failed(&trouble));
+    plan.waits(
+        "CanaryFailed",
+        format!(
+            "{node}: the apiserver runs with {goes}, but {} The original comes back unless that \
+             ends.",
+            trouble.message
+        ),
+    )
+}
+
+/// No change is under way: whether one is begun.
+fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateWish) -> Plan {
+    let (now, gate) = (scene.now, scene.migration.gate);
+    let others: Vec<_> =
+        scene.members.iter().filter(|m| !scene.is_as_wished(m.apiserver, wish)).collect();
+    if others.is_empty() && !scene.members.is_empty() {
+        // An apiserver of the newest version decides: it is where the others are going.
+        let newest = scene.members.iter().max_by_key(|member| member.apiserver.minor);
+        let setting = newest.and_then(|member| scene.setting(member.apiserver, wish));
+        let differs = |setting: &Setting| scene.config.is_some_and(|is| is != *setting);
+        plan.config = setting.filter(|setting| !wisher.paused && differs(setting));
+        if plan.config.is_none() {
+            let gates = scene.attempts.iter();
+            let gates = gates.filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)));
+            plan.changes.extend(gates.map(|(node, _)| (node.clone(), None)));
+        }
+        return plan.stops("AsWanted", format!("{gate} is what the policy wants."));
+    }
+    if wisher.paused {
+        return plan.stops("Paused", "The policy is paused.".to_owned());
+    }
+    match scene.permission {
+        Permission::Refused(why) if wish == GateWish::Disabled => {
+            return plan.stops("Refused", why.clone());
+        }
+        Permission::Unclear(why) => return plan.waits("ApiserversUnclear", why.clone()),
+        Permission::Refused(_) | Permission::Granted => {}
+    }
+    let hidden: Named<'_> = scene
+        .members
+        .iter()
+        .filter(|member| member.apiserver.unseen.is_some() || member.apiserver.gates.is_none())
+        .map(|member| member.apiserver.name.as_str())
+        .collect();
+    if !hidden.is_empty() {
+        return plan.stops(
+            "NotStaticPods",
+            format!(
+                "{hidden} cannot be changed by spec.apply StaticPod: no static pod of a kubelet \
+                 shows its command line. Turn the gate there yourself, with spec.apply Observe."
+            ),
+        );
+    }
+    let unable: Named<'_> = others
+        .iter()
+        .filter(|member| scene.setting(member.apiserver, wish).is_none())
+        .map(|member| member.apiserver.name.as_str())
+        .collect();
+    if !unable.is_empty() {
+        let message = format!("{gate} cannot be set as the policy wants it on {unable}.");
+        return plan.stops("GateRemoved", message);
+    }
+    let unready: Named<'_> = scene
+        .members
+        .iter()
+        .filter(|member| !member.ready)
+        .map(|member| member.apiserver.name.as_str())
+        .collect();
+    if !unready.is_empty() {
+        let message = format!("Waiting for the apiserver on {unready} to be ready.");
+        return plan.waits("ApiserversNotReady", message);
+    }
+    // One change at a time in the whole cluster: a kubelet that restarts answers no exec.
+    let mut busy = scene.attempts.iter().filter(|(_, attempt)| attempt.is_under_way());
+    if let Some(node) = scene.asked.or_else(|| busy.next().map(|(node, _)| node.as_str())) {
+        return plan.waits("NodesChanging", format!("Waiting for the change of {node} to end."));
+    }
+    let proves = format!("before.{}.{}", wisher.name, wisher.generation);
+    let trouble = match change::proof(scene.trials, &proves, BASELINE_AGAIN, now) {
+        Proof::Passed => {
+            plan.canary = Some(passed(&scene.trials[&proves].message));
+            None
+        }
+        Proof::Due(before) => {
+            let through = scene.members.iter().map(|member| member.apiserver.name.clone());
+            plan.trial = Some(Trial { proves, through: through.collect(), nodes: None });
+            if before.is_none() {
+                let message = "Execs are tried before anything is changed.".to_owned();
+                return plan.waits("CanaryRunning", message);
+            }
+            before
+        }
+        Proof::Failed(trouble, at) => {
+            plan.looks_at(at);
+            Some(trouble)
+        }
+    };
+    if let Some(trouble) = trouble {
+        plan.canary = Some(failed(&trouble));
+        let message = format!("Nothing has been changed, but already {}", trouble.message);
+        plan.trouble = Some(Trouble { reason: "CanaryFailed", message: message.clone() });
+        return plan.stops("CanaryFailed", message);
+    }
+    let Some(next) = others.first() else { return plan };
+    let node = &next.apiserver.name;
+    let Some(setting) = scene.setting(next.apiserver, wish) else { return plan };
+    let broken = scene
+        .attempts
+        .get(node)
+        .filter(|attempt| attempt.blocks(wisher) && attempt.wanted.target == Target::KubeletFlag);
+    if let Some(attempt) = broken {
+        return plan.stops("ChangeFailed", failure(node, attempt));
+    }
+    let earlier = scene.attempts.get(node).filter(|attempt| attempt.may_be_repeated());
+    if let Some(at) = earlier.map(|attempt| attempt.wanted.asked + REFUSED_AGAIN)
+        && now < at
+    {
+        plan.looks_at(at);
+        let message = format!("{node}: the changer saw something older; it is asked again.");
+        return plan.waits("ChangingApiserver", message);
+    }
+    let wanted = Wanted::new(wisher, Target::Gate(setting), now);
+    plan.looks_at(now + ANSWERS);
+    plan.changes.insert(node.clone(), Some(wanted));
+    let message = format!("{node}: {} is asked for.", scene.goes(setting));
+    plan.waits("ChangingApiserver", message)
+}
+
+pub(super) fn passed(message: &str) -> Outcome {
+    Outcome::new(Holds::True, "Answered", message.to_owned())
+}
+
+pub(super) fn failed(trouble: &Trouble) -> Outcome {
+    Outcome::new(Holds::False, trouble.reason, capitalised(&trouble.message))
+}
+
+/// A message that stands alone.
+fn capitalised(message: &str) -> String {
+    let mut chars = message.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,226 @@
+//! Taking the flag off kubelets, played through with changers and agents.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use sluice::decision::{
+    change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
+    remediation::{Candidate, FlagScene, plan},
+    rollout::Plan,
+    safety::Holds,
+};
+
+/// A node: whether its kubelet has the flag, what its changer has made of which attempt, and whether
+/// an exec works without the flag.
+#[derive(Clone, Debug)]
+struct Host {
+    flagged: bool,
+    blocks: bool,
+    works: bool,
+    journal: Option<(String, Phase)>,
+}
+
+struct Stage {
+    hosts: BTreeMap<String, Host>,
+    stored: BTreeMap<String, Wanted>,
+    trials: Trials,
+    at_once: usize,
+    generation: i64,
+    paused: bool,
+    /// A node of which no agent tells.
+    unknown: Option<String>,
+    now: Timestamp,
+    /// The order in which nodes were asked.
+    asked: Vec<String>,
+}
+
+impl Stage {
+    fn new(hosts: &[(&str, Host)], at_once: usize) -> Self {
+        let hosts = hosts.iter().map(|(name, host)| ((*name).to_owned(), host.clone()));
+        Self {
+            hosts: hosts.collect(),
+            stored: BTreeMap::new(),
+            trials: Trials::new(),
+            at_once,
+            generation: 1,
+            paused: false,
+            unknown: None,
+            now: Timestamp::from_second(1_000_000).unwrap(),
+            asked: Vec::new(),
+        }
+    }
+
+    fn attempts(&self) -> Attempts {
+        let read = |(node, wanted): (&String, &Wanted)| {
+            let journal = self.hosts[node].journal.as_ref().filter(|(id, _)| *id == wanted.id);
+            let phase = journal.map_or(Phase::Asked, |(_, phase)| *phase);
+            let (reason, message) = ("R".to_owned(), "Said.".to_owned());
+            (node.clone(), Attempt { wanted: wanted.clone(), phase, reason, message })
+        };
+        self.stored.iter().map(read).collect()
+    }
+
+    fn turn(&mut self) -> Plan {
+        let nodes: BTreeMap<&str, Candidate> = self
+            .hosts
+            .iter()
+            .map(|(name, host)| {
+                let Host { flagged, blocks, .. } = *host;
+                let unknown = self.unknown.as_deref() == Some(name);
+                (name.as_str(), Candidate { unknown, flagged, blocks: blocks && flagged })
+            })
+            .collect();
+        let paused = self.paused;
+        let plan = plan(&FlagScene {
+            wisher: Some(Wisher {
+                name: "cluster",
+                generation: self.generation,
+                deadline: 60,
+                paused,
+            }),
+            at_once: self.at_once,
+            nodes: &nodes,
+            apiservers: &["cp1"],
+            attempts: &self.attempts(),
+            trials: &self.trials,
+            now: self.now,
+        });
+        for (node, wanted) in &plan.changes {
+            let Some(wanted) = wanted else {
+                self.stored.remove(node);
+                continue;
+            };
+            if self.stored.get(node).is_none_or(|before| before.id != wanted.id) {
+                assert_eq!(wanted.target, Target::KubeletFlag);
+                assert!(!paused, "nothing is begun");
+                self.asked.push(node.clone());
+            }
+            self.stored.insert(node.clone(), wanted.clone());
+        }
+        if let Some(trial) = &plan.trial {
+            let nodes = trial.nodes.as_ref().unwrap();
+            let works = nodes.iter().all(|node| self.hosts[node].works);
+            let message = "execs fail.".to_owned();
+            let trouble =
+                (!works).then(|| Trouble { reason: "NoAnswer", message: message.clone() });
+            let at = self.now;
+            self.trials.insert(trial.proves.clone(), Tried { trouble, message, at });
+        }
+        for (node, host) in &mut self.hosts {
+            let Some(wanted) = self.stored.get(node) else { continue };
+            let late = self.now.duration_since(wanted.asked) > SignedDuration::from_secs(60);
+            let phase = match &host.journal {
+                Some((id, phase)) if *id == wanted.id => match phase {
+                    Phase::Applied if wanted.confirmed => Phase::Confirmed,
+                    Phase::Applied if late => {
+                        host.flagged = true;
+                        Phase::RolledBack
+                    }
+                    other => *other,
+                },
+                _ => {
+                    host.flagged = false;
+                    Phase::Applied
+                }
+            };
+            host.journal = Some((wanted.id.clone(), phase));
+        }
+        let changing =
+            |host: &&Host| host.journal.as_ref().is_some_and(|(_, phase)| *phase == Phase::Applied);
+        assert!(self.hosts.values().filter(changing).count() <= self.at_once);
+        self.now += SignedDuration::from_secs(1);
+        plan
+    }
+
+    fn settle(&mut self) -> (Holds, &'static str) {
+        for _ in 0..200 {
+            self.turn();
+        }
+        let said = self.turn().progress.unwrap();
+        assert!(!said.message.is_empty());
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&format!("`{}`", said.reason)), "{}", said.reason);
+        (said.holds, said.reason)
+    }
+
+    fn flagged(&self) -> Vec<&str> {
+        let flagged = self.hosts.iter().filter(|(_, host)| host.flagged);
+        flagged.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn host(flagged: bool, blocks: bool, works: bool) -> Host {
+    Host { flagged, blocks, works, journal: None }
+}
+
+#[test]
+fn those_that_block_come_first_and_dead_flags_go_too() {
+    let mut stage = Stage::new(
+        &[
+            ("dead", host(true, false, true)),
+            ("free", host(false, false, true)),
+            ("old", host(true, true, true)),
+        ],
+        1,
+    );
+    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+    assert_eq!(stage.asked, ["old", "dead"]);
+    // What nobody tells of is not known to be done.
+    stage.unknown = Some("free".to_owned());
+    assert_eq!(stage.settle(), (Holds::Unknown, "NodesUnknown"));
+    assert!(stage.flagged().is_empty() && stage.stored.is_empty());
+}
+
+#[test]
+fn one_failure_ends_it_until_the_policy_changes() {
+    let hosts = [
+        ("a", host(true, true, false)),
+        ("b", host(true, false, true)),
+        ("c", host(true, false, true)),
+    ];
+    let mut stage = Stage::new(&hosts, 1);
+    assert_eq!(stage.settle(), (Holds::False, "RemediationFailed"));
+    assert_eq!(stage.asked, ["a"]);
+    assert_eq!(stage.flagged(), ["a", "b", "c"], "what did not prove itself is as it was");
+    let plan = stage.turn();
+    let trouble = plan.trouble.unwrap();
+    assert!(trouble.message.starts_with("a could not be changed: Said."), "{}", trouble.message);
+    stage.hosts.get_mut("a").unwrap().works = true;
+    assert_eq!(stage.settle().1, "RemediationFailed");
+    stage.generation += 1;
+    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+}
+
+#[test]
+fn pausing_begins_nothing_new() {
+    let mut stage = Stage::new(&[("a", host(true, true, true)), ("b", host(true, true, true))], 1);
+    while stage.asked.is_empty() {
+        stage.turn();
+    }
+    stage.paused = true;
+    assert_eq!(stage.settle(), (Holds::False, "Paused"));
+    assert_eq!(stage.flagged(), ["b"]);
+    stage.paused = false;
+    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+}
+
+proptest! {
+    #[test]
+    fn never_more_at_once_and_all_that_can_go_go(
+        hosts in prop::collection::btree_map(
+            "[a-f]",
+            (any::<bool>(), any::<bool>()).prop_map(|(flagged, blocks)| host(flagged, blocks, true)),
+            0..6,
+        ),
+        at_once in 1..4_usize,
+    ) {
+        let hosts: Vec<(&str, Host)> =
+            hosts.iter().map(|(name, host)| (name.as_str(), host.clone())).collect();
+        let mut stage = Stage::new(&hosts, at_once);
+        prop_assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+        prop_assert!(stage.flagged().is_empty());
+        let flagged = hosts.iter().filter(|(_, host)| host.flagged).count();
+        prop_assert_eq!(stage.asked.len(), flagged, "each once");
+    }
+}

@@ -1,0 +1,455 @@
+//! Turning the gate, played through with changers, kubelets, canaries and controllers that fail.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::{prelude::*, sample::select};
+use sluice::decision::{
+    apiserver::Apiserver,
+    change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
+    gate::{FeatureGates, Setting},
+    migration::{STREAMING_REDIRECTS, Track},
+    policy::GateWish,
+    rollout::{GateScene, Member, Permission, Plan, plan},
+    safety::Holds,
+    version::Minor,
+};
+
+const DEADLINE: u32 = 60;
+const GATE: &str = "StreamingProxyRedirects";
+
+/// One control-plane node: what its manifest says, what its apiserver runs with, and its changer.
+#[derive(Clone, Debug, PartialEq)]
+struct Host {
+    manifest: Setting,
+    runs: Setting,
+    ready: bool,
+    /// The changer's journal: the attempt, what was there before, when it goes back, how it stands.
+    journal: Option<Journal>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Journal {
+    id: String,
+    original: Setting,
+    until: Timestamp,
+    phase: Phase,
+}
+
+/// A cluster that is played, a second a turn.
+struct Stage {
+    hosts: BTreeMap<String, Host>,
+    /// `spec.change` of each node, as it is stored.
+    stored: BTreeMap<String, Wanted>,
+    trials: Trials,
+    wish: GateWish,
+    minor: u16,
+    generation: i64,
+    paused: bool,
+    permission: Permission,
+    /// Whether execs through an apiserver work, before and after it was changed.
+    works: (bool, bool),
+    /// Whether an apiserver starts with the new setting.
+    starts: bool,
+    changers: bool,
+    config: Setting,
+    now: Timestamp,
+    confirmed_unproven: bool,
+}
+
+impl Stage {
+    fn new(hosts: usize, minor: u16, wish: GateWish) -> Self {
+        let host = |n| {
+            let (manifest, runs) = (Setting::Default, Setting::Default);
+            (format!("cp{n}"), Host { manifest, runs, ready: true, journal: None })
+        };
+        Self {
+            hosts: (1..=hosts).map(host).collect(),
+            stored: BTreeMap::new(),
+            trials: Trials::new(),
+            wish,
+            minor,
+            generation: 1,
+            paused: false,
+            permission: Permission::Granted,
+            works: (true, true),
+            starts: true,
+            changers: true,
+            config: Setting::Default,
+            now: Timestamp::from_second(1_000_000).unwrap(),
+            confirmed_unproven: false,
+        }
+    }
+
+    fn attempts(&self) -> Attempts {
+        let read = |(node, wanted): (&String, &Wanted)| {
+            let journal = self.hosts[node].journal.as_ref().filter(|j| j.id == wanted.id);
+            let attempt = Attempt {
+                wanted: wanted.clone(),
+                phase: journal.map_or(Phase::Asked, |journal| journal.phase),
+                reason: "R".to_owned(),
+                message: "Said.".to_owned(),
+            };
+            (node.clone(), attempt)
+        };
+        self.stored.iter().map(read).collect()
+    }
+
+    fn instances(&self) -> Vec<Apiserver> {
+        let instance = |(name, host): (&String, &Host)| {
+            let arg = match host.runs {
+                Setting::Default => "--v=2".to_owned(),
+                Setting::Off => format!("--feature-gates={GATE}=false"),
+                Setting::On => format!("--feature-gates={GATE}=true"),
+            };
+            Apiserver {
+                name: name.clone(),
+                minor: Some(Minor(self.minor)),
+                gates: Some(FeatureGates::from_args([arg.as_str()])),
+                unseen: None,
+            }
+        };
+        self.hosts.iter().map(instance).collect()
+    }
+
+    fn plan(&self) -> Plan {
+        let instances = self.instances();
+        let member = |apiserver: &'_ Apiserver| self.hosts[&apiserver.name].ready;
+        let members: Vec<_> =
+            instances.iter().map(|i| Member { apiserver: i, ready: member(i) }).collect();
+        let wisher = Wisher {
+            name: "cluster",
+            generation: self.generation,
+            deadline: DEADLINE,
+            paused: self.paused,
+        };
+        plan(&GateScene {
+            migration: &STREAMING_REDIRECTS,
+            track: Track::ExtraSafe,
+            wish: Some((wisher, self.wish)),
+            permission: &self.permission,
+            members: &members,
+            attempts: &self.attempts(),
+            asked: None,
+            trials: &self.trials,
+            config: Some(self.config),
+            now: self.now,
+        })
+    }
+
+    /// A controller looks at everything once.
+    fn control(&mut self) -> Plan {
+        let plan = self.plan();
+        for (node, wanted) in &plan.changes {
+            match wanted {
+                Some(wanted) => {
+                    let passed = |tried: &Tried| tried.trouble.is_none();
+                    let proven = self.trials.get(&wanted.id).is_some_and(passed);
+                    let before = self.stored.get(node).is_some_and(|w| w.confirmed);
+                    self.confirmed_unproven |= wanted.confirmed && !before && !proven;
+                    self.stored.insert(node.clone(), wanted.clone());
+                }
+                None => drop(self.stored.remove(node)),
+            }
+        }
+        if let Some(trial) = &plan.trial {
+            let before = trial.proves.starts_with("before.");
+            let works = if before { self.works.0 } else { self.works.1 };
+            let reachable = trial.through.iter().all(|name| self.hosts[name].ready);
+            let trouble = (!works || !reachable)
+                .then(|| Trouble { reason: "NoAnswer", message: "execs fail.".to_owned() });
+            let message = "Tried.".to_owned();
+            self.trials.insert(trial.proves.clone(), Tried { trouble, message, at: self.now });
+        }
+        if let Some(setting) = plan.config {
+            self.config = setting;
+        }
+        plan
+    }
+
+    /// A changer looks at what is wanted of its node, and at its own journal.
+    fn change(&mut self, node: &str) {
+        let wanted = self.stored.get(node).cloned();
+        let (now, granted) = (self.now, self.permission == Permission::Granted);
+        let host = self.hosts.get_mut(node).unwrap();
+        if let Some(journal) = host.journal.as_mut().filter(|journal| !journal.phase.has_ended()) {
+            let mine = wanted.as_ref().filter(|wanted| wanted.id == journal.id);
+            match mine {
+                Some(wanted) if wanted.confirmed => journal.phase = Phase::Confirmed,
+                Some(_) if now < journal.until => {}
+                _ => {
+                    host.manifest = journal.original;
+                    journal.phase = Phase::RolledBack;
+                }
+            }
+            return;
+        }
+        let Some(wanted) = wanted else { return };
+        if host.journal.as_ref().is_some_and(|journal| journal.id == wanted.id) {
+            return;
+        }
+        let Target::Gate(setting) = wanted.target else { panic!("no kubelet here") };
+        let fresh = now.duration_since(wanted.asked) <= SignedDuration::from_secs(60);
+        let may = granted || self.wish == GateWish::Enabled;
+        let phase = if fresh && may { Phase::Applied } else { Phase::Refused };
+        let until = now + SignedDuration::from_secs(DEADLINE.into());
+        host.journal = Some(Journal { id: wanted.id, original: host.manifest, until, phase });
+        if phase == Phase::Applied {
+            host.manifest = setting;
+        }
+    }
+
+    /// A kubelet restarts an apiserver whose manifest has changed.
+    fn restart(&mut self, node: &str) {
+        let starts = self.starts;
+        let host = self.hosts.get_mut(node).unwrap();
+        if host.runs != host.manifest {
+            (host.runs, host.ready) = (host.manifest, false);
+        } else {
+            host.ready = starts || host.manifest == Setting::Default;
+        }
+    }
+
+    fn turn(&mut self) -> Plan {
+        let plan = self.control();
+        for node in self.hosts.keys().cloned().collect::<Vec<_>>() {
+            if self.changers {
+                self.change(&node);
+            }
+            self.restart(&node);
+        }
+        self.now += SignedDuration::from_secs(1);
+        self.check();
+        plan
+    }
+
+    fn check(&self) {
+        let under_way = |node: &&String| {
+            self.hosts[*node].journal.as_ref().is_some_and(|j| !j.phase.has_ended())
+        };
+        assert!(self.hosts.keys().filter(under_way).count() <= 1, "two at once");
+        assert!(!self.confirmed_unproven, "confirmed without proof");
+    }
+
+    fn settle(&mut self) -> Plan {
+        for _ in 0..300 {
+            self.turn();
+        }
+        self.turn()
+    }
+
+    fn manifests(&self) -> Vec<Setting> {
+        self.hosts.values().map(|host| host.manifest).collect()
+    }
+}
+
+fn said(plan: &Plan) -> (Holds, &'static str) {
+    let progress = plan.progress.as_ref().expect("something is said");
+    assert!(!progress.message.is_empty());
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(&format!("`{}`", progress.reason)), "{}", progress.reason);
+    (progress.holds, progress.reason)
+}
+
+#[test]
+fn one_apiserver_after_the_other_and_kubeadm_last() {
+    for (minor, wish, setting) in
+        [(20, GateWish::Disabled, Setting::Off), (22, GateWish::Enabled, Setting::On)]
+    {
+        let mut stage = Stage::new(3, minor, wish);
+        let plan = stage.settle();
+        assert_eq!(said(&plan), (Holds::False, "AsWanted"));
+        assert_eq!(stage.manifests(), [setting; 3]);
+        assert_eq!(stage.config, setting);
+        assert_eq!(stage.stored, BTreeMap::new(), "nothing is left to be asked");
+        // And back again, on the same way.
+        stage.wish = match wish {
+            GateWish::Disabled => GateWish::Enabled,
+            GateWish::Enabled => GateWish::Disabled,
+        };
+        stage.generation += 1;
+        assert_eq!(said(&stage.settle()), (Holds::False, "AsWanted"));
+        assert_eq!(
+            (stage.manifests(), stage.config),
+            (vec![Setting::Default; 3], Setting::Default)
+        );
+    }
+}
+
+#[test]
+fn every_reason_not_to_go_on() {
+    fn refuse(stage: &mut Stage) {
+        stage.permission = Permission::Refused("old1 redirects.".to_owned());
+    }
+    type Case = (fn(&mut Stage), &'static str, Holds);
+    let cases: [Case; 8] = [
+        (refuse, "Refused", Holds::False),
+        (
+            |s| s.permission = Permission::Unclear("Unseen.".to_owned()),
+            "ApiserversUnclear",
+            Holds::True,
+        ),
+        (|s| s.paused = true, "Paused", Holds::False),
+        (|s| s.works.0 = false, "CanaryFailed", Holds::False),
+        (|s| s.works.1 = false, "ChangeRolledBack", Holds::False),
+        (|s| s.starts = false, "ChangeRolledBack", Holds::False),
+        (|s| s.changers = false, "ChangerSilent", Holds::True),
+        (|s| (s.minor, s.wish) = (24, GateWish::Enabled), "GateRemoved", Holds::False),
+    ];
+    for (prepare, reason, holds) in cases {
+        let mut stage = Stage::new(2, 20, GateWish::Disabled);
+        prepare(&mut stage);
+        let plan = stage.settle();
+        assert_eq!(said(&plan), (holds, reason));
+        assert_eq!(stage.manifests(), [Setting::Default; 2], "{reason}");
+        assert_eq!(stage.config, Setting::Default, "{reason}");
+        let second = &stage.hosts["cp2"];
+        assert_eq!(second.journal, None, "{reason}: the second was never touched");
+        let broken = reason == "ChangeRolledBack" || reason == "CanaryFailed";
+        assert_eq!(plan.trouble.is_some(), broken, "{reason}");
+        // Whoever has read that changes the policy.
+        if reason == "ChangeRolledBack" {
+            (stage.works, stage.starts) = ((true, true), true);
+            assert_eq!(said(&stage.settle()).1, reason, "not by itself");
+            stage.generation += 1;
+            assert_eq!(said(&stage.settle()).1, "AsWanted");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_stands_in_the_way_turns_back_what_is_not_proven() {
+    let mut stage = Stage::new(2, 20, GateWish::Disabled);
+    stage.works.1 = false;
+    while stage.manifests() != [Setting::Off, Setting::Default] {
+        stage.turn();
+    }
+    stage.permission = Permission::Refused("late1 redirects.".to_owned());
+    let began = stage.now;
+    while stage.manifests() != [Setting::Default; 2] {
+        stage.turn();
+    }
+    let took = stage.now.duration_since(began);
+    assert!(took < SignedDuration::from_secs(5), "not only at the deadline: {took}");
+    // An apiserver that cannot be seen for a moment is no reason.
+    let mut stage = Stage::new(2, 20, GateWish::Disabled);
+    while stage.manifests() != [Setting::Off, Setting::Default] {
+        stage.turn();
+    }
+    stage.permission = Permission::Unclear("cp1 restarts.".to_owned());
+    for _ in 0..20 {
+        stage.turn();
+    }
+    assert_eq!(stage.manifests(), [Setting::Off, Setting::Default]);
+    assert_eq!(stage.hosts["cp1"].journal.as_ref().unwrap().phase, Phase::Confirmed);
+}
+
+#[test]
+fn pausing_stops_between_steps() {
+    let mut stage = Stage::new(2, 20, GateWish::Disabled);
+    while stage.manifests() != [Setting::Off, Setting::Default] {
+        stage.turn();
+    }
+    stage.paused = true;
+    stage.generation += 1;
+    let plan = stage.settle();
+    assert_eq!(said(&plan), (Holds::False, "Paused"));
+    assert_eq!(
+        stage.manifests(),
+        [Setting::Off, Setting::Default],
+        "the step ends, no other begins"
+    );
+    assert_eq!(stage.config, Setting::Default);
+    stage.paused = false;
+    stage.generation += 1;
+    assert_eq!(said(&stage.settle()).1, "AsWanted");
+    assert_eq!(stage.manifests(), [Setting::Off; 2]);
+}
+
+/// What may go wrong in a second.
+#[derive(Clone, Copy, Debug)]
+enum Mishap {
+    /// The controller starts anew, and knows no trial.
+    NewController,
+    /// Nothing is done by the controller.
+    NoController,
+    /// Nothing is done by the changers.
+    NoChangers,
+    /// An apiserver's pod is unready.
+    Unready,
+    /// Execs fail.
+    NoExec,
+    /// The verdict turns.
+    Refused,
+    Unclear,
+    /// Somebody edits the policy.
+    Edited,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn whatever_happens_it_ends_in_the_old_or_the_new_state(
+        hosts in 1..4_usize,
+        mishaps in prop::collection::vec(
+            prop::option::weighted(0.4, select(&[
+                Mishap::NewController, Mishap::NoController, Mishap::NoChangers, Mishap::Unready,
+                Mishap::NoExec, Mishap::Refused, Mishap::Unclear, Mishap::Edited,
+            ][..])),
+            0..120,
+        ),
+        ends_well in any::<bool>(),
+    ) {
+        let mut stage = Stage::new(hosts, 20, GateWish::Disabled);
+        for mishap in mishaps {
+            stage.works = (true, true);
+            stage.permission = Permission::Granted;
+            match mishap {
+                Some(Mishap::NewController) => stage.trials.clear(),
+                Some(Mishap::Unready) => stage.hosts.get_mut("cp1").unwrap().ready = false,
+                Some(Mishap::NoExec) => stage.works = (false, false),
+                Some(Mishap::Refused) => {
+                    stage.permission = Permission::Refused("x redirects.".to_owned());
+                }
+                Some(Mishap::Unclear) => stage.permission = Permission::Unclear("?".to_owned()),
+                Some(Mishap::Edited) => stage.generation += 1,
+                _ => {}
+            }
+            if !matches!(mishap, Some(Mishap::NoController)) {
+                let fresh: Vec<String> = stage.stored.keys().cloned().collect();
+                let plan = stage.control();
+                let begun = plan.changes.iter().any(|(node, w)| w.is_some() && !fresh.contains(node));
+                prop_assert!(!begun || stage.permission == Permission::Granted, "{plan:?}");
+            }
+            for node in stage.hosts.keys().cloned().collect::<Vec<_>>() {
+                if !matches!(mishap, Some(Mishap::NoChangers)) {
+                    stage.change(&node);
+                }
+                stage.restart(&node);
+            }
+            stage.now += SignedDuration::from_secs(1);
+            stage.check();
+        }
+        stage.works = (true, ends_well);
+        stage.permission = Permission::Granted;
+        stage.generation += 1;
+        let plan = stage.settle();
+        for (name, host) in &stage.hosts {
+            prop_assert_eq!(host.runs, host.manifest, "{} runs what is written", name);
+            prop_assert!(host.ready);
+        }
+        let off = stage.manifests().iter().filter(|setting| **setting == Setting::Off).count();
+        if ends_well {
+            prop_assert_eq!((said(&plan).1, off), ("AsWanted", hosts));
+        } else {
+            // Those that had proven themselves stay; the others are as they were.
+            let proven = stage.hosts.values().filter(|host| {
+                host.journal.as_ref().is_some_and(|j| j.phase == Phase::Confirmed)
+            });
+            prop_assert!(off <= hosts);
+            prop_assert!(off == hosts || off <= proven.count() + 1);
+            let ended = |host: &Host| host.journal.as_ref().is_none_or(|j| j.phase.has_ended());
+            prop_assert!(stage.hosts.values().all(ended));
+        }
+    }
+}
