@@ -12,6 +12,8 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
+pub mod edit;
 pub mod node;
+mod pages;
 pub mod relay;
 pub mod webhook;

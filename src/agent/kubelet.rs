@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     decision::{evidence::Says, migration::STREAMING_REDIRECTS},
+    edit::environment,
     node::{
         flags,
         host::Host,

@@ -50,7 +50,7 @@ pub struct StreamingNodeSpec {
     pub proxy: Option<Proxy>,
     /// The change wanted here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<Change>,
+    pub change: Option<Box<Change>>,
 }
 
 /// What is known of a node.

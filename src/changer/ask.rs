@@ -7,13 +7,13 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, api::ListParams, core::DeserializeGuard};
 
 use super::permit::{Policy, Scene, turns_off};
-use crate::api::{Change, StreamingNode, StreamingPolicy};
+use crate::{
+    api::{Change, StreamingNode, StreamingPolicy},
+    pages,
+};
 
 /// All that is asked about one change must not take longer.
 const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// So many StreamingNodes come in one answer.
-const PAGE: u32 = 500;
 
 /// Why nothing is known.
 #[derive(Debug, thiserror::Error)]
@@ -78,18 +78,9 @@ impl Apiserver {
         })
     }
 
-    async fn blocking(&self) -> Result<Vec<String>, Error> {
+    async fn nodes(&self) -> Result<Vec<DeserializeGuard<StreamingNode>>, Error> {
         let api: Api<DeserializeGuard<StreamingNode>> = Api::all(self.client.clone());
-        let mut params = ListParams::default().limit(PAGE);
-        let mut blocking = Vec::new();
-        loop {
-            let page = api.list(&params).await?;
-            blocking.extend(page.items.into_iter().filter_map(blocks));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(blocking),
-            }
-        }
+        Ok(pages::list(&api, ListParams::default()).await?)
     }
 }
 
@@ -97,12 +88,17 @@ impl Ask for Apiserver {
     async fn scene(&self, change: &Change) -> Result<Scene, Error> {
         let asked = async {
             let policy = self.policy(&change.policy).await?;
-            let blocking = if turns_off(change, &policy, &self.node) {
-                self.blocking().await?
-            } else {
-                Vec::new()
-            };
-            Ok(Scene { policy, blocking })
+            let (mut blocking, mut unjudged) = (Vec::new(), Vec::new());
+            if turns_off(change, &policy, &self.node) {
+                for node in self.nodes().await? {
+                    match judged(node) {
+                        Judged::Passes => {}
+                        Judged::Blocks(name) => blocking.push(name),
+                        Judged::Unseen(name) => unjudged.push(name),
+                    }
+                }
+            }
+            Ok(Scene { policy, blocking, unjudged })
         };
         tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| Error::Timeout)?
     }
@@ -120,16 +116,23 @@ impl Ask for Apiserver {
     }
 }
 
-/// The name of a node that stands in the way. One of which nothing is said, or nothing readable,
-/// may.
-fn blocks(node: DeserializeGuard<StreamingNode>) -> Option<String> {
-    match node.0 {
-        Ok(node) => {
-            let verdict = node.status.map(|status| status.verdict).unwrap_or_default();
-            let safe = matches!(verdict.as_str(), "Safe" | "Overridden");
-            (!safe).then(|| node.metadata.name.unwrap_or_else(|| "a nameless node".to_owned()))
-        }
-        Err(error) => Some(error.metadata.name.unwrap_or_else(|| "a nameless node".to_owned())),
+/// What a StreamingNode says of its node, with the node's name.
+enum Judged {
+    Passes,
+    Blocks(String),
+    Unseen(String),
+}
+
+fn judged(node: DeserializeGuard<StreamingNode>) -> Judged {
+    let (metadata, verdict) = match node.0 {
+        Ok(node) => (node.metadata, node.status.map(|status| status.verdict)),
+        Err(error) => (error.metadata, None),
+    };
+    let name = metadata.name.unwrap_or_else(|| "a nameless node".to_owned());
+    match verdict.as_deref() {
+        Some("Safe" | "Overridden") => Judged::Passes,
+        Some("Blocks") => Judged::Blocks(name),
+        _ => Judged::Unseen(name),
     }
 }
 

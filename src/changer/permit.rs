@@ -34,9 +34,10 @@ pub enum Policy {
 pub struct Scene {
     /// The policy.
     pub policy: Policy,
-    /// The nodes of which it is not said that they are safe, and not that they are excepted; asked
-    /// for only where [`turns_off`] holds.
+    /// The nodes that stand in the way; asked for only where [`turns_off`] holds.
     pub blocking: Vec<String>,
+    /// The nodes of which nothing is said, or nothing that is understood; likewise.
+    pub unjudged: Vec<String>,
 }
 
 /// Whether a change takes the gate away from nodes that may need it. Unknown counts as if.
@@ -90,7 +91,7 @@ pub fn check(change: &Change, scene: &Scene, node: &str) -> Result<(), Why> {
         return Err(Why::refused("PolicyPaused", message));
     }
     match change.kind {
-        ChangeKind::ApiserverGate => gate(change, policy, &scene.blocking, node),
+        ChangeKind::ApiserverGate => gate(change, policy, scene, node),
         ChangeKind::KubeletFlag => flag(change, policy),
     }
 }
@@ -118,12 +119,7 @@ fn same(change: &Change, policy: &StreamingPolicy) -> Result<(), Why> {
     Ok(())
 }
 
-fn gate(
-    change: &Change,
-    policy: &StreamingPolicy,
-    blocking: &[String],
-    node: &str,
-) -> Result<(), Why> {
+fn gate(change: &Change, policy: &StreamingPolicy, scene: &Scene, node: &str) -> Result<(), Why> {
     let not_wanted = |what: &str| {
         let message = format!("The policy {} {what}.", change.policy);
         Err(Why::refused("NotWanted", message))
@@ -150,11 +146,18 @@ fn gate(
         let message = format!("The policy {} {refusal}", change.policy);
         return Err(Why::refused("VerdictChanged", message));
     }
-    if !blocking.is_empty() {
-        let nodes: Named<'_> = blocking.iter().map(String::as_str).collect();
-        let message =
-            format!("{nodes} stand{} in the way: see kubectl get streamingnodes.", nodes.verb_s());
+    let named =
+        |nodes: &[String]| nodes.iter().map(String::as_str).collect::<Named<'_>>().to_string();
+    if !scene.blocking.is_empty() {
+        let message = format!(
+            "In the way of turning the gate off: {}. See kubectl get streamingnodes.",
+            named(&scene.blocking)
+        );
         return Err(Why::refused("NodesBlock", message));
+    }
+    if !scene.unjudged.is_empty() {
+        let message = format!("No verdict is stored of {}.", named(&scene.unjudged));
+        return Err(Why::refused("VerdictUnseen", message));
     }
     Ok(())
 }
@@ -169,8 +172,6 @@ fn unsafe_verdict(policy: &StreamingPolicy) -> Option<String> {
             Some("has a verdict about another generation of it.".to_owned())
         }
         Some(verdict) if verdict.status == "True" => None,
-        // No node could redirect, and the first of several apiservers is changed already.
-        Some(verdict) if verdict.reason == "ApiserversMixed" => None,
         Some(verdict) => Some(format!(
             "has {}={} ({}): {}",
             condition::SAFE_TO_DISABLE,

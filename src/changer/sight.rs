@@ -47,7 +47,7 @@ pub async fn follow(client: kube::Client, node: String, pace: Pace, sights: watc
     own::follow(client, &node, pace, |seen| {
         let sight = match seen {
             Own::Is(object) => Sight::Node {
-                wanted: object.spec.change.map(Box::new),
+                wanted: object.spec.change,
                 reported: object.status.and_then(|status| status.change),
             },
             Own::Gone => Sight::Nothing,

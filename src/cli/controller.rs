@@ -10,7 +10,11 @@ use std::{
 };
 
 use super::{Exit, connect, log};
-use crate::controller::{self, lease};
+use crate::controller::{
+    self,
+    changes::{self, Published},
+    lease,
+};
 
 /// Run the controller.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,6 +48,14 @@ pub struct Args {
     /// The ServiceAccount of the agents, in that namespace.
     #[arg(long, value_name = "NAME", default_value = "sluice-agent")]
     pub agent_service_account: String,
+
+    /// The ConfigMap in which the flags that ought to be set are published; without it none is.
+    #[arg(long, value_name = "NAME")]
+    pub flags_configmap: Option<String>,
+
+    /// Have kubeadm's configuration follow the gate that a policy with spec.apply StaticPod turns.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub kubeadm_config: bool,
 
     /// The agents on the nodes.
     #[command(flatten)]
@@ -99,6 +111,9 @@ impl Error {
 pub async fn run(args: Args) -> Result<Exit, Error> {
     args.log.start()?;
     let namespace = args.namespace.unwrap_or_else(|| args.lease_namespace.clone());
+    let flags = args.flags_configmap.filter(|name| !name.is_empty());
+    let flags = flags.map(|name| Published { namespace: namespace.clone(), name });
+    let changes = changes::Settings { flags, kubeadm: args.kubeadm_config };
     let agent = args.agent_service_account;
     let settings = controller::Settings {
         listen: args.listen,
@@ -109,6 +124,8 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
             timing: lease::Timing::default(),
         },
         agents: args.agent.settings(&namespace, &agent),
+        changes,
+        canary: args.canary.settings(),
         webhook: args.webhook.settings(namespace, agent),
     };
     controller::run(args.cluster.config().await?, settings).await?;

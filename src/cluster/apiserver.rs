@@ -25,6 +25,7 @@ pub const POD_SELECTOR: &str = "component=kube-apiserver";
 pub struct ApiserverPod {
     addresses: BTreeSet<String>,
     instance: Apiserver,
+    ready: bool,
 }
 
 impl ApiserverPod {
@@ -52,7 +53,14 @@ impl ApiserverPod {
             .as_ref()
             .and_then(|args| args.iter().find_map(|arg| arg.strip_prefix("--advertise-address=")));
         addresses.extend(advertised.map(str::to_owned));
-        Some(Self { addresses, instance: instance(node, container, args) })
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True").count() > 0;
+        Some(Self { addresses, instance: instance(node, container, args), ready })
+    }
+
+    /// Whether it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// The node it runs on.

@@ -6,6 +6,7 @@
 
 mod agent;
 mod apiserver;
+mod change;
 mod node;
 mod policy;
 mod report;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 
 pub use agent::{AGENT_LABELS, AgentChange, AgentPod, ready_nodes};
 pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
+pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
 pub use policy::{Content, Policy, Wish};
 pub use report::{NodeReport, NodeScene, PolicyReport, seconds as whole_seconds};
@@ -28,6 +30,7 @@ use crate::{
     decision::{
         self, Judgement,
         apiserver::Apiserver,
+        change::{Attempt, Attempts},
         evidence::{Claim, Source},
         migration::STREAMING_REDIRECTS,
         node::{NodeFacts, Redirects},
@@ -77,6 +80,7 @@ pub struct Cluster {
     served: Option<Minor>,
     instances: Vec<Apiserver>,
     lost: Option<&'static str>,
+    attempts: Attempts,
 }
 
 impl Cluster {
@@ -193,6 +197,12 @@ impl Cluster {
         self.refresh_instances()
     }
 
+    /// The nodes whose apiserver's pod is ready.
+    pub fn ready_apiservers(&self) -> BTreeSet<String> {
+        let ready = self.pods.values().filter(|pod| pod.is_ready());
+        ready.map(|pod| pod.node().to_owned()).collect()
+    }
+
     /// Takes who answers for the `kubernetes` Service; `true` if the apiservers have changed.
     pub fn set_endpoints(&mut self, endpoints: Option<BTreeSet<String>>) -> bool {
         self.endpoints = endpoints;
@@ -209,6 +219,20 @@ impl Cluster {
     /// Takes instances that somebody describes in words instead of pods.
     pub fn set_instances(&mut self, instances: Vec<Apiserver>) {
         self.instances = instances;
+    }
+
+    /// Takes what a node's change has come to; `true` if that is something else than before.
+    pub fn set_attempt(&mut self, node: &str, attempt: Option<Attempt>) -> bool {
+        let before = match attempt.clone() {
+            Some(attempt) => self.attempts.insert(node.to_owned(), attempt),
+            None => self.attempts.remove(node),
+        };
+        before != attempt
+    }
+
+    /// The changes of all nodes.
+    pub fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// Says that a kind of object can no longer be watched, or can again; `true` on a change.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::{
-    api::{self, StreamingPolicySpec, StreamingPolicyStatus},
+    api::{self, Proxy, ProxyMode, Remediation, StreamingPolicySpec, StreamingPolicyStatus},
     decision::{
         migration::Track,
         policy::{Claimant, GateWish, Override, PolicyFacts},
@@ -36,6 +36,8 @@ pub struct Content {
     pub selector: BTreeMap<String, String>,
     /// What it wants on those nodes.
     pub wish: Wish,
+    /// How many nodes the canary goes to at most.
+    pub canary: usize,
 }
 
 /// What a policy wants on the nodes that it selects.
@@ -71,10 +73,16 @@ impl Content {
                 }
             }
         }
-        let wish = match &spec.proxy {
-            None => Wish::Nothing,
-            Some(_) if spec.paused || refused => Wish::Keep,
-            Some(proxy) => Wish::Proxy(proxy.clone()),
+        let remediation = spec.nodes.as_ref().and_then(|nodes| match nodes.remediation {
+            Remediation::Disabled => None,
+            Remediation::KubeletFlag => usize::try_from(nodes.max_unavailable).ok(),
+        });
+        let wish = match (&spec.proxy, remediation) {
+            (None, None) => Wish::Nothing,
+            _ if spec.paused || refused => Wish::Keep,
+            (Some(proxy), _) => Wish::Proxy(proxy.clone()),
+            // What a kubelet is started with is known from its node's agent.
+            (None, Some(_)) => Wish::Proxy(Proxy { mode: ProxyMode::Disabled, ..Proxy::default() }),
         };
         let overrides = spec.overrides.iter();
         let overrides =
@@ -85,6 +93,9 @@ impl Content {
                 api::GateWish::Disabled => GateWish::Disabled,
             }),
             paused: spec.paused,
+            managed: spec.apply == api::Apply::StaticPod,
+            deadline: spec.step_deadline_seconds,
+            remediation,
             target,
             track: match spec.rollout_track {
                 api::RolloutTrack::Standard => Track::Standard,
@@ -93,7 +104,8 @@ impl Content {
             overrides,
             invalid,
         };
-        Self { facts, selector: spec.node_selector.clone(), wish }
+        let canary = usize::try_from(spec.canary.max_nodes).unwrap_or(usize::MAX);
+        Self { facts, selector: spec.node_selector.clone(), wish, canary }
     }
 
     /// Whether this policy speaks for a node with these labels.

@@ -14,10 +14,12 @@ use tokio::{
 
 use super::{
     agents,
-    events::Publisher,
+    changes::{self, KUBEADM_CONFIG},
+    events::{Occurrence, Publisher},
     lease::Fence,
     metrics::{Kind, Metrics, WriteResult},
     serve::Health,
+    trial::Canary,
     watch,
     world::{Change, World},
     write::{self, Body, Key, Stored, Write},
@@ -49,6 +51,10 @@ pub struct Engine {
     pub health: Health,
     /// How agents are rolled out, if they are.
     pub agents: Option<agents::Settings>,
+    /// What is changed or published beside our own objects.
+    pub changes: changes::Settings,
+    /// How changes are proven.
+    pub canary: Canary,
 }
 
 type Done = (Write, Result<Stored, write::Error>);
@@ -57,8 +63,10 @@ impl Engine {
     /// Runs until `stop` resolves, then lets the writes under way end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (sender, mut changes) = mpsc::channel(1024);
-        let mut watches = watch::start(&self.client, self.agents.as_ref(), &sender, &self.metrics);
-        let mut world = World::new(self.agents.clone());
+        let mut watches =
+            watch::start(&self.client, self.agents.as_ref(), &self.changes, &sender, &self.metrics);
+        let mut world = World::new(self.agents.clone()).with_changes(self.changes.clone());
+        let mut trials: JoinSet<()> = JoinSet::new();
         let mut writes: JoinSet<Done> = JoinSet::new();
         let mut keys: HashMap<Id, Key> = HashMap::new();
         let mut dirty_since: Option<Instant> = None;
@@ -88,7 +96,11 @@ impl Engine {
                         self.changed(&mut world, change);
                     }
                 }
+                Some(_) = trials.join_next() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            for occurrence in world.told() {
+                self.tell(&occurrence);
             }
             let now = Instant::now();
             let woken = world.wake(Timestamp::now(), now).is_some_and(|at| at <= now);
@@ -98,8 +110,18 @@ impl Engine {
             if woken || dirty_since.is_some_and(|since| now.duration_since(since) >= SETTLE) {
                 dirty_since = None;
                 self.evaluate(&mut world, &mut writes, &mut keys);
+                if let Some(due) = world.trial(Timestamp::now()).filter(|_| self.fence.holds()) {
+                    let (canary, sender) = (self.canary.clone(), sender.clone());
+                    trials.spawn(async move {
+                        let proves = due.trial.proves.clone();
+                        let tried = canary.try_out(due).await;
+                        // Nobody listens any more only when we are about to end.
+                        let _ = sender.send(Change::Tried(proves, tried)).await;
+                    });
+                }
             }
         }
+        trials.shutdown().await;
         watches.shutdown().await;
         let rest = async { while writes.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, rest).await.is_err() {
@@ -133,6 +155,7 @@ impl Engine {
                 self.metrics.nodes(redirects.as_str(), count);
             }
             self.metrics.blocking_nodes(summary.blocking);
+            self.metrics.failing_nodes(world.cluster().failing_nodes());
             self.metrics.safe_to_disable(summary.safe);
             self.metrics.decision(summary.reason);
         }
@@ -149,6 +172,17 @@ impl Engine {
             });
             keys.insert(task.id(), key);
         }
+    }
+
+    fn tell(&self, occurrence: &Occurrence) {
+        tracing::info!(
+            kind = occurrence.regarding.kind,
+            name = occurrence.regarding.name,
+            reason = occurrence.reason,
+            message = occurrence.message,
+            "transition"
+        );
+        self.publisher.publish(occurrence);
     }
 
     fn written(
@@ -170,22 +204,17 @@ impl Engine {
         };
         keys.remove(&id);
         let (kind, name) = match &write.key {
-            Key::Policy(name) => (Kind::StreamingPolicy, name),
-            Key::Node(name) => (Kind::StreamingNode, name),
-            Key::Agents { name, .. } => (Kind::DaemonSet, name),
+            Key::Policy(name) => (Kind::StreamingPolicy, name.as_str()),
+            Key::Node(name) => (Kind::StreamingNode, name.as_str()),
+            Key::Agents { name, .. } => (Kind::DaemonSet, name.as_str()),
+            Key::Kubeadm => (Kind::KubeadmConfig, KUBEADM_CONFIG),
+            Key::Flags(flags) => (Kind::Flags, flags.name.as_str()),
         };
         match result {
             Ok(stored) => {
                 self.metrics.write(kind, WriteResult::Ok);
                 for occurrence in &write.occurrences {
-                    tracing::info!(
-                        kind = occurrence.regarding.kind,
-                        name = occurrence.regarding.name,
-                        reason = occurrence.reason,
-                        message = occurrence.message,
-                        "transition"
-                    );
-                    self.publisher.publish(occurrence);
+                    self.tell(occurrence);
                 }
                 match (&write.body, stored) {
                     (Body::Policy(status), Stored::Policy(stored)) => {
@@ -198,6 +227,7 @@ impl Engine {
                         world.agents_written(Some((wanted, *stored)));
                     }
                     (Body::NoAgents { .. }, Stored::Agents(_)) => world.agents_written(None),
+                    (_, Stored::ConfigMap) => world.configured(&write.key),
                     _ => {}
                 }
             }

@@ -31,6 +31,7 @@ struct Inner {
     leader: Gauge,
     nodes: Family<Redirects, Gauge>,
     blocking_nodes: Gauge,
+    failing_nodes: Gauge,
     safe_to_disable: Gauge,
     decisions: Family<Reason, Counter>,
     evaluations: Counter<u64, AtomicU64>,
@@ -66,6 +67,7 @@ impl Metrics {
             leader: Gauge::default(),
             nodes: Family::default(),
             blocking_nodes: Gauge::default(),
+            failing_nodes: Gauge::default(),
             safe_to_disable: Gauge::default(),
             decisions: Family::default(),
             evaluations: Counter::default(),
@@ -83,7 +85,7 @@ impl Metrics {
         let metrics = Self(Arc::new(inner));
         for kind in Kind::ALL {
             // An alarm about a watch that is not well must not ring where there is none.
-            if !Kind::AGENTS.contains(&kind) {
+            if !Kind::OPTIONAL.contains(&kind) {
                 metrics.watch_healthy(kind, false);
             }
             for effect in Effect::ALL {
@@ -114,6 +116,11 @@ impl Metrics {
     pub fn nodes(&self, redirects: &'static str, count: usize) {
         let nodes = self.0.nodes.get_or_create(&Redirects { redirects });
         nodes.set(number(count));
+    }
+
+    /// How many nodes' execs fail now: they redirect, and an apiserver has the gate off.
+    pub fn failing_nodes(&self, count: usize) {
+        self.0.failing_nodes.set(number(count));
     }
 
     /// How many nodes stand against turning the feature gate off.
@@ -207,6 +214,11 @@ impl Inner {
             self.blocking_nodes.clone(),
         );
         registry.register(
+            "failing_nodes",
+            "Nodes that redirect while StreamingProxyRedirects is off somewhere, so that exec fails",
+            self.failing_nodes.clone(),
+        );
+        registry.register(
             "safe_to_disable",
             "1 if StreamingProxyRedirects may be turned off",
             self.safe_to_disable.clone(),
@@ -276,6 +288,7 @@ mod tests {
         metrics.leader(true);
         metrics.nodes("never", 3);
         metrics.blocking_nodes(2);
+        metrics.failing_nodes(1);
         metrics.safe_to_disable(false);
         metrics.decision("NodesMayRedirect");
         metrics.evaluated(Duration::from_millis(1));
@@ -292,6 +305,7 @@ mod tests {
             "sluice_leader 1",
             "sluice_nodes{redirects=\"never\"} 3",
             "sluice_blocking_nodes 2",
+            "sluice_failing_nodes 1",
             "sluice_safe_to_disable 0",
             "sluice_decisions_total{reason=\"NodesMayRedirect\"} 1",
             "sluice_evaluations_total 1",

@@ -6,6 +6,7 @@
 //! leads, when to stop, what is said to Prometheus, to the kubelet's probes and to people.
 
 pub mod agents;
+pub mod changes;
 mod engine;
 pub mod events;
 pub mod lease;
@@ -14,6 +15,7 @@ mod occurrences;
 mod published;
 pub mod serve;
 pub mod shutdown;
+mod trial;
 pub(crate) mod watch;
 mod world;
 mod write;
@@ -30,7 +32,7 @@ use metrics::Metrics;
 use serve::Health;
 use shutdown::Shutdown;
 
-use crate::webhook;
+use crate::{canary, webhook};
 
 /// How the controller is started.
 #[derive(Clone, Debug)]
@@ -41,6 +43,10 @@ pub struct Settings {
     pub lease: lease::Settings,
     /// How agents are rolled out; `None` for a controller that only judges.
     pub agents: Option<agents::Settings>,
+    /// What is changed or published beside our own objects.
+    pub changes: changes::Settings,
+    /// Where the canary's pods are, if there are any.
+    pub canary: Option<canary::Settings>,
     /// How the webhook is served, if it is.
     pub webhook: Option<webhook::Settings>,
 }
@@ -100,6 +106,10 @@ pub async fn run(config: Config, settings: Settings) -> Result<(), Error> {
         Some(of) => Some(webhook::start(of, &client, &metrics, &health, &shutdown).await?),
         None => None,
     };
+    let mut direct = config.clone();
+    direct.default_retry = false;
+    let canary = trial::Canary::new(direct, settings.canary);
+    let changes = settings.changes;
     let elector = Elector::new(lease_client(config)?, settings.lease, metrics.clone())?;
     tracing::info!(identity, "waiting for the lease");
     let mut leadership = match elector.acquire(shutdown.requested()).await {
@@ -113,7 +123,7 @@ pub async fn run(config: Config, settings: Settings) -> Result<(), Error> {
     let publisher = Publisher::new(client.clone(), identity, metrics.clone());
     let fence = leadership.fence();
     let agents = settings.agents;
-    let engine = Engine { client, fence, publisher, metrics, health, agents };
+    let engine = Engine { client, fence, publisher, metrics, health, agents, changes, canary };
     tokio::select! {
         biased;
         error = leadership.lost() => return Err(error.into()),

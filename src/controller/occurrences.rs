@@ -11,12 +11,14 @@ use crate::{
 };
 
 /// Conditions whose transitions are told, and the status that is good news.
-const TOLD: [(&str, &str); 5] = [
+const TOLD: [(&str, &str); 7] = [
     (condition::SAFE_TO_DISABLE, "True"),
     (condition::REDIRECTS_DISABLED, "True"),
     (condition::UPGRADE_SAFE, "True"),
     (condition::DEGRADED, "False"),
     (condition::PROXY_READY, "True"),
+    (condition::CANARY_PASSED, "True"),
+    (condition::NODES_REMEDIATED, "True"),
 ];
 
 /// The transitions between the status that a policy has and the one it gets. A first status is no

@@ -5,7 +5,9 @@ use std::hash::{DefaultHasher, Hasher};
 use serde::Serialize;
 
 use crate::{
-    api::{EvidenceEntry, StreamingNode, StreamingNodeStatus, StreamingPolicyStatus},
+    api::{
+        EvidenceEntry, StreamingNode, StreamingNodeSpec, StreamingNodeStatus, StreamingPolicyStatus,
+    },
     cluster::NodeReport,
 };
 
@@ -18,8 +20,8 @@ pub(super) struct Published {
     pub spec: u64,
     /// The digest of the status, the agent's part left out.
     pub status: u64,
-    /// The policy that the node follows.
-    pub follows: Option<String>,
+    /// The spec; `None` where it cannot be read.
+    pub stored: Option<StreamingNodeSpec>,
     /// The evidence entries, for their times.
     pub evidence: Vec<EvidenceEntry>,
     /// The verdict, to see transitions.
@@ -62,11 +64,16 @@ impl Published {
             version: version(object.metadata.resource_version.as_deref()),
             spec: digest(&(&object.spec, owner)),
             status: digest(&StreamingNodeStatus { agent: None, change: None, ..status.clone() }),
-            follows: object.spec.policy.clone(),
+            stored: Some(object.spec.clone()),
             evidence: status.evidence,
             verdict: status.verdict,
             settled: None,
         }
+    }
+
+    /// The policy that the node follows.
+    pub fn follows(&self) -> Option<&str> {
+        self.stored.as_ref()?.policy.as_deref()
     }
 
     /// An object that cannot be read differs from everything wanted.

@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(
             body,
-            "not synced: AgentPod, DaemonSet, Endpoints, Node, Pod, StreamingPolicy\n"
+            "not synced: AgentPod, DaemonSet, Endpoints, Flags, KubeadmConfig, Node, Pod, StreamingPolicy\n"
         );
         for kind in Kind::ALL {
             health.synced(kind, true);

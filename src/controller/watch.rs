@@ -19,6 +19,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     agents,
+    changes::{self, KUBEADM_CONFIG},
     metrics::{Kind, Metrics},
     world::Change,
 };
@@ -40,6 +41,7 @@ const SERVED_EVERY: Duration = Duration::from_secs(60);
 pub fn start(
     client: &Client,
     agents: Option<&agents::Settings>,
+    settings: &changes::Settings,
     changes: &mpsc::Sender<Change>,
     metrics: &Metrics,
 ) -> JoinSet<()> {
@@ -57,6 +59,18 @@ pub fn start(
     let endpoints = Api::namespaced(client.clone(), "default");
     let one = config.clone().fields("metadata.name=kubernetes");
     watch.spawn(Kind::Endpoints, endpoints, one, Change::Endpoints);
+    if settings.kubeadm {
+        metrics.watch_healthy(Kind::KubeadmConfig, false);
+        let maps = Api::namespaced(client.clone(), "kube-system");
+        let one = config.clone().fields(&format!("metadata.name={KUBEADM_CONFIG}"));
+        watch.spawn(Kind::KubeadmConfig, maps, one, |event| Change::KubeadmConfig(Box::new(event)));
+    }
+    if let Some(changes::Published { namespace, name }) = &settings.flags {
+        metrics.watch_healthy(Kind::Flags, false);
+        let maps = Api::namespaced(client.clone(), namespace);
+        let one = config.clone().fields(&format!("metadata.name={name}"));
+        watch.spawn(Kind::Flags, maps, one, |event| Change::Flags(Box::new(event)));
+    }
     if let Some(settings) = agents {
         for kind in Kind::AGENTS {
             metrics.watch_healthy(kind, false);

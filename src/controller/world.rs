@@ -2,6 +2,7 @@
 //! has to be looked at again. No I/O and no clock: the engine feeds it and carries out its writes.
 
 mod agents;
+mod changes;
 mod due;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -9,14 +10,18 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
-    core::v1::{Endpoints, Pod},
+    core::v1::{ConfigMap, Endpoints, Pod},
 };
 use kube::{Resource, ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
 
 use agents::Agents;
+use changes::Changes;
 use due::Retry;
 
+pub use changes::DueTrial;
+
 use super::{
+    changes::KUBEADM_CONFIG,
     metrics::{Effect, Kind},
     published::{Published, PublishedPolicy, version},
     write::Key,
@@ -24,7 +29,7 @@ use super::{
 use crate::{
     api::{StreamingNode, StreamingPolicy},
     cluster::{AgentChange, ApiserverPod, Cluster, Content, NodeView, Policy, endpoint_addresses},
-    decision::version::Minor,
+    decision::{change::Tried, version::Minor},
 };
 
 /// What a watch or a poll said.
@@ -44,6 +49,12 @@ pub enum Change {
     DaemonSet(Box<Event<DaemonSet>>),
     /// A pod that may be an agent's.
     AgentPod(Box<Event<Pod>>),
+    /// kubeadm's configuration.
+    KubeadmConfig(Box<Event<ConfigMap>>),
+    /// The flags that we publish.
+    Flags(Box<Event<ConfigMap>>),
+    /// What came of a trial, by what it was to prove.
+    Tried(String, Tried),
     /// The version that an apiserver reports of itself.
     Served(Option<Minor>),
     /// A kind can no longer be watched (`true`), or can again.
@@ -67,6 +78,7 @@ pub struct World {
     /// The agents that are rolled out; `None` in a controller that rolls out none.
     agents: Option<Agents>,
     dirty_agents: bool,
+    changes: Changes,
     /// The apiserver has been asked for its version.
     served_told: bool,
     in_flight: HashSet<Key>,
@@ -123,6 +135,16 @@ impl World {
             }
             Change::AgentPod(event) => {
                 self.listed_event(Kind::AgentPod, *event, Self::agent_pod, Self::agent_pod_gone)
+            }
+            Change::KubeadmConfig(event) => {
+                self.listed_event(Kind::KubeadmConfig, *event, Self::kubeadm, Self::kubeadm_gone)
+            }
+            Change::Flags(event) => {
+                self.listed_event(Kind::Flags, *event, Self::flags, Self::flags_gone)
+            }
+            Change::Tried(proves, tried) => {
+                self.tried(proves, tried);
+                None
             }
             Change::Served(minor) => {
                 let told = std::mem::replace(&mut self.served_told, true);
@@ -192,6 +214,12 @@ impl World {
             Kind::StreamingNode => Box::new(self.published.keys().cloned()),
             Kind::Pod => Box::new(self.cluster.pods().cloned()),
             Kind::Endpoints => Box::new(std::iter::once(String::new())),
+            // One object each, by its name.
+            Kind::KubeadmConfig => Box::new(std::iter::once(KUBEADM_CONFIG.to_owned())),
+            Kind::Flags => {
+                let name = self.changes.settings.flags.as_ref().map(|flags| flags.name.clone());
+                Box::new(name.into_iter())
+            }
             Kind::AgentPod => {
                 Box::new(self.agents.iter().flat_map(|agents| agents.pods.keys().cloned()))
             }
@@ -261,22 +289,23 @@ impl World {
     }
 
     fn streaming_node(&mut self, name: String, object: DeserializeGuard<StreamingNode>) -> Effect {
-        let (read, agent, malformed) = match object.0 {
-            Ok(object) => {
-                let agent = object.status.as_ref().and_then(|status| status.agent.clone());
-                (Published::read(&object), agent, false)
-            }
+        let (read, object) = match object.0 {
+            Ok(object) => (Published::read(&object), Some(object)),
             Err(invalid) => {
                 let version = version(invalid.metadata.resource_version.as_deref());
-                (Published::unreadable(version), None, true)
+                (Published::unreadable(version), None)
             }
         };
+        let malformed = object.is_none();
         let known = self.published.entry(name.clone()).or_default();
         if read.version < known.version {
             return Effect::Unchanged;
         }
-        let same = (known.spec, known.status) == (read.spec, read.status);
+        let mut same = (known.spec, known.status) == (read.spec, read.status);
         known.replace(read);
+        let status = object.as_ref().and_then(|object| object.status.as_ref());
+        let agent = status.and_then(|status| status.agent.clone());
+        same &= !self.attempt(&name, object.as_ref());
         let change = self.cluster.set_agent(&name, agent.as_deref());
         let agent_changed = self.agent_changed(&name, change);
         if !same {
@@ -291,6 +320,7 @@ impl World {
 
     fn streaming_node_gone(&mut self, name: &str) -> bool {
         let known = self.published.remove(name).is_some();
+        self.attempt(name, None);
         let change = self.cluster.set_agent(name, None);
         self.agent_changed(name, change);
         // Deleted by hand, or with an earlier Node of this name: it is wanted again.
@@ -299,8 +329,14 @@ impl World {
     }
 
     fn pod(&mut self, name: String, pod: Pod) -> Effect {
+        let before = self.cluster.ready_apiservers();
         let changed = self.cluster.set_pod(name, ApiserverPod::read(&pod));
-        self.scene_changed(changed)
+        let turned = before != self.cluster.ready_apiservers();
+        self.dirty_policies |= turned;
+        match self.scene_changed(changed) {
+            Effect::Unchanged if turned => Effect::Changed,
+            effect => effect,
+        }
     }
 
     fn pod_gone(&mut self, name: &str) -> bool {

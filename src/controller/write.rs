@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::ConfigMap};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     agents::{StoredAgents, exactly},
+    changes::{CLUSTER_CONFIGURATION, KUBEADM_CONFIG, Published},
     events::Occurrence,
     published::Wanted,
 };
@@ -41,6 +42,10 @@ pub enum Key {
         /// Its name.
         name: String,
     },
+    /// kubeadm's configuration.
+    Kubeadm,
+    /// The flags that we publish.
+    Flags(Published),
 }
 
 /// What to write.
@@ -66,6 +71,15 @@ pub enum Body {
         /// The uid of the one that is there.
         uid: String,
     },
+    /// kubeadm's configuration of the cluster.
+    Kubeadm {
+        /// What it says.
+        text: String,
+        /// The version of the ConfigMap that it was made from.
+        version: String,
+    },
+    /// The data of the flags that we publish.
+    Flags(Value),
 }
 
 /// A write that is due, and what to tell about it once it has succeeded.
@@ -117,6 +131,8 @@ pub enum Stored {
     Node(Option<Box<StreamingNode>>),
     /// The DaemonSet, if it is still there.
     Agents(Option<Box<DaemonSet>>),
+    /// A ConfigMap, which its watch shows.
+    ConfigMap,
 }
 
 /// Carries out a write.
@@ -192,6 +208,32 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
                 Err(error) => return Err(error),
             }
             Ok(Stored::Agents(None))
+        }
+        (Key::Kubeadm, Body::Kubeadm { text, version }) => {
+            let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+            // kubeadm owns it; what somebody has changed meanwhile is looked at first (409).
+            let patch = Patch::Merge(json!({
+                "metadata": {"resourceVersion": version},
+                "data": {CLUSTER_CONFIGURATION: text},
+            }));
+            within(api.patch(KUBEADM_CONFIG, &by(MANAGER), &patch)).await?;
+            Ok(Stored::ConfigMap)
+        }
+        (Key::Flags(Published { namespace, name }), Body::Flags(data)) => {
+            let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+            let patch = Patch::Apply(json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {
+                    "name": name,
+                    "labels": {
+                        "app.kubernetes.io/name": "sluice",
+                        "app.kubernetes.io/managed-by": "sluice-controller",
+                    },
+                },
+                "data": data,
+            }));
+            within(api.patch(name, &apply(MANAGER), &patch)).await?;
+            Ok(Stored::ConfigMap)
         }
         // A key and a body of different kinds are never put together.
         _ => Ok(Stored::Node(None)),

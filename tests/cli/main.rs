@@ -93,9 +93,12 @@ fn the_example_cluster_is_refused() {
 
 #[test]
 fn the_example_policies_are_taken() {
-    for file in
-        ["examples/policy.yaml", "examples/policy-streams.yaml", "examples/policy-full.yaml"]
-    {
+    for file in [
+        "examples/policy.yaml",
+        "examples/policy-streams.yaml",
+        "examples/policy-managed.yaml",
+        "examples/policy-full.yaml",
+    ] {
         let ran = run(&["plan", "-f", CLUSTER, "-f", file], "");
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""), "{file}");
     }

@@ -158,7 +158,7 @@ async fn a_change_is_refused_while_it_begins_and_again_before_it_is_made() {
     node.guard().unwrap().turn().await.unwrap();
     settle(&mut node.gate_changer(), &wants(&first)).await;
     assert_eq!(node.said(), "Refused NodesBlock");
-    assert!(node.report().unwrap().message.contains("old1 stands in the way"));
+    assert!(node.report().unwrap().message.contains("the gate off: old1."));
     assert_eq!(node.read(MANIFEST), ORIGINAL);
     assert!(is_tidy(&node));
 

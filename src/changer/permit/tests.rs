@@ -59,7 +59,8 @@ fn policy() -> StreamingPolicy {
 
 fn judge(change: &Change, policy: StreamingPolicy, blocking: &[&str]) -> Result<(), Why> {
     let blocking = blocking.iter().map(|name| (*name).to_owned()).collect();
-    check(change, &Scene { policy: Policy::Is(Box::new(policy)), blocking }, "cp1")
+    let policy = Policy::Is(Box::new(policy));
+    check(change, &Scene { policy, blocking, unjudged: Vec::new() }, "cp1")
 }
 
 /// The reason; nothing where it is permitted.
@@ -105,17 +106,13 @@ fn the_gate_goes_off_only_as_it_was_judged() {
     for (index, (edit, expected)) in cases.into_iter().enumerate() {
         assert_eq!(reason(&off(), edit, &[]), expected, "case {index}");
     }
-    // The first of several apiservers is changed: no node has to redirect for that.
-    let mixed = |policy: &mut StreamingPolicy| {
-        verdict(policy).status = "False".into();
-        verdict(policy).reason = "ApiserversMixed".into();
-    };
-    assert_eq!(reason(&off(), mixed, &[]), "");
-    assert_eq!(reason(&off(), mixed, &["old1"]), "NodesBlock");
-
     let why = judge(&off(), policy(), &["old1", "old2"]).unwrap_err();
     assert_eq!(why.reason, "NodesBlock");
-    assert!(why.message.contains("old1 and old2 stand in the way"), "{}", why.message);
+    assert!(why.message.contains("off: old1 and old2."), "{}", why.message);
+    let policy = Policy::Is(Box::new(policy()));
+    let unjudged = vec!["new1".to_owned()];
+    let why = check(&off(), &Scene { policy, blocking: Vec::new(), unjudged }, "cp1").unwrap_err();
+    assert_eq!((why.reason, &*why.message), ("VerdictUnseen", "No verdict is stored of new1."));
     let nothing = change(ChangeKind::ApiserverGate, None);
     assert_eq!(reason(&nothing, |_| {}, &[]), "NotWanted");
 }
@@ -221,7 +218,7 @@ fn a_policy_that_is_not_there_permits_nothing() {
         (Policy::Missing, "NotWanted"),
         (Policy::Unreadable("apply: no such thing".to_owned()), "PolicyUnreadable"),
     ] {
-        let why = check(&off(), &Scene { policy, blocking: Vec::new() }, "cp1").unwrap_err();
-        assert_eq!(why.reason, expected);
+        let scene = Scene { policy, blocking: Vec::new(), unjudged: Vec::new() };
+        assert_eq!(check(&off(), &scene, "cp1").unwrap_err().reason, expected);
     }
 }

@@ -174,6 +174,27 @@ fn todo(policy: &PlannedPolicy) -> String {
     if text.is_empty() { text } else { format!("What to do:\n{text}") }
 }
 
+fn steps(upgrade: &UpgradePlan) -> String {
+    let mut text = format!("On the way to {}, in this order:\n", upgrade.target);
+    for (number, step) in (1..).zip(&upgrade.steps) {
+        let names = step.nodes.iter().map(String::as_str).collect::<Named<'_>>();
+        let on = if names.is_empty() { String::new() } else { format!(" on {names}") };
+        let may = if step.needed { "" } else { " (if you like)" };
+        let action = step.action.as_str();
+        text.push_str(&format!("  {number}. {action}{on}{may}: {}\n", step.message));
+        for file in &step.files {
+            text.push_str(&format!("       {file}\n"));
+        }
+        for ArgumentChange { argument, becomes } in &step.changes {
+            text.push_str(&format!("       {BAD}- {argument}{BAD:#}\n"));
+            if let Some(becomes) = becomes {
+                text.push_str(&format!("       {GOOD}+ {becomes}{GOOD:#}\n"));
+            }
+        }
+    }
+    text
+}
+
 fn cell(text: &str) -> Cell {
     let style = match text {
         "Blocks" | "Broken" => BAD,

@@ -210,7 +210,7 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
 
     let mut policies: Vec<PlannedPolicy> = Vec::new();
     for (name, object) in objects.policies {
-        let Some(report) = cluster.policy_report(&name, now) else { continue };
+        let Some(report) = cluster.policy_report(&name, None, now) else { continue };
         let (mut metadata, spec) = match object {
             PolicyObject::Readable(policy) => (policy.metadata, Some(policy.spec)),
             PolicyObject::Unreadable { metadata, .. } => (*metadata, None),

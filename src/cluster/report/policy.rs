@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{super::Cluster, seconds};
+use super::{
+    super::{Cluster, Told},
+    seconds,
+};
 use crate::{
     api::{
         ApiserverStatus, ApiserversStatus, BlockingNode, NodeCounts, StreamingPolicyStatus,
@@ -35,12 +38,22 @@ pub struct PolicyReport {
 impl Cluster {
     /// The status that a policy ought to have. Conditions keep their transition times from the
     /// status that it has. `None` where there is no such policy.
-    pub fn policy_report(&self, name: &str, now: Timestamp) -> Option<PolicyReport> {
+    ///
+    /// `told` is what it is told of the changes that it wants.
+    pub fn policy_report(
+        &self,
+        name: &str,
+        told: Option<&Told>,
+        now: Timestamp,
+    ) -> Option<PolicyReport> {
         let policy = self.policies.get(name)?;
         let unreadable = PolicyFacts::default();
         let facts = policy.content.as_ref().map_or(&unreadable, |content| &content.facts);
         let mut judgement = self.judge(name, facts, now);
         let mut proxy = self.proxy_ready(name, policy);
+        if let Some(told) = told {
+            take(&mut judgement, told);
+        }
         if let Err(why) = &policy.content {
             judgement = refuse(
                 judgement,
@@ -62,12 +75,44 @@ impl Cluster {
         let old = policy.status.as_ref().map_or(&[][..], |status| &status.conditions);
         let mut status =
             status(&judgement, &self.instances, facts.track, policy.generation, old, now);
-        status.conditions.extend(proxy.map(|outcome| {
-            condition(condition::PROXY_READY, &outcome, policy.generation, old, now)
+        let none = Told::default();
+        let told = told.filter(|_| self.lost.is_none() && policy.content.is_ok()).unwrap_or(&none);
+        let more = [
+            (condition::PROXY_READY, proxy.as_ref()),
+            (condition::CANARY_PASSED, told.canary.as_ref()),
+            (condition::NODES_REMEDIATED, told.remediated.as_ref()),
+        ];
+        status.conditions.extend(more.into_iter().filter_map(|(kind, outcome)| {
+            Some(condition(kind, outcome?, policy.generation, old, now))
         }));
+        // What the canary found last stays, where the policy still has something changed.
+        if told.canary.is_none() && facts.changes_something() {
+            let last = old.iter().find(|c| c.type_ == condition::CANARY_PASSED);
+            status.conditions.extend(last.cloned());
+        }
         let safe = judgement.safe_to_disable.holds == Holds::True;
         Some(PolicyReport { status, safe })
     }
+}
+
+/// Puts what is changed, and what went wrong with that, into the words of the conditions.
+fn take(judgement: &mut Judgement<'_>, told: &Told) {
+    if let Some(progressing) = &told.progressing {
+        judgement.progressing = progressing.clone();
+    }
+    let Some(first) = told.troubles.first() else { return };
+    let mut messages: Vec<&str> = told.troubles.iter().map(|t| t.message.as_str()).collect();
+    let degraded = &mut judgement.degraded;
+    // Streams that fail now are worse than what does not go on.
+    let reason = match degraded.holds {
+        Holds::True => {
+            messages.insert(0, &degraded.message);
+            degraded.reason
+        }
+        Holds::False | Holds::Unknown => first.reason,
+    };
+    let message = messages.join(" ");
+    *degraded = Outcome { holds: Holds::True, reason, message };
 }
 
 /// Turns a judgement into a refusal for a reason that outweighs everything judged.

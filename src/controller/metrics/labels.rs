@@ -13,6 +13,10 @@ pub enum Kind {
     AgentPod,
     /// `apps/v1` DaemonSet: that of the agents.
     DaemonSet,
+    /// `v1` ConfigMap: the flags that we publish.
+    Flags,
+    /// `v1` ConfigMap: what kubeadm starts apiservers with.
+    KubeadmConfig,
     /// `v1` Node.
     Node,
     /// `v1` Pod: the apiservers' mirror pods.
@@ -25,10 +29,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AgentPod,
         Self::DaemonSet,
         Self::Endpoints,
+        Self::Flags,
+        Self::KubeadmConfig,
         Self::Node,
         Self::Pod,
         Self::StreamingNode,
@@ -38,6 +44,10 @@ impl Kind {
     /// Those that only a controller that rolls out agents watches.
     pub const AGENTS: [Self; 2] = [Self::AgentPod, Self::DaemonSet];
 
+    /// Those that are not watched by every controller.
+    pub const OPTIONAL: [Self; 4] =
+        [Self::AgentPod, Self::DaemonSet, Self::Flags, Self::KubeadmConfig];
+
     /// The label value: the kind's name in the API, where that is enough to tell.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -45,6 +55,8 @@ impl Kind {
             Self::AgentPod => "AgentPod",
             Self::DaemonSet => "DaemonSet",
             Self::Endpoints => "Endpoints",
+            Self::Flags => "Flags",
+            Self::KubeadmConfig => "KubeadmConfig",
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::StreamingNode => "StreamingNode",

@@ -127,7 +127,12 @@ impl World {
 
     /// Whether this kind is watched at all.
     pub(super) fn watches(&self, kind: Kind) -> bool {
-        self.agents.is_some() || !Kind::AGENTS.contains(&kind)
+        match kind {
+            Kind::AgentPod | Kind::DaemonSet => self.agents.is_some(),
+            Kind::KubeadmConfig => self.changes.settings.kubeadm,
+            Kind::Flags => self.changes.settings.flags.is_some(),
+            _ => true,
+        }
     }
 
     pub(super) fn daemon_set(&mut self, _: String, object: DaemonSet) -> Effect {

@@ -7,7 +7,7 @@ use kube::core::DeserializeGuard;
 
 use super::World;
 use crate::{
-    api::{StreamingNode, StreamingPolicy, StreamingPolicyStatus},
+    api::{StreamingNode, StreamingNodeSpec, StreamingPolicy, StreamingPolicyStatus},
     controller::{
         events::Occurrence,
         metrics::Kind,
@@ -43,6 +43,9 @@ impl World {
             self.dirty_policies = true;
             self.dirty_scene = true;
         }
+        if self.changes.plans.next.is_some_and(|at| at <= now) {
+            self.dirty_policies = true;
+        }
         self.next_change = self.cluster.next_change(now);
         for (key, retry) in &mut self.retries {
             if retry.after.is_some_and(|after| after <= instant) {
@@ -51,6 +54,7 @@ impl World {
                     Key::Policy(_) => self.dirty_policies = true,
                     Key::Node(name) => drop(self.dirty_nodes.insert(name.clone())),
                     Key::Agents { .. } => self.dirty_agents = true,
+                    Key::Kubeadm | Key::Flags(_) => self.dirty_policies = true,
                 }
             }
         }
@@ -59,7 +63,10 @@ impl World {
         }
         let mut writes = Vec::new();
         if std::mem::take(&mut self.dirty_policies) {
+            self.plan(now);
             self.policy_writes(now, instant, &mut writes);
+            writes.extend(self.kubeadm_write(instant));
+            writes.extend(self.flags_write(now, instant));
             self.in_flight.extend(writes.iter().map(|write| write.key.clone()));
         }
         if std::mem::take(&mut self.dirty_agents)
@@ -101,7 +108,8 @@ impl World {
                 again |= self.in_flight.contains(&key);
                 continue;
             }
-            let Some(report) = self.cluster.policy_report(name, now) else { continue };
+            let told = self.changes.plans.told.get(name);
+            let Some(report) = self.cluster.policy_report(name, told, now) else { continue };
             let published = self.policies.get(name);
             if policy.status.as_ref() == Some(&report.status)
                 || published.is_some_and(|p| p.is_settled(&report.status, policy.status.as_ref()))
@@ -140,10 +148,14 @@ impl World {
             }
             let stored = self.published.get(&name);
             let known = stored.unwrap_or(&new);
-            let follows = known.follows.as_deref();
+            let follows = known.follows();
             let mut report = scene.report(&name, node, follows, &known.evidence, now);
-            if stored.is_none() && report.spec.is_none() {
-                report.spec = Some(Default::default());
+            // A node that keeps what it has may still be asked for a change.
+            if stored.is_none() || known.stored.is_some() || report.spec.is_some() {
+                let kept = report.spec.or_else(|| known.stored.clone()).unwrap_or_default();
+                let change = known.stored.as_ref().and_then(|spec| spec.change.as_deref());
+                let change = self.change_of(&name, change).map(Box::new);
+                report.spec = Some(StreamingNodeSpec { change, ..kept });
             }
             let wanted = Wanted::of(&report, &node.uid);
             let (spec, status) = match stored {
@@ -205,6 +217,7 @@ impl World {
             Key::Policy(name) => self.cluster.policies().contains_key(name),
             Key::Node(name) => self.cluster.nodes().contains_key(name),
             Key::Agents { .. } => self.agents.is_some(),
+            Key::Kubeadm | Key::Flags(_) => true,
         };
         // What was deleted meanwhile failed because of that.
         if !wanted {
@@ -226,6 +239,13 @@ impl World {
         Some(occurrences::of_unwritable_policy(name, policy))
     }
 
+    /// A ConfigMap has been written; its watch tells what is stored.
+    pub fn configured(&mut self, key: &Key) {
+        self.in_flight.remove(key);
+        self.retries.remove(key);
+        self.dirty_policies = true;
+    }
+
     /// How many writes for nodes are under way.
     pub fn node_writes_in_flight(&self) -> usize {
         self.in_flight.iter().filter(|key| matches!(key, Key::Node(_))).count()
@@ -239,8 +259,8 @@ impl World {
             return None;
         }
         let retry = self.retries.values().filter_map(|retry| retry.after).min();
-        let change = self
-            .next_change
+        let change = self.next_change.into_iter().chain(self.changes.plans.next).min();
+        let change = change
             .map(|at| instant + Duration::try_from(at.duration_since(now)).unwrap_or_default());
         let lapse = self.agents.as_ref().and_then(|agents| agents.next_lapse(instant));
         retry.into_iter().chain(change).chain(lapse).min()

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod agents;
+mod changes;
 
 /// A world, its clocks, and what an apiserver would have stored of our objects.
 struct Stage {
@@ -130,9 +131,10 @@ impl Stage {
                     ]));
                 }
                 if let Some(status) = status {
-                    // The agent's part is another manager's.
-                    let agent = stored.status.take().and_then(|status| status.agent);
-                    stored.status = Some(mangle(StreamingNodeStatus { agent, ..status }));
+                    // These parts are other managers'.
+                    let before = stored.status.take().unwrap_or_default();
+                    let (agent, change) = (before.agent, before.change);
+                    stored.status = Some(mangle(StreamingNodeStatus { agent, change, ..status }));
                 }
                 stored.metadata.resource_version = Some(self.version.to_string());
                 let stored = stored.clone();
@@ -143,6 +145,16 @@ impl Stage {
                 self.world.agents_written(Some((&wanted, stored)));
             }
             (Key::Agents { .. }, Body::NoAgents { .. }) => self.world.agents_written(None),
+            (key @ Key::Kubeadm, Body::Kubeadm { text, .. }) => {
+                self.world.configured(&key);
+                let told = Event::Apply(changes::kubeadm(&text, self.version));
+                self.world.apply(Change::KubeadmConfig(Box::new(told)));
+            }
+            (key @ Key::Flags(_), Body::Flags(data)) => {
+                self.world.configured(&key);
+                let object = json!({"metadata": {"name": "sluice-flags"}, "data": data});
+                self.world.apply(Change::Flags(Box::new(Event::Apply(from(object)))));
+            }
             (key, body) => panic!("{key:?} with {body:?}"),
         }
     }
@@ -160,7 +172,7 @@ impl Stage {
     }
 
     fn total(&self) -> u32 {
-        self.world.cluster().policy_report("gate", self.now).unwrap().status.nodes.total
+        self.world.cluster().policy_report("gate", None, self.now).unwrap().status.nodes.total
     }
 }
 
@@ -439,7 +451,7 @@ fn a_malformed_policy_is_told_once_for_each_of_its_versions() {
         assert!(stage.world.unwritable("gate").is_some());
         assert!(stage.world.unwritable("gate").is_none());
     }
-    let report = stage.world.cluster().policy_report("gate", stage.now).unwrap();
+    let report = stage.world.cluster().policy_report("gate", None, stage.now).unwrap();
     assert!(!report.safe);
 }
 

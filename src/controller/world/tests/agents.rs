@@ -307,7 +307,7 @@ fn what_becomes_of_streams_is_judged_only_where_a_policy_asks() {
     stage.edit(json!({"proxy": {}}));
     stage.work_off();
     let proxy = |stage: &Stage| {
-        let report = stage.world.cluster().policy_report("gate", stage.now).unwrap();
+        let report = stage.world.cluster().policy_report("gate", None, stage.now).unwrap();
         let found = report.status.conditions.into_iter().find(|c| c.type_ == "ProxyReady");
         found.map(|condition| condition.reason).unwrap_or_default()
     };

@@ -1,0 +1,341 @@
+//! What is to be changed, from what is known of the cluster.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{ApiserverPod, Cluster, Content, Node, Policy, whole_seconds};
+use crate::{
+    api::{self, ChangeKind, GateSetting, Permit, StreamingNode, condition},
+    decision::{
+        apiserver::ControlPlane,
+        change::{Attempt, Phase, Target, Trial, Trials, Trouble, Wanted, Wisher},
+        evidence::{Says, Source},
+        gate::Setting,
+        migration::{FlagBehaviour, STREAMING_REDIRECTS},
+        node::{self, Redirects},
+        policy::{GateWish, Owner, PolicyFacts},
+        remediation::{self, Candidate, FlagScene},
+        rollout::{self, GateScene, Member, Permission, Plan},
+        safety::{Holds, Outcome},
+    },
+};
+
+/// What is to be done, and said, in the whole cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plans {
+    /// What is wanted of nodes; of a node that is not in here nothing else than before.
+    pub changes: BTreeMap<String, Option<Wanted>>,
+    /// What has to be tried now, and the policy that bounds it.
+    pub trial: Option<(Trial, String)>,
+    /// What kubeadm's configuration has to say of the gate.
+    pub config: Option<Setting>,
+    /// What is told to policies.
+    pub told: BTreeMap<String, Told>,
+    /// When time alone changes all that.
+    pub next: Option<Timestamp>,
+}
+
+/// What a policy is told of the changes that it wants.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// `Progressing`.
+    pub progressing: Option<Outcome>,
+    /// `NodesRemediated`.
+    pub remediated: Option<Outcome>,
+    /// `CanaryPassed`.
+    pub canary: Option<Outcome>,
+    /// What is wrong.
+    pub troubles: Vec<Trouble>,
+}
+
+impl Plans {
+    fn take(&mut self, plan: Plan, policy: &str) {
+        self.changes.extend(plan.changes);
+        if self.trial.is_none() {
+            self.trial = plan.trial.map(|trial| (trial, policy.to_owned()));
+        }
+        self.config = self.config.or(plan.config);
+        self.next = [self.next, plan.next].into_iter().flatten().min();
+        let told = self.told.entry(policy.to_owned()).or_default();
+        told.troubles.extend(plan.trouble);
+        told.canary = told.canary.take().or(plan.canary);
+    }
+}
+
+impl Cluster {
+    /// What is to be changed now. `config` is what kubeadm's configuration says of the gate.
+    pub fn plans(&self, trials: &Trials, config: Option<Setting>, now: Timestamp) -> Plans {
+        let mut plans = Plans::default();
+        // What cannot be seen must not be taken for gone: changes under way go back by themselves
+        // if this lasts.
+        if self.lost.is_some() {
+            return plans;
+        }
+        // As it is stored, so that what is read back compares equal.
+        let now = whole_seconds(now).0;
+        let names: Vec<&str> = self.instances.iter().map(|i| i.name.as_str()).collect();
+        let mut remediating = false;
+        for (name, content) in self.wishes() {
+            let Some(at_once) = content.facts.remediation else { continue };
+            let Some(wisher) = self.wisher(name) else { continue };
+            remediating = true;
+            let nodes = self.candidates(name);
+            let mut plan = remediation::plan(&FlagScene {
+                wisher: Some(wisher),
+                at_once,
+                nodes: &nodes,
+                apiservers: &names,
+                attempts: &self.attempts,
+                trials,
+                now,
+            });
+            // What another policy has asked for is its own.
+            let others = |node: &String| {
+                let attempt = self.attempts.get(node);
+                let policy = attempt.map(|attempt| attempt.wanted.policy.as_str());
+                policy.is_some_and(|policy| policy != name && self.remediates(policy))
+            };
+            plan.changes.retain(|node, wanted| wanted.is_some() || !others(node));
+            let remediated = plan.progress.take();
+            plans.take(plan, name);
+            plans.told.entry(name.to_owned()).or_default().remediated = remediated;
+        }
+        if !remediating && !self.policies.values().any(|policy| policy.content.is_err()) {
+            let plan = remediation::plan(&FlagScene {
+                wisher: None,
+                at_once: 0,
+                nodes: &BTreeMap::new(),
+                apiservers: &names,
+                attempts: &self.attempts,
+                trials,
+                now,
+            });
+            plans.changes.extend(plan.changes);
+        }
+        let asked = plans.changes.iter().find(|(node, wanted)| {
+            let under_way = self.attempts.get(*node).is_some_and(Attempt::is_under_way);
+            wanted.is_some() && !under_way
+        });
+        let asked = asked.map(|(node, _)| node.clone());
+        if let Owner::Unreadable(_) = self.owner() {
+            return plans;
+        }
+        self.gate_plan(&mut plans, asked.as_deref(), trials, config, now);
+        plans
+    }
+
+    fn gate_plan(
+        &self,
+        plans: &mut Plans,
+        asked: Option<&str>,
+        trials: &Trials,
+        config: Option<Setting>,
+        now: Timestamp,
+    ) {
+        let managing = match self.owner() {
+            Owner::Policy(name) => self.readable(name).map(|content| (name, &content.facts)),
+            Owner::Nobody | Owner::Unreadable(_) => None,
+        };
+        let managing = managing.filter(|(_, facts)| facts.managed);
+        let wish = managing.and_then(|(name, facts)| Some((self.wisher(name)?, facts.gate?)));
+        let permission = match managing {
+            Some((name, facts)) => self.permission(name, facts, now),
+            None => Permission::Unclear("No policy turns the gate.".to_owned()),
+        };
+        let pods: Vec<&ApiserverPod> = self.pods.values().collect();
+        let members: Vec<Member<'_>> = self
+            .instances
+            .iter()
+            .map(|apiserver| {
+                let pod = pods.iter().find(|pod| pod.node() == apiserver.name);
+                Member { apiserver, ready: pod.is_some_and(|pod| pod.is_ready()) }
+            })
+            .collect();
+        let mut plan = rollout::plan(&GateScene {
+            migration: &STREAMING_REDIRECTS,
+            track: managing.map(|(_, facts)| facts.track).unwrap_or_default(),
+            wish,
+            permission: &permission,
+            members: &members,
+            attempts: &self.attempts,
+            asked,
+            trials,
+            config,
+            now,
+        });
+        let Some((name, _)) = managing else {
+            plans.changes.extend(plan.changes);
+            return;
+        };
+        let progressing = plan.progress.take();
+        plans.take(plan, name);
+        plans.told.entry(name.to_owned()).or_default().progressing = progressing;
+    }
+
+    fn readable(&self, name: &str) -> Option<&Content> {
+        self.policies.get(name)?.content.as_ref().ok()
+    }
+
+    fn remediates(&self, name: &str) -> bool {
+        self.readable(name).is_some_and(|content| content.facts.remediation.is_some())
+    }
+
+    fn wisher<'a>(&'a self, name: &'a str) -> Option<Wisher<'a>> {
+        let policy = self.policies.get(name)?;
+        let facts = &policy.content.as_ref().ok()?.facts;
+        let (deadline, paused) = (facts.deadline, facts.paused);
+        Some(Wisher { name, generation: policy.generation?, deadline, paused })
+    }
+
+    /// Whether the gate may be turned as the policy wants it. A changer looks at what is stored, so
+    /// nothing is begun before that says the same.
+    fn permission(&self, name: &str, facts: &PolicyFacts, now: Timestamp) -> Permission {
+        let judgement = self.judge(name, facts, now);
+        if facts.gate == Some(GateWish::Enabled) {
+            return match judgement.plane.is_unknown() {
+                true => Permission::Unclear(judgement.redirects_disabled.message),
+                false => Permission::Granted,
+            };
+        }
+        let safe = judgement.safe_to_disable;
+        if judgement.survey.counts.blocking > 0 {
+            return Permission::Refused(safe.message);
+        }
+        let stored = self.policies.get(name).is_some_and(says_safe);
+        match safe.holds {
+            Holds::True if stored => Permission::Granted,
+            Holds::True => Permission::Unclear("The verdict is being written.".to_owned()),
+            Holds::False | Holds::Unknown => Permission::Unclear(safe.message),
+        }
+    }
+
+    /// The nodes that follow this policy.
+    fn candidates(&self, policy: &str) -> BTreeMap<&str, Candidate> {
+        let wishes = self.wishes();
+        let plane = ControlPlane::of(&self.instances, &STREAMING_REDIRECTS, Default::default());
+        let follows = |labels| {
+            let followed = wishes.iter().find(|(_, content)| content.selects(labels));
+            followed.is_some_and(|(name, _)| *name == policy)
+        };
+        let nodes = self.nodes.iter().filter(|(_, node)| follows(&node.labels));
+        nodes
+            .map(|(name, node)| {
+                let behaviour =
+                    node.facts.kubelet.and_then(|minor| STREAMING_REDIRECTS.kubelet_at(minor));
+                let takes =
+                    matches!(behaviour, Some(FlagBehaviour::Obeyed | FlagBehaviour::Ignored));
+                let named = node.facts.claims.iter().any(|claim| {
+                    matches!(claim.source, Source::Agent | Source::EnvFiles)
+                        && matches!(claim.says, Says::On | Says::Off)
+                });
+                let told = node.facts.claims.iter().any(|claim| claim.source == Source::Agent);
+                let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &plane, false);
+                let blocks = judged.redirects.possible();
+                let (unknown, flagged) = (takes && !told, takes && named);
+                (name.as_str(), Candidate { unknown, flagged, blocks })
+            })
+            .collect()
+    }
+
+    /// The nodes that a trial may go to: those that have to be tried first, and the others. An
+    /// override accepts that exec fails, so its node is not tried.
+    pub fn trial_nodes(&self, policy: &str, now: Timestamp) -> (Vec<&str>, Vec<&str>, usize) {
+        let content = self.readable(policy);
+        let overrides = content.map(|content| content.facts.overrides_at(now)).unwrap_or_default();
+        let (mut first, mut others) = (Vec::new(), Vec::new());
+        for (name, node) in self.nodes.iter().filter(|(name, _)| !overrides.hold(name)) {
+            let minor = node.facts.kubelet;
+            let never = matches!(
+                minor.and_then(|minor| STREAMING_REDIRECTS.kubelet_at(minor)),
+                Some(FlagBehaviour::Ignored | FlagBehaviour::Removed)
+            );
+            if never { &mut others } else { &mut first }.push(name.as_str());
+        }
+        (first, others, content.map_or(usize::MAX, |content| content.canary))
+    }
+
+    /// How many nodes' streams fail now: they redirect, and some apiserver has the gate off.
+    pub fn failing_nodes(&self) -> usize {
+        let plane = ControlPlane::of(
+            &self.instances,
+            &STREAMING_REDIRECTS,
+            self.owner_facts().map(|facts| facts.track).unwrap_or_default(),
+        );
+        if !plane.off_somewhere {
+            return 0;
+        }
+        let redirects = |node: &&Node| {
+            let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &plane, false);
+            judged.redirects == Redirects::On
+        };
+        self.nodes.values().filter(redirects).count()
+    }
+}
+
+/// Whether the policy's stored status permits it, for the spec as it is.
+fn says_safe(policy: &Policy) -> bool {
+    let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|c| {
+        c.type_ == condition::SAFE_TO_DISABLE
+            && c.status == Holds::True.as_str()
+            && c.observed_generation == policy.generation
+    })
+}
+
+/// A node's change, as it is stored; `None` where there is none.
+pub fn read(object: &StreamingNode) -> Option<Attempt> {
+    let change = object.spec.change.as_ref()?;
+    let report = object.status.as_ref().and_then(|status| status.change.as_ref());
+    let report = report.filter(|report| report.id == change.id);
+    let target = match (change.kind, change.gate) {
+        (ChangeKind::KubeletFlag, _) => Target::KubeletFlag,
+        (ChangeKind::ApiserverGate, Some(GateSetting::Disabled)) => Target::Gate(Setting::Off),
+        (ChangeKind::ApiserverGate, Some(GateSetting::Enabled)) => Target::Gate(Setting::On),
+        (ChangeKind::ApiserverGate, Some(GateSetting::Default) | None) => {
+            Target::Gate(Setting::Default)
+        }
+    };
+    Some(Attempt {
+        wanted: Wanted {
+            id: change.id.clone(),
+            target,
+            policy: change.policy.clone(),
+            generation: change.verdict.generation,
+            asked: change.verdict.at.0,
+            deadline: change.deadline_seconds,
+            confirmed: change.confirmed,
+        },
+        phase: report.map_or(Phase::Asked, |report| Phase::read(&report.phase)),
+        reason: report.map(|report| report.reason.clone()).unwrap_or_default(),
+        message: report.map(|report| report.message.clone()).unwrap_or_default(),
+    })
+}
+
+/// A change as a node is asked for it. `resource_version` is that of the policy that permits it.
+pub fn wish(wanted: &Wanted, resource_version: &str) -> api::Change {
+    let (kind, gate) = match wanted.target {
+        Target::KubeletFlag => (ChangeKind::KubeletFlag, None),
+        Target::Gate(setting) => (
+            ChangeKind::ApiserverGate,
+            Some(match setting {
+                Setting::Default => GateSetting::Default,
+                Setting::Off => GateSetting::Disabled,
+                Setting::On => GateSetting::Enabled,
+            }),
+        ),
+    };
+    api::Change {
+        id: wanted.id.clone(),
+        kind,
+        gate,
+        policy: wanted.policy.clone(),
+        verdict: Permit {
+            resource_version: resource_version.to_owned(),
+            generation: wanted.generation,
+            at: whole_seconds(wanted.asked),
+        },
+        deadline_seconds: wanted.deadline,
+        confirmed: wanted.confirmed,
+    }
+}

@@ -1,0 +1,71 @@
+//! The flags that ought to be set, for those who set them: what the ConfigMap holds.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::super::Cluster;
+use crate::decision::{
+    flags::{self, Advice},
+    gate::Setting,
+    migration::STREAMING_REDIRECTS,
+    policy::{GateWish, Owner, PolicyFacts},
+    safety::Holds,
+};
+
+impl Cluster {
+    /// What is published of the flags, as the policy that owns the gate wants them; without one, as
+    /// the migration ends. Keys of one line are for scripts, `flags.json` is for programs.
+    pub fn flags(&self, now: Timestamp) -> BTreeMap<String, String> {
+        let default = PolicyFacts::default();
+        let facts = self.owner_facts().unwrap_or(&default);
+        let name = match self.owner() {
+            Owner::Policy(name) => name,
+            Owner::Nobody | Owner::Unreadable(_) => "",
+        };
+        let wish = facts.gate.unwrap_or(GateWish::Disabled);
+        let judgement = self.judge(name, facts, now);
+        let safe = &judgement.safe_to_disable;
+        let gate = STREAMING_REDIRECTS.gate;
+        let may = wish == GateWish::Enabled || (safe.holds == Holds::True && self.lost.is_none());
+        // What is not safe now must not be copied by a machine that reads no reasons.
+        let setting = judgement
+            .plane
+            .newest
+            .filter(|_| may)
+            .and_then(|minor| flags::setting(&STREAMING_REDIRECTS, facts.track, minor, wish));
+        let feature_gates = match setting {
+            Some(Setting::Off) => format!("{gate}=false"),
+            Some(Setting::On) => format!("{gate}=true"),
+            Some(Setting::Default) | None => String::new(),
+        };
+        let remove = match setting {
+            Some(Setting::Default) => gate,
+            _ => "",
+        };
+        let advice = flags::advice(&STREAMING_REDIRECTS, facts.track, wish);
+        let rows: Vec<_> = advice.iter().map(row).collect();
+        let json = json!({"safeToDisable": safe.holds == Holds::True, "versions": rows});
+        let entries = [
+            ("safe-to-disable", may.to_string()),
+            ("reason", safe.reason.to_owned()),
+            ("kube-apiserver.feature-gates", feature_gates),
+            ("kube-apiserver.feature-gates.remove", remove.to_owned()),
+            ("kubelet.remove", format!("--{}", STREAMING_REDIRECTS.flag)),
+            ("flags.json", serde_json::to_string_pretty(&json).unwrap_or_default()),
+        ];
+        entries.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+}
+
+fn row(advice: &Advice) -> serde_json::Value {
+    json!({
+        "component": advice.component,
+        "from": advice.from.to_string(),
+        "to": advice.to.map(|minor| minor.to_string()),
+        "set": advice.set,
+        "remove": advice.remove,
+        "note": advice.note,
+    })
+}

@@ -1,0 +1,209 @@
+//! Changes: asked for once, proven, confirmed, and told.
+
+use super::*;
+use crate::{
+    api::{Change as Wish, GateSetting},
+    controller::changes::{Published as Flags, Settings},
+    decision::change::{Tried, Trouble},
+};
+
+const OFF: &str = "--feature-gates=StreamingProxyRedirects=false";
+
+pub(super) fn kubeadm(text: &str, version: u64) -> k8s_openapi::api::core::v1::ConfigMap {
+    from(json!({
+        "metadata": {"name": "kubeadm-config", "resourceVersion": version.to_string()},
+        "data": {"ClusterConfiguration": text},
+    }))
+}
+
+fn pod(flag: &str, ready: bool) -> Pod {
+    let mut pod = apiserver(flag);
+    let status = if ready { "True" } else { "False" };
+    pod.status = from(json!({"conditions": [{"type": "Ready", "status": status}]}));
+    pod
+}
+
+const CONFIGURATION: &str = "apiServer:\n  extraArgs:\n    authorization-mode: Node,RBAC\n\
+                             apiVersion: kubeadm.k8s.io/v1beta2\nkind: ClusterConfiguration\n";
+
+/// One apiserver on `cp1`, and a policy that has Sluice turn the gate off; all is written.
+fn stage() -> Stage {
+    let flags = Flags { namespace: "sluice-system".to_owned(), name: "sluice-flags".to_owned() };
+    let settings = Settings { flags: Some(flags), kubeadm: true };
+    let mut stage = Stage::with(World::new(None).with_changes(settings));
+    stage.list_all(vec![node("cp1", "v1.20.2"), node("w1", "v1.20.2")]);
+    stage.list(|event| Change::KubeadmConfig(Box::new(event)), vec![kubeadm(CONFIGURATION, 1)]);
+    stage.list(|event| Change::Flags(Box::new(event)), vec![]);
+    stage.told_pod("", true);
+    stage.spec = json!({"streamingProxyRedirects": "Disabled", "apply": "StaticPod"});
+    stage.version += 1;
+    let object = policy(stage.version, stage.spec.clone(), Value::Null);
+    stage.world.apply(Change::Policy(Event::Apply(object)));
+    stage.work_off();
+    stage
+}
+
+impl Stage {
+    fn told_pod(&mut self, flag: &str, ready: bool) -> Effect {
+        let event = Event::Apply(pod(flag, ready));
+        self.world.apply(Change::Pod(Box::new(event))).unwrap().1
+    }
+
+    /// The trial that is due passes, or fails.
+    fn tries(&mut self, works: bool) {
+        let due = self.world.trial(self.now).expect("a trial is due");
+        assert_eq!(self.world.trial(self.now), None, "one at a time");
+        let trouble = (!works)
+            .then(|| Trouble { reason: "NoAnswer", message: "exec to w1 fails.".to_owned() });
+        let tried = Tried { trouble, message: "Tried.".to_owned(), at: self.now };
+        self.world.apply(Change::Tried(due.trial.proves, tried));
+        self.work_off();
+    }
+
+    /// The node's changer says how far it has come.
+    fn changer(&mut self, phase: &str) {
+        self.version += 1;
+        let object = self.stored.get_mut("cp1").unwrap();
+        object.metadata.resource_version = Some(self.version.to_string());
+        let id = object.spec.change.as_ref().expect("a change").id.clone();
+        let report = json!({
+            "id": id, "phase": phase, "reason": phase, "message": "Said.",
+            "since": "2026-01-01T00:00:00Z",
+        });
+        object.status.get_or_insert_default().change = from(report);
+        self.told("cp1", |_| ());
+        self.work_off();
+    }
+
+    fn wish(&self) -> Option<&Wish> {
+        self.stored["cp1"].spec.change.as_deref()
+    }
+
+    fn said(&self, kind: &str) -> (String, String) {
+        let policy = &self.world.cluster().policies()["gate"];
+        let conditions = &policy.status.as_ref().unwrap().conditions;
+        let found = conditions.iter().find(|c| c.type_ == kind).expect(kind);
+        (found.status.clone(), found.reason.clone())
+    }
+
+    fn events(&mut self) -> Vec<String> {
+        self.world.told().into_iter().map(|told| told.reason).collect()
+    }
+}
+
+fn brief(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn asked_once_proven_confirmed_and_kubeadm_follows() {
+    let mut stage = stage();
+    assert_eq!(stage.wish(), None, "nothing before the canary");
+    assert_eq!(stage.said("Progressing"), brief("True", "CanaryRunning"));
+    stage.tries(true);
+    let wish = stage.wish().expect("asked").clone();
+    assert_eq!((wish.gate, wish.confirmed), (Some(GateSetting::Disabled), false));
+    assert_eq!(wish.verdict.generation, 1);
+    assert_eq!(stage.stored["w1"].spec.change, None);
+    stage.pass(Duration::from_secs(3));
+    assert_eq!(stage.work_off(), 0, "not again and again");
+
+    stage.changer("Preparing");
+    stage.changer("Applied");
+    assert_eq!(stage.world.trial(stage.now), None, "the old apiserver proves nothing");
+    assert_eq!(stage.told_pod(OFF, false), Effect::Changed);
+    stage.work_off();
+    assert_eq!(stage.world.trial(stage.now), None, "it is not ready");
+    assert_eq!(stage.told_pod(OFF, true), Effect::Changed);
+    assert_eq!(stage.told_pod(OFF, true), Effect::Unchanged);
+    stage.work_off();
+    stage.tries(true);
+    assert!(stage.wish().is_some_and(|now| now.id == wish.id && now.confirmed));
+    assert_eq!(stage.said("CanaryPassed"), brief("True", "Answered"));
+
+    stage.changer("Confirmed");
+    assert_eq!(stage.wish(), None, "nothing is left to ask");
+    assert_eq!(stage.said("Progressing"), brief("False", "AsWanted"));
+    assert_eq!(stage.said("RedirectsDisabled"), brief("True", "GateOff"));
+    assert_eq!(stage.said("CanaryPassed"), brief("True", "Answered"), "the last word stays");
+    let expected = ["ChangeAsked", "ChangeApplied", "ChangeConfirmed"].map(|r| [r, r]).concat();
+    assert_eq!(stage.events(), expected, "to the policy and to the Node");
+    // kubeadm's configuration says it, and our own ConfigMap.
+    let told = Event::Apply(kubeadm(CONFIGURATION, 900));
+    let effect = stage.world.apply(Change::KubeadmConfig(Box::new(told))).unwrap().1;
+    assert_eq!(effect, Effect::Changed, "it had followed, and somebody has taken it back");
+    assert_eq!(stage.keys(), [Key::Kubeadm]);
+}
+
+#[test]
+fn a_change_that_goes_back_is_said_and_not_repeated() {
+    let mut stage = stage();
+    stage.tries(true);
+    stage.changer("Applied");
+    stage.told_pod(OFF, true);
+    stage.work_off();
+    stage.tries(false);
+    assert_eq!(stage.said("Progressing"), brief("True", "CanaryFailed"));
+    assert_eq!(stage.said("CanaryPassed"), brief("False", "NoAnswer"));
+    assert!(stage.world.wake(stage.now, stage.instant).is_some(), "it is tried again");
+    stage.told_pod("", true);
+    stage.changer("RolledBack");
+    assert_eq!(stage.said("Degraded"), brief("True", "ChangeRolledBack"));
+    assert_eq!(stage.said("Progressing"), brief("False", "ChangeRolledBack"));
+    let id = stage.wish().expect("it stays to be seen").id.clone();
+    for _ in 0..20 {
+        stage.pass(Duration::from_secs(30));
+        assert_eq!(stage.work_off(), 0);
+    }
+    assert_eq!(stage.wish().map(|wish| wish.id.as_str()), Some(id.as_str()));
+}
+
+#[test]
+fn a_new_controller_goes_on_where_the_last_one_was() {
+    let mut old = stage();
+    old.tries(true);
+    old.changer("Applied");
+    let object = DeserializeGuard(Ok(old.stored["cp1"].clone()));
+
+    let mut new = stage();
+    new.stored.insert("cp1".to_owned(), old.stored["cp1"].clone());
+    new.version = 500;
+    new.list(Change::StreamingNode, vec![object]);
+    new.work_off();
+    assert_eq!(new.wish(), old.wish(), "the same attempt");
+    new.told_pod(OFF, true);
+    new.work_off();
+    new.tries(true);
+    assert!(new.wish().is_some_and(|wish| wish.confirmed));
+}
+
+#[test]
+fn a_lost_watch_asks_for_nothing_and_takes_nothing_back() {
+    let mut stage = stage();
+    stage.tries(true);
+    stage.changer("Applied");
+    let wish = stage.wish().cloned();
+    stage.world.apply(Change::Lost(Kind::Pod, true));
+    stage.told_pod(OFF, true);
+    stage.work_off();
+    assert_eq!(stage.world.trial(stage.now), None);
+    assert_eq!(stage.wish(), wish.as_ref());
+    // A policy that no longer wants it is another matter.
+    stage.world.apply(Change::Lost(Kind::Pod, false));
+    stage.world.apply(Change::Policy(Event::Delete(policy(6_000, json!({}), Value::Null))));
+    stage.work_off();
+    assert_eq!(stage.wish(), None);
+}
+
+#[test]
+fn the_flags_are_published_and_put_right() {
+    let mut stage = stage();
+    let told = Event::Apply(from(json!({"metadata": {"name": "sluice-flags"}, "data": {}})));
+    let effect = stage.world.apply(Change::Flags(Box::new(told))).unwrap().1;
+    assert_eq!(effect, Effect::Changed, "they were there");
+    let writes = stage.due();
+    let [Write { body: Body::Flags(data), .. }] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!(data["safe-to-disable"], "true");
+    assert_eq!(data["kube-apiserver.feature-gates"], "StreamingProxyRedirects=false");
+    assert_eq!(data["kubelet.remove"], "--redirect-container-streaming");
+}
