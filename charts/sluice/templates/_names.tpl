@@ -114,6 +114,16 @@ app.kubernetes.io/component: controller
 app.kubernetes.io/component: agent
 {{- end }}
 
+{{- define "sluice.changer.selectorLabels" -}}
+{{ include "sluice.selectorLabels" . }}
+app.kubernetes.io/component: changer
+{{- end }}
+
+{{- define "sluice.changer.labels" -}}
+{{ include "sluice.labels" . }}
+app.kubernetes.io/component: changer
+{{- end }}
+
 {{- define "sluice.canary.selectorLabels" -}}
 {{ include "sluice.selectorLabels" . }}
 app.kubernetes.io/component: canary
