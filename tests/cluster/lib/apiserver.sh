@@ -64,6 +64,8 @@ set_apiserver() {
 # default_apiserver NODE: as kubeadm made it. A change that Sluice has begun there is forgotten: its guard would otherwise
 # put the manifest back that it knows.
 default_apiserver() {
-  in_host "$1" rm -rf "$MANIFESTS/sluice-guard.yaml" /var/lib/sluice/changer
+  in_host "$1" rm -f "$MANIFESTS/sluice-guard.yaml"
+  # Not the folders: they are mounted where a changer runs.
+  in_host "$1" find /var/lib/sluice/changer -type f -delete 2>/dev/null || true
   set_apiserver "$1" "$KUBERNETES_VERSION"
 }

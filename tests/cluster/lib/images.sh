@@ -28,10 +28,6 @@ tree_busybox() { busybox "$1"; }
 tree_kube-apiserver() { install -D -m 755 "$BIN/kube-apiserver-$2" "$1/usr/local/bin/kube-apiserver"; }
 tree_kube-controller-manager() { install -D "$BIN/kube-controller-manager-$2" "$1/usr/local/bin/kube-controller-manager"; }
 tree_kube-scheduler() { install -D "$BIN/kube-scheduler-$2" "$1/usr/local/bin/kube-scheduler"; }
-tree_etcd() {
-  install -D -m 755 /usr/bin/etcd "$1/usr/local/bin/etcd"
-  with_libraries "$1" /usr/bin/etcd
-}
 
 # kube-proxy calls iptables and conntrack; iptables loads its matches and targets from a folder of plugins. The same
 # flavour (nft) as on the hosts, or the two would not see each other's rules.
@@ -77,7 +73,6 @@ image_list() {
   local kind version
   echo "$PAUSE_IMAGE pause -"
   echo "$BUSYBOX_IMAGE busybox -"
-  echo "$ETCD_IMAGE etcd -"
   for kind in kube-controller-manager kube-scheduler kube-proxy; do
     echo "$IMAGE_PREFIX/$kind:v$KUBERNETES_VERSION $kind $KUBERNETES_VERSION"
   done
@@ -92,7 +87,7 @@ images_stamp() {
   declare -f builder busybox with_libraries pack make_image image_list $(compgen -A function tree_)
   image_list
   cat "$BIN/.kubernetes"
-  dpkg-query -W etcd-server busybox-static iptables conntrack
+  dpkg-query -W busybox-static iptables conntrack
 }
 
 have_images() { [ "$(cat "$IMAGES/.stamp" 2>/dev/null)" = "$(images_stamp | digest)" ]; }

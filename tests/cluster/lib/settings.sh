@@ -6,7 +6,6 @@ APISERVER_VERSIONS="1.21.14 1.22.17"     # beside KUBERNETES_VERSION
 REDIRECTING_KUBELETS="1.18.20 1.19.16"   # kubelets that still know how to redirect
 IMAGE_PREFIX=k8s.gcr.io                  # kubeadm insists on these names; nothing is ever pulled
 PAUSE_IMAGE=$IMAGE_PREFIX/pause:3.2
-ETCD_IMAGE=$IMAGE_PREFIX/etcd:3.4.13-0
 BUSYBOX_IMAGE=$IMAGE_PREFIX/busybox:1
 PROXY_IMAGE=$IMAGE_PREFIX/kube-proxy:v$KUBERNETES_VERSION
 OPERATOR_IMAGE=sluice.dev/sluice         # tagged with the crate's version
