@@ -229,6 +229,18 @@ impl Bed {
         run(&mut self.command("kubeconfig"), None, COMMAND).succeeded().text().into()
     }
 
+    /// Runs this checkout's program as an administrator does.
+    #[track_caller]
+    pub fn sluice(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        run(command.args(args).env("KUBECONFIG", self.kubeconfig()), None, COMMAND)
+    }
+
+    /// The program with the bed's commands, for what runs beside a test.
+    pub fn script(&self) -> PathBuf {
+        self.script.clone()
+    }
+
     /// The same for the apiserver of one control plane only.
     #[track_caller]
     pub fn kubeconfig_of(&self, node: &str) -> PathBuf {

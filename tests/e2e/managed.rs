@@ -1,0 +1,233 @@
+//! Sluice that changes the cluster itself: two control-plane nodes, the chart's changers, and a client that execs all the time.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{
+    bed::Bed,
+    operator::{self, NAMESPACE, POLICY, SECONDS, condition},
+};
+
+/// The control planes.
+pub const BOTH: [&str; 2] = ["cp1", "cp2"];
+/// All nodes.
+pub const NODES: [&str; 5] = ["cp1", "cp2", "new1", "old1", "old2"];
+/// Where the canaries live.
+pub const CANARIES: &str = "sluice-system-canary";
+/// A rollout over two apiservers on a machine of two cores: each restarts in some 30 s.
+pub const ROLLOUT: Duration = Duration::from_secs(420);
+/// An exec that a client repeats, through whichever apiserver answers, comes through within this: a kubelet's restart.
+const RETRIES: Duration = Duration::from_secs(20);
+
+const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+
+/// Two control planes, and Sluice with its changers and without a policy.
+#[track_caller]
+pub fn fresh(bed: &Bed) {
+    operator::no_policy(bed);
+    bed.default_shape();
+    bed.add("cp2", &["kubelet=1.20.2", "role=control-plane"]);
+    operator::fresh_with(
+        bed,
+        &["--set", "changers.apiserver.enabled=true", "--set", "changers.kubelet.enabled=true"],
+    );
+    for node in NODES {
+        canary_of(bed, node);
+    }
+}
+
+/// Waits for the canary on a node; returns its name.
+#[track_caller]
+pub fn canary_of(bed: &Bed, node: &str) -> String {
+    let what = format!("the canary on {node}");
+    bed.wait_for(&what, Duration::from_secs(90), || canary(bed, node))
+}
+
+/// The policy of these tests.
+#[track_caller]
+pub fn policy(bed: &Bed, more: &str) {
+    bed.apply(&format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: {POLICY}}}\n\
+         spec: {{apply: StaticPod, stepDeadlineSeconds: 120, proxy: {{mode: Disabled}}, {more}}}\n"
+    ));
+}
+
+/// Waits for a condition's status and reason, as long as a rollout may take; returns its message.
+#[track_caller]
+pub fn ends(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
+    let mut last = None;
+    let what = format!("{kind}={status} ({reason}) on {POLICY}");
+    bed.wait_for(&what, ROLLOUT, || {
+        let now = condition(bed, POLICY, kind);
+        if now != last {
+            eprintln!("{kind}: {now:?}");
+            last.clone_from(&now);
+        }
+        now.filter(|c| c.brief() == (status, reason)).map(|c| c.message)
+    })
+}
+
+/// The name of the ready canary on a node.
+pub fn canary(bed: &Bed, node: &str) -> Option<String> {
+    let selector = format!("spec.nodeName={node}");
+    let pods = bed.get(&["pods", "-n", CANARIES, "--field-selector", &selector])?;
+    let ready = |pod: &&Value| {
+        let conditions = pod["status"]["conditions"].as_array();
+        conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    };
+    let pod = pods["items"].as_array()?.iter().find(ready)?;
+    pod["metadata"]["name"].as_str().map(str::to_owned)
+}
+
+/// The manifest of the node's apiserver, byte for byte.
+#[track_caller]
+pub fn manifest(bed: &Bed, node: &str) -> String {
+    bed.host_exec(node, &["cat", MANIFEST]).succeeded().stdout
+}
+
+/// What the manifest sets of feature gates, if anything.
+#[track_caller]
+pub fn gates(bed: &Bed, node: &str) -> Option<String> {
+    let manifest = manifest(bed, node);
+    let mut lines = manifest.lines().map(str::trim);
+    lines.find_map(|line| line.strip_prefix("- --feature-gates=").map(str::to_owned))
+}
+
+/// The manifests of both control planes as they ought to be: as they were, or with the gate off and nothing else changed.
+#[track_caller]
+pub fn old_or_new(bed: &Bed, node: &str, original: &str) -> bool {
+    let now = manifest(bed, node);
+    if now == original {
+        return false;
+    }
+    let added = "    - --feature-gates=StreamingProxyRedirects=false\n";
+    assert_eq!(now.replacen(added, "", 1), original, "{node}: nothing else is changed");
+    assert_eq!(now.matches("StreamingProxyRedirects").count(), 1, "{node}");
+    true
+}
+
+/// What kubeadm would start an apiserver with.
+#[track_caller]
+pub fn kubeadm_gates(bed: &Bed) -> Option<String> {
+    let config = bed.get(&["configmap", "-n", "kube-system", "kubeadm-config"]).expect("it");
+    let text = config["data"]["ClusterConfiguration"].as_str().expect("text").to_owned();
+    let mut lines = text.lines().map(str::trim);
+    lines.find_map(|line| line.strip_prefix("feature-gates: ").map(str::to_owned))
+}
+
+/// The change that is wanted of a node, and what its changer says of it: id, phase.
+pub fn change(bed: &Bed, node: &str) -> (Option<String>, Option<String>) {
+    let Some(object) = bed.get(&["streamingnode", node]) else { return (None, None) };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let id = text(&object["spec"]["change"]["id"]);
+    let report = &object["status"]["change"];
+    let phase = text(&report["phase"]).filter(|_| text(&report["id"]) == id);
+    (id, phase)
+}
+
+/// A client that execs into every node in turn, all the time.
+pub struct Client {
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Vec<String>>>,
+}
+
+impl Client {
+    /// Each exec goes through one apiserver, and if that does not work, through the other, and so on for a while.
+    #[track_caller]
+    pub fn start(bed: &Bed) -> Self {
+        let targets: Vec<(String, String)> =
+            NODES.map(|node| (node.to_owned(), canary_of(bed, node))).into();
+        let ending = Arc::new(AtomicBool::new(false));
+        let (over, script) = (ending.clone(), bed.script());
+        let through = BOTH.map(|node| bed.kubeconfig_of(node));
+        let thread = std::thread::spawn(move || {
+            let mut failures = Vec::new();
+            let (mut count, mut worst) = (0, Duration::ZERO);
+            for (node, pod) in targets.iter().cycle() {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let began = Instant::now();
+                let mut said = String::new();
+                let works = through.iter().cycle().take_while(|_| began.elapsed() < RETRIES).any(
+                    |kubeconfig| {
+                        let mut kubectl = std::process::Command::new(&script);
+                        kubectl.arg("kubectl").arg("--kubeconfig").arg(kubeconfig);
+                        kubectl.args(["--request-timeout=5s", "exec", "-n", CANARIES, pod, "--"]);
+                        let output = kubectl.args(["/sluice", "canary", "say", "here"]).output();
+                        let output = output.expect("run kubectl");
+                        said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                        output.status.success() && output.stdout.starts_with(b"here")
+                    },
+                );
+                count += 1;
+                worst = worst.max(began.elapsed());
+                if !works {
+                    failures.push(format!("{node}: {said}"));
+                }
+            }
+            eprintln!("{count} execs, the slowest took {:.1} s", worst.as_secs_f64());
+            failures
+        });
+        Self { ending, thread: Some(thread) }
+    }
+
+    /// Ends it; fails the test if an exec did not come through.
+    #[track_caller]
+    pub fn had_no_failure(mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("it runs");
+        assert_eq!(thread.join().expect("the client"), Vec::<String>::new());
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits until the kubelet runs with the redirect flag, or without it.
+#[track_caller]
+pub fn runs_with_flag(bed: &Bed, node: &str, flag: bool) {
+    let line = ["sh", "-c", "tr '\\0' ' ' </proc/$(pgrep -xo kubelet)/cmdline"];
+    bed.wait_for(&format!("{node}'s kubelet to run, the flag {flag}"), SECONDS, || {
+        // While it restarts there is none.
+        let running = bed.host_exec(node, &line);
+        let has = running.text().contains("redirect-container-streaming");
+        (running.text().contains("kubelet") && has == flag).then_some(())
+    });
+}
+
+/// Kills the leader, whose pod then starts it again or not.
+#[track_caller]
+pub fn kill_controller(bed: &Bed) {
+    // Between two leaders there is none.
+    bed.wait_for("a leader to kill", SECONDS, || {
+        let leader = operator::leader(bed)?;
+        let pod = bed.get(&["pod", "-n", NAMESPACE, &leader])?;
+        let (node, uid) = (pod["spec"]["nodeName"].as_str()?, pod["metadata"]["uid"].as_str()?);
+        // The process whose cgroup is the pod's.
+        let find = format!(
+            "for p in $(pgrep -f 'sluice controller'); do \
+               grep -q {uid} /proc/$p/cgroup && kill -KILL $p && echo killed; done"
+        );
+        let killed = bed.host_exec(node, &["sh", "-c", &find]);
+        killed.stdout.contains("killed").then_some(())
+    });
+}
+
+/// Kills the changer of the node's apiserver.
+#[track_caller]
+pub fn kill_changer(bed: &Bed, node: &str) {
+    bed.wait_for("a changer to kill", SECONDS, || {
+        let find = "pkill -KILL -f '[s]luice changer --kind=ApiserverGate' && echo killed";
+        bed.host_exec(node, &["sh", "-c", find]).stdout.contains("killed").then_some(())
+    });
+}

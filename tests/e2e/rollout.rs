@@ -1,0 +1,244 @@
+//! The gate turned off and on by Sluice, the flag taken off a kubelet, and what goes wrong on the way.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    bed::Bed,
+    managed::{
+        BOTH, Client, ROLLOUT, canary_of, change, ends, fresh, gates, kill_changer,
+        kill_controller, kubeadm_gates, manifest, old_or_new, policy, runs_with_flag,
+    },
+    operator::{POLICY, SECONDS, becomes, condition, events},
+};
+
+const OFF: &str = "StreamingProxyRedirects=false";
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_redirecting_cluster_is_carried_over_while_execs_go_on_and_back() {
+    let bed = Bed::shared();
+    fresh(&bed);
+    let originals = BOTH.map(|node| manifest(&bed, node));
+    policy(&bed, "streamingProxyRedirects: Disabled");
+    let message = ends(&bed, "Progressing", "False", "Refused");
+    assert!(message.contains("old1"), "{message}");
+    assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals, "nothing is touched");
+
+    let client = Client::start(&bed);
+    policy(&bed, "streamingProxyRedirects: Disabled, nodes: {remediation: KubeletFlag}");
+    ends(&bed, "NodesRemediated", "True", "NoFlags");
+    runs_with_flag(&bed, "old1", false);
+    runs_with_flag(&bed, "new1", false);
+    ends(&bed, "RedirectsDisabled", "True", "GateOff");
+    ends(&bed, "Progressing", "False", "AsWanted");
+    for (node, original) in BOTH.iter().zip(&originals) {
+        assert!(old_or_new(&bed, node, original), "{node}");
+    }
+    assert_eq!(kubeadm_gates(&bed).as_deref(), Some(OFF));
+    assert_eq!(condition(&bed, POLICY, "Degraded").unwrap().brief(), ("False", "AsExpected"));
+    client.had_no_failure();
+    bed.wait_for("the last step's event", SECONDS, || {
+        events(&bed, "StreamingPolicy", "ChangeConfirmed").into_iter().find(|m| m.contains("cp2"))
+    });
+    // A kubelet's next start finds the flag nowhere.
+    bed.host_exec("old1", &["systemctl", "restart", "kubelet"]).succeeded();
+    runs_with_flag(&bed, "old1", false);
+
+    let client = Client::start(&bed);
+    policy(&bed, "streamingProxyRedirects: Enabled");
+    ends(&bed, "RedirectsDisabled", "False", "GateOn");
+    ends(&bed, "Progressing", "False", "AsWanted");
+    assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals, "byte for byte");
+    assert_eq!(kubeadm_gates(&bed), None);
+    client.had_no_failure();
+    bed.remove("cp2");
+    bed.replace("old1", &[]);
+    bed.replace("new1", &[]);
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn an_apiserver_that_does_not_start_goes_back_by_itself() {
+    let bed = Bed::shared();
+    fresh(&bed);
+    bed.replace("old1", &["redirect=false"]);
+    canary_of(&bed, "old1");
+    let originals = BOTH.map(|node| manifest(&bed, node));
+    policy(&bed, "streamingProxyRedirects: Disabled");
+    // Somebody mistypes another gate in the same moment.
+    bed.wait_for("the first edit", ROLLOUT, || gates(&bed, "cp1").filter(|set| set == OFF));
+    let edit = format!("s/{OFF}/{OFF},NoSuchGate=true/");
+    let file = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+    bed.host_exec("cp1", &["sed", "-i", &edit, file]).succeeded();
+
+    let message = ends(&bed, "Degraded", "True", "ChangeRolledBack");
+    assert!(message.contains("cp1"), "{message}");
+    assert!(message.contains("unrecognized feature gate: NoSuchGate"), "{message}");
+    assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals);
+    assert_eq!(change(&bed, "cp2"), (None, None), "the second was never asked");
+    bed.wait_for("the apiserver of before", ROLLOUT, || {
+        bed.kubectl_through("cp1", &["get", "--raw", "/readyz"]).success().then_some(())
+    });
+    let stopped = condition(&bed, POLICY, "Progressing").unwrap();
+    assert_eq!(stopped.brief(), ("False", "ChangeRolledBack"));
+    assert_eq!(kubeadm_gates(&bed), None);
+    bed.remove("cp2");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_kubelet_that_does_not_come_back_gets_its_flag_back_and_no_other_is_touched() {
+    let bed = Bed::shared();
+    fresh(&bed);
+    let file = "/etc/default/kubelet";
+    let args = |node: &str| bed.host_exec(node, &["cat", file]).succeeded().stdout;
+    let originals = [args("old1"), args("new1")];
+    policy(&bed, "streamingProxyRedirects: Disabled, nodes: {remediation: KubeletFlag}");
+    // Somebody mistypes another flag in the same moment.
+    bed.wait_for("the edit", ROLLOUT, || {
+        (!args("old1").contains("redirect-container-streaming")).then_some(())
+    });
+    bed.host_exec("old1", &["sed", "-i", "s/--node-ip=/--no-such-flag &/", file]).succeeded();
+    assert!(args("old1").contains("--no-such-flag"), "{}", args("old1"));
+    // Whether that succeeds is the unit's matter.
+    bed.host_exec("old1", &["systemctl", "restart", "kubelet"]);
+
+    let message = ends(&bed, "NodesRemediated", "False", "RemediationFailed");
+    assert!(message.contains("old1 could not be changed"), "{message}");
+    assert_eq!([args("old1"), args("new1")], originals, "byte for byte");
+    runs_with_flag(&bed, "old1", true);
+    assert_eq!(change(&bed, "new1"), (None, None), "one failure ends it");
+    let progress = condition(&bed, POLICY, "Progressing").unwrap();
+    assert_eq!(progress.brief(), ("False", "Refused"));
+    let degraded = condition(&bed, POLICY, "Degraded").unwrap();
+    assert_eq!(degraded.brief(), ("True", "RemediationFailed"));
+    bed.remove("cp2");
+}
+
+/// Who is hit at every step.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Controller,
+    Changer,
+    Node,
+}
+
+impl Victim {
+    fn hit(self, bed: &Bed, node: &str) {
+        match self {
+            Self::Controller => kill_controller(bed),
+            Self::Changer => kill_changer(bed, node),
+            Self::Node => bed.reboot(node),
+        }
+    }
+}
+
+/// Waits until the node's change has come to this step, or past it; nothing where there is none any more.
+fn reaches(bed: &Bed, node: &str, step: &str) {
+    let order = ["Preparing", "Applied", "Confirmed"];
+    let at = |phase: &str| order.iter().position(|known| *known == phase);
+    bed.wait_for(&format!("{node} to be {step}"), ROLLOUT, || {
+        let (id, phase) = change(bed, node);
+        let over = condition(bed, POLICY, "Progressing").is_some_and(|c| c.reason == "AsWanted");
+        let asked = id.is_some() && step == "Asked";
+        let there = phase.is_some_and(|phase| at(&phase) >= at(step));
+        (asked || there || over).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn whoever_dies_at_whatever_step_it_ends_in_the_old_or_the_new_state() {
+    let bed = Bed::shared();
+    fresh(&bed);
+    bed.replace("old1", &["redirect=false"]);
+    canary_of(&bed, "old1");
+    let originals = BOTH.map(|node| manifest(&bed, node));
+    for victim in [Victim::Controller, Victim::Changer, Victim::Node] {
+        let began = Instant::now();
+        policy(&bed, "streamingProxyRedirects: Disabled");
+        for (node, steps) in [("cp1", ["Asked", "Applied"]), ("cp2", ["Applied", "Confirmed"])] {
+            for step in steps {
+                reaches(&bed, node, step);
+                eprintln!("{victim:?} is hit at {node} {step}");
+                victim.hit(&bed, node);
+            }
+        }
+        let end = bed.wait_for("an end", ROLLOUT, || {
+            let progress = condition(&bed, POLICY, "Progressing")?;
+            let ended = ["AsWanted", "ChangeRolledBack", "ChangeFailed"];
+            ended.contains(&progress.reason.as_str()).then_some(progress.reason)
+        });
+        eprintln!("{victim:?}: {end} after {:.0} s", began.elapsed().as_secs_f64());
+        let new = [0, 1].map(|i| old_or_new(&bed, BOTH[i], &originals[i]));
+        assert!(end != "AsWanted" || new == [true, true], "{victim:?}: {new:?}");
+        for node in BOTH {
+            bed.wait_for(&format!("the apiserver of {node}"), ROLLOUT, || {
+                bed.kubectl_through(node, &["get", "--raw", "/readyz"]).success().then_some(())
+            });
+            // The guard goes with the change that it guards.
+            bed.wait_for(
+                &format!("{node} to be rid of the guard"),
+                Duration::from_secs(90),
+                || {
+                    let there = ["test", "-e", "/etc/kubernetes/manifests/sluice-guard.yaml"];
+                    (!bed.host_exec(node, &there).success()).then_some(())
+                },
+            );
+        }
+        policy(&bed, "streamingProxyRedirects: Enabled");
+        ends(&bed, "RedirectsDisabled", "False", "GateOn");
+        ends(&bed, "Progressing", "False", "AsWanted");
+        assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals, "{victim:?}");
+    }
+    bed.remove("cp2");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
+    let bed = Bed::shared();
+    fresh(&bed);
+    bed.apply(&format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: {POLICY}}}\n\
+         spec: {{streamingProxyRedirects: Disabled, proxy: {{mode: Disabled}}}}\n"
+    ));
+    let message = becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+    assert!(message.contains("old1"), "{message}");
+    // What machines read says so, too.
+    let flags = bed.get(&["configmap", "-n", "sluice-system", "sluice-flags"]).expect("flags");
+    assert_eq!(flags["data"]["safe-to-disable"], "false");
+
+    bed.apiserver_on("cp1", "1.20.2", &["--feature-gates=StreamingProxyRedirects=false"]);
+    let mirror = || {
+        let pod = bed.get(&["pod", "-n", "kube-system", "kube-apiserver-cp1"])?;
+        pod.to_string().contains(OFF).then_some(())
+    };
+    bed.wait_for("the mirror pod to show the gate", SECONDS, mirror);
+    let shown = Instant::now();
+    let message = becomes(&bed, "Degraded", "True", "StreamsFail");
+    let took = shown.elapsed();
+    eprintln!("noticed {:.1} s after the mirror pod showed it", took.as_secs_f64());
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    assert!(message.contains("old1 fail through cp1"), "{message}");
+    bed.wait_for("the event", SECONDS, || {
+        events(&bed, "StreamingPolicy", "StreamsFail").into_iter().find(|m| m.contains("old1"))
+    });
+    // Ground truth says the same, and what to do.
+    let check = bed.sluice(&["check", "--node", "old1", "--node", "old2"]);
+    assert_eq!(check.code(), Some(2), "{check}");
+    assert!(check.stdout.contains("RedirectRefused"), "{check}");
+    // And what would have to go before an upgrade, in order: the flag, then the gate's line.
+    let plan = bed.sluice(&["plan", "--target", "1.24"]);
+    assert_eq!(plan.code(), Some(2), "{plan}");
+    let at = |text: &str| plan.stdout.find(text).unwrap_or_else(|| panic!("no {text:?}: {plan}"));
+    let flag = at("- --redirect-container-streaming\n");
+    let line = at("- --feature-gates=StreamingProxyRedirects=false");
+    assert!(flag < at("/etc/kubernetes/manifests/kube-apiserver.yaml") && flag < line, "{plan}");
+    assert!(at("old1") < line, "{plan}");
+    bed.default_apiserver();
+    becomes(&bed, "Degraded", "False", "AsExpected");
+    let check = bed.sluice(&["check"]);
+    assert_eq!(check.code(), Some(0), "{check}");
+    bed.remove("cp2");
+}
