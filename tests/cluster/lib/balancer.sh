@@ -14,8 +14,8 @@ global
   group haproxy
 defaults
   mode tcp
-  timeout connect 1s
-  timeout check 3s
+  timeout connect 5s
+  timeout check 5s
   timeout client 5h
   timeout server 5h
   retries 3
@@ -44,8 +44,9 @@ balances() { balancer "show servers state $BALANCER_POOL" | awk -v name="$1" '$4
 balancer_add() {
   local server=$BALANCER_POOL/$1 settings
   ! balances "$1" || return 0
-  # On a busy machine one check may come to nothing; it takes two to end all connections.
-  settings="check check-ssl verify none inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions"
+  # An apiserver that answers hundreds of execs on a busy machine is slow, not gone, and being marked down ends them all; one
+  # that refuses connections is passed by at once, whatever the checks say.
+  settings="check check-ssl verify none inter 5s fastinter 1s downinter 500ms fall 3 rise 1 on-marked-down shutdown-sessions"
   balancer "add server $server $(address "$1"):6443 $settings; enable health $server; enable server $server"
   balances "$1"
 }
