@@ -69,7 +69,8 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         if attempt.is_under_way() {
             busy.push(node.as_str());
             go_on(scene, &mut plan, node, attempt);
-        } else if attempt.blocks(wisher) && scene.nodes[node.as_str()].flagged {
+        } else if attempt.blocks(wisher) {
+            // Whatever its agent says yet of the flag that has come back.
             broken.push((node.as_str(), attempt));
         }
     }

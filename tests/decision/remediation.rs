@@ -113,7 +113,9 @@ impl Stage {
             let phase = match &host.journal {
                 Some((id, phase)) if *id == wanted.id => match phase {
                     Phase::Applied if wanted.confirmed => Phase::Confirmed,
-                    Phase::Applied if late => {
+                    Phase::Applied if late => Phase::RolledBack,
+                    // Its agent tells a moment later that the flag is back.
+                    Phase::RolledBack => {
                         host.flagged = true;
                         Phase::RolledBack
                     }

@@ -85,36 +85,6 @@ fn an_apiserver_that_does_not_start_goes_back_by_itself() {
     bed.remove("cp2");
 }
 
-#[test]
-#[ignore = "needs the test cluster: make e2e"]
-fn a_kubelet_that_does_not_come_back_gets_its_flag_back_and_no_other_is_touched() {
-    let bed = Bed::shared();
-    fresh(&bed);
-    let file = "/etc/default/kubelet";
-    let args = |node: &str| bed.host_exec(node, &["cat", file]).succeeded().stdout;
-    let originals = [args("old1"), args("new1")];
-    policy(&bed, "streamingProxyRedirects: Disabled, nodes: {remediation: KubeletFlag}");
-    // Somebody mistypes another flag in the same moment.
-    bed.wait_for("the edit", ROLLOUT, || {
-        (!args("old1").contains("redirect-container-streaming")).then_some(())
-    });
-    bed.host_exec("old1", &["sed", "-i", "s/--node-ip=/--no-such-flag &/", file]).succeeded();
-    assert!(args("old1").contains("--no-such-flag"), "{}", args("old1"));
-    // Whether that succeeds is the unit's matter.
-    bed.host_exec("old1", &["systemctl", "restart", "kubelet"]);
-
-    let message = ends(&bed, "NodesRemediated", "False", "RemediationFailed");
-    assert!(message.contains("old1 could not be changed"), "{message}");
-    assert_eq!([args("old1"), args("new1")], originals, "byte for byte");
-    runs_with_flag(&bed, "old1", true);
-    assert_eq!(change(&bed, "new1"), (None, None), "one failure ends it");
-    let progress = condition(&bed, POLICY, "Progressing").unwrap();
-    assert_eq!(progress.brief(), ("False", "Refused"));
-    let degraded = condition(&bed, POLICY, "Degraded").unwrap();
-    assert_eq!(degraded.brief(), ("True", "RemediationFailed"));
-    bed.remove("cp2");
-}
-
 /// Who is hit at every step.
 #[derive(Clone, Copy, Debug)]
 enum Victim {
