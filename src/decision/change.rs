@@ -11,9 +11,6 @@ use super::gate::Setting;
 /// old by then, and a changer heeds no old permit.
 pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// A change that was refused for something that passes is asked for again after this long.
-pub const REFUSED_AGAIN: SignedDuration = SignedDuration::from_secs(10);
-
 /// So soon a changer answers, if there is one.
 pub const ANSWERS: SignedDuration = SignedDuration::from_secs(15);
 
@@ -156,9 +153,21 @@ pub struct Attempt {
     pub message: String,
 }
 
-/// Refusals for something that passes: what the changer saw was older than what was decided, or it
-/// could not see it.
-const PASSING: [&str; 3] = ["VerdictStale", "VerdictChanged", "VerdictUnseen"];
+/// What was decided and what the changer saw do not go together yet.
+const SEEN_SOON: SignedDuration = SignedDuration::from_secs(10);
+
+/// The node has trouble of its own, which ends by itself or by somebody's hand.
+const MENDED_LATER: SignedDuration = SignedDuration::from_secs(60);
+
+/// Refusals for something that passes: the reason, and after how long the change is asked for again.
+const PASSING: [(&str, SignedDuration); 6] = [
+    ("VerdictStale", SEEN_SOON),
+    ("VerdictChanged", SEEN_SOON),
+    ("VerdictUnseen", SEEN_SOON),
+    ("KubeletUnknown", MENDED_LATER),
+    ("SystemdUnreachable", MENDED_LATER),
+    ("SystemdTimeout", MENDED_LATER),
+];
 
 impl Attempt {
     /// Whether something may still come of it.
@@ -166,16 +175,18 @@ impl Attempt {
         !self.phase.has_ended()
     }
 
-    /// Whether it was refused for something that passes.
-    pub fn may_be_repeated(&self) -> bool {
-        self.phase == Phase::Refused && PASSING.contains(&self.reason.as_str())
+    /// When it is asked for anew, if it was refused for something that passes.
+    pub fn anew_at(&self) -> Option<Timestamp> {
+        let passing = PASSING.iter().find(|(reason, _)| *reason == self.reason);
+        let (_, after) = passing.filter(|_| self.phase == Phase::Refused)?;
+        Some(self.wanted.asked + *after)
     }
 
     /// Whether it stands against another attempt for the same policy as it is now: whoever wants
     /// another one has to change the policy.
     pub fn blocks(&self, wisher: &Wisher<'_>) -> bool {
         self.phase.has_failed()
-            && !self.may_be_repeated()
+            && self.anew_at().is_none()
             && (self.wanted.policy.as_str(), self.wanted.generation)
                 == (wisher.name, wisher.generation)
     }

@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     change::{
-        self, ANSWERS, Attempt, Attempts, Phase, Proof, REFUSED_AGAIN, TRY_AGAIN, Target, Trial,
-        Trials, Trouble, Wanted, Wisher,
+        self, ANSWERS, Attempt, Attempts, Phase, Proof, TRY_AGAIN, Target, Trial, Trials, Trouble,
+        Wanted, Wisher,
     },
     named::Named,
-    rollout::{Plan, failed, passed},
+    rollout::{Plan, asked_anew, failed, passed},
     safety::{Holds, Outcome},
 };
 
@@ -115,7 +115,7 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         return says(plan, Holds::False, "ApiserverChanging", message);
     }
     let room = scene.at_once.saturating_sub(busy.len());
-    let mut asked: Vec<&str> = Vec::new();
+    let (mut asked, mut refused) = (Vec::new(), None);
     for node in left.iter().filter(|node| !busy.contains(node)).take(room) {
         let ended = scene.attempts.get(*node);
         // What became of its apiserver must not be forgotten.
@@ -123,19 +123,20 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
             continue;
         }
         let again = ended.and_then(|attempt| match attempt.phase {
-            Phase::Refused => Some(attempt.wanted.asked + REFUSED_AGAIN),
+            Phase::Refused => attempt.anew_at(),
             // Its agent may not have looked yet.
             Phase::Confirmed => Some(attempt.wanted.asked + SEEN),
             _ => None,
         });
         if let Some(at) = again.filter(|at| *at > scene.now) {
             plan.looks_at(at);
+            refused = refused.or(ended.filter(|a| a.phase == Phase::Refused).map(|a| (node, a)));
             continue;
         }
         let wanted = Wanted::new(wisher, Target::KubeletFlag, scene.now);
         plan.looks_at(scene.now + ANSWERS);
         plan.changes.insert((*node).to_owned(), Some(wanted));
-        asked.push(node);
+        asked.push(*node);
     }
     let silent: Named<'_> =
         busy.iter().copied().filter(|node| scene.attempts[*node].is_silent(scene.now)).collect();
@@ -147,9 +148,10 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         return says(plan, Holds::False, "ChangerSilent", message);
     }
     let changing: Named<'_> = busy.into_iter().chain(asked).collect();
-    let message = match changing.is_empty() {
-        true => format!("{waiting} have the flag."),
-        false => format!("Taking the flag off {changing}; {} left in all.", left.len()),
+    let message = match (changing.is_empty(), refused) {
+        (true, Some((node, attempt))) => asked_anew(node, attempt),
+        (true, None) => format!("{waiting} have the flag."),
+        (false, _) => format!("Taking the flag off {changing}; {} left in all.", left.len()),
     };
     says(plan, Holds::False, "Remediating", message)
 }

@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     apiserver::Apiserver,
     change::{
-        self, ANSWERS, Attempt, Attempts, Phase, Proof, REFUSED_AGAIN, TRY_AGAIN, Target, Trial,
-        Trials, Trouble, Wanted, Wisher,
+        self, ANSWERS, Attempt, Attempts, Phase, Proof, TRY_AGAIN, Target, Trial, Trials, Trouble,
+        Wanted, Wisher,
     },
     flags,
     gate::{Gate, Setting},
@@ -387,19 +387,21 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
     if let Some(attempt) = broken {
         return plan.stops("ChangeFailed", failure(node, attempt));
     }
-    let earlier = scene.attempts.get(node).filter(|attempt| attempt.may_be_repeated());
-    if let Some(at) = earlier.map(|attempt| attempt.wanted.asked + REFUSED_AGAIN)
-        && now < at
-    {
+    let refused = scene.attempts.get(node).and_then(|attempt| Some((attempt, attempt.anew_at()?)));
+    if let Some((attempt, at)) = refused.filter(|(_, at)| now < *at) {
         plan.looks_at(at);
-        let message = format!("{node}: the changer saw something older; it is asked again.");
-        return plan.waits("ChangingApiserver", message);
+        return plan.waits("ChangingApiserver", asked_anew(node, attempt));
     }
     let wanted = Wanted::new(wisher, Target::Gate(setting), now);
     plan.looks_at(now + ANSWERS);
     plan.changes.insert(node.clone(), Some(wanted));
     let message = format!("{node}: {} is asked for.", scene.goes(setting));
     plan.waits("ChangingApiserver", message)
+}
+
+/// A change that was refused for something that passes.
+pub(super) fn asked_anew(node: &str, attempt: &Attempt) -> String {
+    format!("{node}: {} ({}) It is asked again soon.", attempt.message, attempt.reason)
 }
 
 pub(super) fn passed(message: &str) -> Outcome {

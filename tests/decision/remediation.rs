@@ -18,6 +18,9 @@ struct Host {
     flagged: bool,
     blocks: bool,
     works: bool,
+    /// Whether its changer refuses to begin, and with which reason.
+    refuses: bool,
+    reason: &'static str,
     journal: Option<(String, Phase)>,
 }
 
@@ -55,7 +58,7 @@ impl Stage {
         let read = |(node, wanted): (&String, &Wanted)| {
             let journal = self.hosts[node].journal.as_ref().filter(|(id, _)| *id == wanted.id);
             let phase = journal.map_or(Phase::Asked, |(_, phase)| *phase);
-            let (reason, message) = ("R".to_owned(), "Said.".to_owned());
+            let (reason, message) = (self.hosts[node].reason.to_owned(), "Said.".to_owned());
             (node.clone(), Attempt { wanted: wanted.clone(), phase, reason, message })
         };
         self.stored.iter().map(read).collect()
@@ -121,6 +124,7 @@ impl Stage {
                     }
                     other => *other,
                 },
+                _ if host.refuses => Phase::Refused,
                 _ => {
                     host.flagged = false;
                     Phase::Applied
@@ -152,8 +156,14 @@ impl Stage {
     }
 }
 
+/// Two nodes, the first of which refuses.
+fn refusing(reason: &'static str) -> Stage {
+    let first = Host { refuses: true, reason, ..host(true, true, true) };
+    Stage::new(&[("a", first), ("b", host(true, false, true))], 1)
+}
+
 fn host(flagged: bool, blocks: bool, works: bool) -> Host {
-    Host { flagged, blocks, works, journal: None }
+    Host { flagged, blocks, works, refuses: false, reason: "R", journal: None }
 }
 
 #[test]
@@ -205,6 +215,40 @@ fn pausing_begins_nothing_new() {
     assert_eq!(stage.flagged(), ["b"]);
     stage.paused = false;
     assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+}
+
+#[test]
+fn what_passes_is_asked_for_anew_and_what_does_not_ends_it() {
+    for (reason, after) in [
+        ("VerdictStale", 10),
+        ("VerdictChanged", 10),
+        ("VerdictUnseen", 10),
+        ("KubeletUnknown", 60),
+        ("SystemdUnreachable", 60),
+        ("SystemdTimeout", 60),
+    ] {
+        let mut stage = refusing(reason);
+        let mut asked_at = Vec::new();
+        while asked_at.len() < 3 {
+            let before = stage.asked.len();
+            let (at, said) = (stage.now, stage.turn().progress.unwrap());
+            assert_eq!((said.holds, said.reason), (Holds::False, "Remediating"), "{reason}");
+            if stage.asked.len() > before {
+                asked_at.push(at);
+            } else {
+                let expected = format!("a: Said. ({reason}) It is asked again soon.");
+                assert_eq!(said.message, expected);
+            }
+        }
+        let apart = asked_at.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs());
+        assert_eq!(apart.collect::<Vec<_>>(), [after, after], "{reason}");
+        assert_eq!(stage.asked, ["a", "a", "a"], "the others wait");
+        stage.hosts.get_mut("a").unwrap().refuses = false;
+        assert_eq!(stage.settle(), (Holds::True, "NoFlags"), "{reason}");
+    }
+    let mut stage = refusing("FlagSourceUnknown");
+    assert_eq!(stage.settle(), (Holds::False, "RemediationFailed"));
+    assert_eq!(stage.asked, ["a"]);
 }
 
 proptest! {
