@@ -225,7 +225,13 @@ impl Node {
 
     /// The phase and the reason that were said last.
     pub fn said(&self) -> String {
-        self.report().map_or(String::new(), |report| format!("{} {}", report.phase, report.reason))
+        let Some(report) = self.report() else { return String::new() };
+        // Whatever is said of what did not go well has its line for those who read it.
+        if !["Preparing", "Applied", "Confirmed"].contains(&report.phase.as_str()) {
+            let readme = include_str!("../../README.md");
+            assert!(readme.contains(&format!("`{}`", report.reason)), "{}", report.reason);
+        }
+        format!("{} {}", report.phase, report.reason)
     }
 
     /// A changer for the manifest that has just been started.
