@@ -125,7 +125,11 @@ impl<'n> CommandLine<'n> {
             }
         }
         let is_program = |word: &Word<'_>| word.text.rsplit('/').next() == Some(PROGRAM);
-        let Some(program) = words.iter().position(is_program) else {
+        let program = words.iter().position(is_program);
+        // What follows a shell's script are arguments of the shell.
+        let program =
+            program.filter(|at| !words[..*at].iter().any(|word| takes_a_script(word.text)));
+        let Some(program) = program else {
             return Err(Error::HiddenCommand(container.place(FILE)));
         };
         words.drain(..program);
@@ -259,6 +263,11 @@ impl<'n> CommandLine<'n> {
             Splice::insert(line.end, format!("{end}{prefix}{item}"))
         })
     }
+}
+
+/// Whether this is a shell's `-c`, alone or among others as in `-ec`.
+fn takes_a_script(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|flags| !flags.starts_with('-') && flags.contains('c'))
 }
 
 fn is_feature_gates(name: &str) -> bool {

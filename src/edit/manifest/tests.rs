@@ -264,6 +264,8 @@ fn what_is_not_certain_is_refused() {
         (plain.replace("name: kube-apiserver\n    vol", "name: other\n    vol"), "Unexpected"),
         (plain.replace("    image:", "    command: [x]\n    image:"), "Unexpected"),
         (plain.replace("- kube-apiserver\n", "- /bin/sh\n    - -c\n"), "HiddenCommand"),
+        (plain.replace("- kube-", "- sh\n    - -c\n    - kube-"), "HiddenCommand"),
+        (plain.replace("- kube-", "- sh\n    - -ec\n    - exec /bin/kube-"), "HiddenCommand"),
         (pod("    - --feature-gates\n"), "FeatureGatesUnreadable"),
         (pod("    - --feature-gates=A\n"), "FeatureGatesUnreadable"),
         (pod("    - --feature-gates=$(GATES)\n"), "FeatureGatesUnreadable"),
