@@ -11,11 +11,9 @@ use crate::{
     decision::{
         canary::{Answer, Failure, Probe, failures},
         change::{Tried, Trouble},
+        named::Named,
     },
 };
-
-/// So many names are told.
-const NAMED: usize = 3;
 
 /// How things are tried out; clones share it.
 #[derive(Clone)]
@@ -129,9 +127,6 @@ fn judge(due: &DueTrial, probes: &[Probe], untried: &[String], at: Timestamp) ->
     Tried { trouble: None, message, at }
 }
 
-fn few(names: &[String]) -> String {
-    match names.len().checked_sub(NAMED) {
-        Some(more @ 1..) => format!("{} and {more} more", names[..NAMED].join(", ")),
-        _ => names.join(", "),
-    }
+fn few(names: &[String]) -> Named<'_> {
+    names.iter().map(String::as_str).collect()
 }
