@@ -36,6 +36,14 @@ pub fn fresh(bed: &Bed, proxy: &str) {
     }
 }
 
+/// Waits until every agent is ready: one that relays may not have been probed yet.
+#[track_caller]
+pub fn rolled_out(bed: &Bed) {
+    let wait = format!("--timeout={}s", START.as_secs());
+    let status = ["rollout", "status", "daemonset/sluice-agent", "-n", operator::NAMESPACE, &wait];
+    bed.kubectl(&status).succeeded();
+}
+
 /// The policy of these tests, with this proxy.
 #[track_caller]
 pub fn policy(bed: &Bed, proxy: &str) {

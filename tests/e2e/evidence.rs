@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    agent::{self, NAMESPACE, pod, report},
+    agent::{self, NAMESPACE, pod, report, rolled_out},
     bed::{Bed, Client},
     operator::{SECONDS, becomes, node_status},
 };
@@ -47,6 +47,8 @@ fn agents_tell_what_no_annotation_says_and_the_verdict_follows() {
     becomes_seen(&bed, "old2", "Off", "Agent");
     becomes_seen(&bed, "new1", "Ignored", "KubeletVersion");
     becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+    // An agent that has just been started is believed once its first probe says that it is ready.
+    rolled_out(&bed);
 
     restart_kubelet(&bed, "old1", ON, OFF);
     let restarted = Instant::now();
