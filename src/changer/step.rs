@@ -154,8 +154,8 @@ pub fn overdue(journal: &Journal) -> Why {
         Stage::Restarted => Why::rolled_back(
             "KubeletNotReady",
             format!(
-                "The kubelet did not come back without the flag, and its Node not ready, by \
-                 {deadline}. Look at the kubelet's log of that time."
+                "By {deadline} the kubelet had not come back without the flag, or its Node was not \
+                 ready. Look at the kubelet's log of that time."
             ),
         ),
         Stage::Applied => Why::rolled_back(
