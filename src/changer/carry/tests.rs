@@ -331,6 +331,6 @@ async fn the_last_word_of_an_apiserver_that_did_not_start() {
     advance(180);
     settle(&mut node.gate_changer(), &wants(&change)).await;
     let message = node.report().unwrap().message;
-    let expected = "The apiserver's last word: Error: unknown gate: X The original";
+    let expected = "The apiserver's last word: Error: unknown gate: X. The original";
     assert!(message.contains(expected), "{message}");
 }

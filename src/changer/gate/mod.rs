@@ -126,7 +126,7 @@ impl Trade for ApiserverGate {
 pub fn said(journal: &Journal, logs: &Path) -> Option<String> {
     let made = journal.stage == Stage::Applied && !journal.files.is_empty();
     let word = made.then(|| last_word(logs)).flatten()?;
-    Some(format!("The apiserver's last word: {word}"))
+    Some(format!("The apiserver's last word: {}.", word.trim_end_matches('.')))
 }
 
 #[cfg(test)]
