@@ -256,7 +256,7 @@ impl Cluster {
     }
 
     /// How many nodes' streams fail now: they redirect, and some apiserver has the gate off.
-    pub fn failing_nodes(&self) -> usize {
+    pub(super) fn failing_nodes(&self) -> usize {
         let plane = ControlPlane::of(
             &self.instances,
             &STREAMING_REDIRECTS,

@@ -22,7 +22,7 @@ pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
 pub use policy::{Content, Policy, Wish};
-pub use report::{NodeReport, NodeScene, PolicyReport, seconds as whole_seconds};
+pub use report::{Moment, NodeReport, NodeScene, Summary, seconds as whole_seconds};
 pub use rollout::{Agents, AgentsOwner, Rollout, Running, Selector};
 
 use crate::{
@@ -33,10 +33,9 @@ use crate::{
         change::{Attempt, Attempts},
         evidence::{Claim, Source},
         migration::STREAMING_REDIRECTS,
-        node::{NodeFacts, Redirects},
+        node::NodeFacts,
         policy::{Owner, PolicyFacts},
         proxy::Streams,
-        safety::Holds,
         steps::{self, Step},
         version::Minor,
     },
@@ -53,19 +52,6 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// What decisions take: the Node's own claims and the agent's.
     pub facts: NodeFacts,
-}
-
-/// The cluster in a few numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// How many nodes are in each state.
-    pub redirects: Vec<(Redirects, usize)>,
-    /// How many nodes stand in the way of turning the gate off.
-    pub blocking: usize,
-    /// Whether it may be turned off.
-    pub safe: bool,
-    /// Why.
-    pub reason: &'static str,
 }
 
 /// What is known of a cluster.
@@ -305,25 +291,6 @@ impl Cluster {
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let contents = self.policies.values().filter_map(|policy| policy.content.as_ref().ok());
         contents.filter_map(|content| content.facts.next_expiry(now)).min()
-    }
-
-    /// The cluster in a few numbers, as the policy that owns the gate sees it, or as one without
-    /// wishes would.
-    pub fn summary(&self, now: Timestamp) -> Summary {
-        let default = PolicyFacts::default();
-        let name = match self.owner() {
-            Owner::Policy(name) => name,
-            Owner::Nobody | Owner::Unreadable(_) => "",
-        };
-        let judgement = self.judge(name, self.owner_facts().unwrap_or(&default), now);
-        let safe = &judgement.safe_to_disable;
-        let lost = self.lost.is_some();
-        Summary {
-            redirects: judgement.survey.by_redirects().collect(),
-            blocking: judgement.survey.counts.blocking,
-            safe: safe.holds == Holds::True && !lost,
-            reason: if lost { "WatchLost" } else { safe.reason },
-        }
     }
 
     /// What has to be done before the upgrade to a policy's target version; nothing where it has

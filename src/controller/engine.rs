@@ -146,16 +146,14 @@ impl Engine {
         }
         let started = Instant::now();
         let now = Timestamp::now();
-        let judges = world.will_judge();
         let due = world.due(now, started, room(world));
         self.send(due, writes, keys);
-        if judges {
-            let summary = world.cluster().summary(now);
+        if let Some(summary) = world.judged() {
             for (redirects, count) in summary.redirects {
                 self.metrics.nodes(redirects.as_str(), count);
             }
             self.metrics.blocking_nodes(summary.blocking);
-            self.metrics.failing_nodes(world.cluster().failing_nodes());
+            self.metrics.failing_nodes(summary.failing);
             self.metrics.safe_to_disable(summary.safe);
             self.metrics.decision(summary.reason);
         }

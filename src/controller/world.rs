@@ -28,7 +28,9 @@ use super::{
 };
 use crate::{
     api::{StreamingNode, StreamingPolicy},
-    cluster::{AgentChange, ApiserverPod, Cluster, Content, NodeView, Policy, endpoint_addresses},
+    cluster::{
+        AgentChange, ApiserverPod, Cluster, Content, NodeView, Policy, Summary, endpoint_addresses,
+    },
     decision::{change::Tried, version::Minor},
 };
 
@@ -81,20 +83,22 @@ pub struct World {
     changes: Changes,
     /// The apiserver has been asked for its version.
     served_told: bool,
+    /// The cluster as it was judged last, until somebody has asked for that.
+    summary: Option<Summary>,
     in_flight: HashSet<Key>,
     retries: HashMap<Key, Retry>,
     next_change: Option<Timestamp>,
 }
 
 impl World {
-    /// What is known of the cluster.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
-    }
-
     /// The kinds that have been listed in full, or given up on for now, or that nobody watches.
     pub fn synced(&self, kind: Kind) -> bool {
         self.listed.contains(&kind) || self.lost.contains(&kind) || !self.watches(kind)
+    }
+
+    /// The cluster in a few numbers, if it has been judged since this was asked last.
+    pub fn judged(&mut self) -> Option<Summary> {
+        self.summary.take()
     }
 
     fn all_synced(&self) -> bool {
@@ -104,11 +108,6 @@ impl World {
     /// Whether a turn has something to look at.
     pub fn is_dirty(&self) -> bool {
         self.dirty_policies || self.dirty_scene || self.dirty_agents || !self.dirty_nodes.is_empty()
-    }
-
-    /// Whether the next turn judges policies.
-    pub fn will_judge(&self) -> bool {
-        self.dirty_policies && self.all_synced()
     }
 
     /// Takes what a watch said; tells the kind and what it did, for the metrics.

@@ -208,15 +208,16 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
         cluster.set_policy(chosen.clone(), policy(object));
     }
 
+    let moment = cluster.at(now);
     let mut policies: Vec<PlannedPolicy> = Vec::new();
     for (name, object) in objects.policies {
-        let Some(report) = cluster.policy_report(&name, None, now) else { continue };
+        let Some(status) = moment.policy_report(&name, None) else { continue };
         let (mut metadata, spec) = match object {
             PolicyObject::Readable(policy) => (policy.metadata, Some(policy.spec)),
             PolicyObject::Unreadable { metadata, .. } => (*metadata, None),
         };
         metadata.managed_fields = None;
-        policies.push(PlannedPolicy { metadata, spec, status: report.status });
+        policies.push(PlannedPolicy { metadata, spec, status });
     }
     policies.sort_by_key(|policy| policy.metadata.name.as_ref() != Some(&chosen));
 

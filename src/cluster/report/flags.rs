@@ -2,39 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::Cluster;
+use super::Moment;
 use crate::decision::{
     flags::{self, Advice},
     gate::Setting,
     migration::STREAMING_REDIRECTS,
-    policy::{GateWish, Owner, PolicyFacts},
+    policy::GateWish,
     safety::Holds,
 };
 
-impl Cluster {
+impl Moment<'_> {
     /// What is published of the flags, as the policy that owns the gate wants them; without one, as
     /// the migration ends. Keys of one line are for scripts, `flags.json` is for programs.
-    pub fn flags(&self, now: Timestamp) -> BTreeMap<String, String> {
-        let default = PolicyFacts::default();
-        let facts = self.owner_facts().unwrap_or(&default);
-        let name = match self.owner() {
-            Owner::Policy(name) => name,
-            Owner::Nobody | Owner::Unreadable(_) => "",
-        };
-        let wish = facts.gate.unwrap_or(GateWish::Disabled);
-        let judgement = self.judge(name, facts, now);
+    pub fn flags(&self) -> BTreeMap<String, String> {
+        let facts = self.cluster.owner_facts();
+        let wish = facts.and_then(|facts| facts.gate).unwrap_or(GateWish::Disabled);
+        let track = facts.map(|facts| facts.track).unwrap_or_default();
+        let judgement = self.owner();
         let safe = &judgement.safe_to_disable;
         let gate = STREAMING_REDIRECTS.gate;
-        let may = wish == GateWish::Enabled || (safe.holds == Holds::True && self.lost.is_none());
+        let may =
+            wish == GateWish::Enabled || (safe.holds == Holds::True && self.cluster.lost.is_none());
         // What is not safe now must not be copied by a machine that reads no reasons.
         let setting = judgement
             .plane
             .newest
             .filter(|_| may)
-            .and_then(|minor| flags::setting(&STREAMING_REDIRECTS, facts.track, minor, wish));
+            .and_then(|minor| flags::setting(&STREAMING_REDIRECTS, track, minor, wish));
         let feature_gates = match setting {
             Some(Setting::Off) => format!("{gate}=false"),
             Some(Setting::On) => format!("{gate}=true"),
@@ -44,7 +40,7 @@ impl Cluster {
             Some(Setting::Default) => gate,
             _ => "",
         };
-        let advice = flags::advice(&STREAMING_REDIRECTS, facts.track, wish);
+        let advice = flags::advice(&STREAMING_REDIRECTS, track, wish);
         let rows: Vec<_> = advice.iter().map(row).collect();
         let json = json!({"safeToDisable": safe.holds == Holds::True, "versions": rows});
         let entries = [

@@ -1,6 +1,7 @@
 //! From judgements to statuses, the same for the controller and the command line.
 
 mod flags;
+mod moment;
 mod node;
 mod policy;
 mod proxy;
@@ -8,8 +9,8 @@ mod proxy;
 use jiff::{SignedDuration, Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+pub use moment::{Moment, Summary};
 pub use node::{NodeReport, NodeScene};
-pub use policy::PolicyReport;
 
 /// A time as the apiserver would write it: whole seconds, so that reading it back gives the same.
 pub fn seconds(now: Timestamp) -> Time {

@@ -3,10 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{
-    super::{Cluster, Told},
-    seconds,
-};
+use super::{super::Told, Moment, seconds};
 use crate::{
     api::{
         ApiserverStatus, ApiserversStatus, BlockingNode, NodeCounts, StreamingPolicyStatus,
@@ -26,31 +23,18 @@ use crate::{
 /// So many apiservers are listed.
 const INSTANCES_LISTED: usize = 10;
 
-/// A policy's status, and what of the judgement others want to know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PolicyReport {
-    /// The status.
-    pub status: StreamingPolicyStatus,
-    /// Whether the gate may be turned off.
-    pub safe: bool,
-}
-
-impl Cluster {
+impl Moment<'_> {
     /// The status that a policy ought to have. Conditions keep their transition times from the
     /// status that it has. `None` where there is no such policy.
     ///
     /// `told` is what it is told of the changes that it wants.
-    pub fn policy_report(
-        &self,
-        name: &str,
-        told: Option<&Told>,
-        now: Timestamp,
-    ) -> Option<PolicyReport> {
-        let policy = self.policies.get(name)?;
+    pub fn policy_report(&self, name: &str, told: Option<&Told>) -> Option<StreamingPolicyStatus> {
+        let Self { cluster, now, .. } = *self;
+        let policy = cluster.policies.get(name)?;
         let unreadable = PolicyFacts::default();
         let facts = policy.content.as_ref().map_or(&unreadable, |content| &content.facts);
-        let mut judgement = self.judge(name, facts, now);
-        let mut proxy = self.proxy_ready(name, policy);
+        let mut judgement = self.judgement(name, facts);
+        let mut proxy = cluster.proxy_ready(name, policy);
         if let Some(told) = told {
             take(&mut judgement, told);
         }
@@ -64,7 +48,7 @@ impl Cluster {
                 ),
             );
         }
-        if let Some(kind) = self.lost {
+        if let Some(kind) = cluster.lost {
             let message = format!(
                 "The {kind} of the cluster can no longer be watched, so what is known of them may \
                  be old. Look at the controller's log and its ClusterRole."
@@ -74,9 +58,10 @@ impl Cluster {
         }
         let old = policy.status.as_ref().map_or(&[][..], |status| &status.conditions);
         let mut status =
-            status(&judgement, &self.instances, facts.track, policy.generation, old, now);
+            status(&judgement, &cluster.instances, facts.track, policy.generation, old, now);
         let none = Told::default();
-        let told = told.filter(|_| self.lost.is_none() && policy.content.is_ok()).unwrap_or(&none);
+        let told =
+            told.filter(|_| cluster.lost.is_none() && policy.content.is_ok()).unwrap_or(&none);
         let more = [
             (condition::PROXY_READY, proxy.as_ref()),
             (condition::CANARY_PASSED, told.canary.as_ref()),
@@ -90,8 +75,7 @@ impl Cluster {
             let last = old.iter().find(|c| c.type_ == condition::CANARY_PASSED);
             status.conditions.extend(last.cloned());
         }
-        let safe = judgement.safe_to_disable.holds == Holds::True;
-        Some(PolicyReport { status, safe })
+        Some(status)
     }
 }
 

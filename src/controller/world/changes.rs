@@ -9,7 +9,7 @@ use serde_json::json;
 use super::World;
 use crate::{
     api::{self, StreamingNode},
-    cluster::{Plans, change_wish, read_attempt, whole_seconds},
+    cluster::{Moment, Plans, change_wish, read_attempt, whole_seconds},
     controller::{
         changes::{self, CLUSTER_CONFIGURATION, KUBEADM_CONFIG, Settings},
         events::Occurrence,
@@ -218,12 +218,12 @@ impl World {
     }
 
     /// The write that publishes the flags, if one is due.
-    pub(super) fn flags_write(&self, now: Timestamp, instant: Instant) -> Option<Write> {
+    pub(super) fn flags_write(&self, moment: &Moment<'_>, instant: Instant) -> Option<Write> {
         let key = Key::Flags(self.changes.settings.flags.clone()?);
         if !self.listed.contains(&Kind::Flags) || self.waits(&key, instant) {
             return None;
         }
-        let data = self.cluster.flags(now);
+        let data = moment.flags();
         (self.changes.flags != Some(digest(&data))).then(|| Write {
             key,
             body: Body::Flags(json!(data)),

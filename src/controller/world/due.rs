@@ -8,6 +8,7 @@ use kube::core::DeserializeGuard;
 use super::World;
 use crate::{
     api::{StreamingNode, StreamingNodeSpec, StreamingPolicy, StreamingPolicyStatus},
+    cluster::Moment,
     controller::{
         events::Occurrence,
         metrics::Kind,
@@ -64,9 +65,14 @@ impl World {
         let mut writes = Vec::new();
         if std::mem::take(&mut self.dirty_policies) {
             self.plan(now);
-            self.policy_writes(now, instant, &mut writes);
+            let moment = self.cluster.at(now);
+            let (due, settled, again) = self.policy_writes(&moment, instant);
+            writes = due;
             writes.extend(self.kubeadm_write(instant));
-            writes.extend(self.flags_write(now, instant));
+            writes.extend(self.flags_write(&moment, instant));
+            self.summary = Some(moment.summary());
+            self.dirty_policies = again;
+            self.retries.retain(|key, _| !settled.contains(key));
             self.in_flight.extend(writes.iter().map(|write| write.key.clone()));
         }
         if std::mem::take(&mut self.dirty_agents)
@@ -100,8 +106,10 @@ impl World {
             || self.retries.get(key).and_then(|r| r.after).is_some_and(|after| after > instant)
     }
 
-    fn policy_writes(&mut self, now: Timestamp, instant: Instant, writes: &mut Vec<Write>) {
-        let mut again = false;
+    /// The writes for policies, the policies that are as they ought to be, and whether one has to be
+    /// looked at again: what is being written may be old already.
+    fn policy_writes(&self, moment: &Moment<'_>, instant: Instant) -> (Vec<Write>, Vec<Key>, bool) {
+        let (mut writes, mut settled, mut again) = (Vec::new(), Vec::new(), false);
         for (name, policy) in self.cluster.policies() {
             let key = Key::Policy(name.clone());
             if self.waits(&key, instant) {
@@ -109,19 +117,18 @@ impl World {
                 continue;
             }
             let told = self.changes.plans.told.get(name);
-            let Some(report) = self.cluster.policy_report(name, told, now) else { continue };
+            let Some(status) = moment.policy_report(name, told) else { continue };
             let published = self.policies.get(name);
-            if policy.status.as_ref() == Some(&report.status)
-                || published.is_some_and(|p| p.is_settled(&report.status, policy.status.as_ref()))
+            if policy.status.as_ref() == Some(&status)
+                || published.is_some_and(|p| p.is_settled(&status, policy.status.as_ref()))
             {
-                self.retries.remove(&key);
+                settled.push(key);
                 continue;
             }
-            let occurrences = occurrences::of_policy(name, policy, &report.status);
-            writes.push(Write { key, body: Body::Policy(report.status), occurrences });
+            let occurrences = occurrences::of_policy(name, policy, &status);
+            writes.push(Write { key, body: Body::Policy(status), occurrences });
         }
-        // What is being written may be old already: it is looked at again when that has ended.
-        self.dirty_policies = again;
+        (writes, settled, again)
     }
 
     fn node_writes(

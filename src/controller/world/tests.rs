@@ -172,7 +172,7 @@ impl Stage {
     }
 
     fn total(&self) -> u32 {
-        self.world.cluster().policy_report("gate", None, self.now).unwrap().status.nodes.total
+        self.world.cluster.at(self.now).policy_report("gate", None).unwrap().nodes.total
     }
 }
 
@@ -226,11 +226,14 @@ fn nothing_is_written_before_everything_is_listed() {
     stage.list(Change::Policy, vec![policy(1, json!({}), Value::Null)]);
     stage.list(|event| Change::Pod(Box::new(event)), vec![]);
     stage.list(Change::StreamingNode, vec![]);
-    assert!(!stage.world.will_judge());
     assert_eq!(stage.keys(), []);
+    assert_eq!(stage.world.judged(), None);
     stage.list(Change::Endpoints, vec![]);
-    assert!(stage.world.will_judge());
     assert_eq!(stage.keys(), [of_policy(), of_node("w1")]);
+    assert!(stage.world.judged().is_some());
+    // Nothing has changed since.
+    stage.due();
+    assert_eq!(stage.world.judged(), None);
 }
 
 #[test]
@@ -436,7 +439,7 @@ fn the_end_of_an_override_wakes_and_takes_the_permission_back() {
     assert_eq!(stage.world.wake(stage.now, stage.instant), Some(stage.instant + hour));
     stage.pass(hour);
     stage.due();
-    let safe = stage.world.cluster().summary(stage.now);
+    let safe = stage.world.judged().unwrap();
     assert_eq!((safe.safe, safe.reason), (false, "NodesUnknown"));
     assert_eq!(stage.world.wake(stage.now, stage.instant), None);
 }
@@ -451,8 +454,9 @@ fn a_malformed_policy_is_told_once_for_each_of_its_versions() {
         assert!(stage.world.unwritable("gate").is_some());
         assert!(stage.world.unwritable("gate").is_none());
     }
-    let report = stage.world.cluster().policy_report("gate", None, stage.now).unwrap();
-    assert!(!report.safe);
+    let status = stage.world.cluster.at(stage.now).policy_report("gate", None).unwrap();
+    let safe = status.conditions.iter().find(|c| c.type_ == "SafeToDisable").unwrap();
+    assert_eq!((&*safe.status, &*safe.reason), ("False", "PolicyUnreadable"));
 }
 
 #[test]

@@ -66,12 +66,12 @@ impl Stage {
     }
 
     fn wanted(&self) -> Value {
-        let Rollout::On(wanted) = self.world.cluster().rollout(None) else { panic!("none wanted") };
-        crate::controller::agents::daemon_set(&settings(), &wanted, self.world.cluster().served())
+        let Rollout::On(wanted) = self.world.cluster.rollout(None) else { panic!("none wanted") };
+        crate::controller::agents::daemon_set(&settings(), &wanted, self.world.cluster.served())
     }
 
     fn redirects(&self) -> Vec<(&'static str, usize)> {
-        let summary = self.world.cluster().summary(self.now);
+        let summary = self.world.cluster.at(self.now).summary();
         let there = summary.redirects.into_iter().filter(|(_, count)| *count > 0);
         there.map(|(redirects, count)| (redirects.as_str(), count)).collect()
     }
@@ -307,8 +307,8 @@ fn what_becomes_of_streams_is_judged_only_where_a_policy_asks() {
     stage.edit(json!({"proxy": {}}));
     stage.work_off();
     let proxy = |stage: &Stage| {
-        let report = stage.world.cluster().policy_report("gate", None, stage.now).unwrap();
-        let found = report.status.conditions.into_iter().find(|c| c.type_ == "ProxyReady");
+        let report = stage.world.cluster.at(stage.now).policy_report("gate", None).unwrap();
+        let found = report.conditions.into_iter().find(|c| c.type_ == "ProxyReady");
         found.map(|condition| condition.reason).unwrap_or_default()
     };
     assert_eq!(proxy(&stage), "AgentsNotReady");

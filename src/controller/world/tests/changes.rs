@@ -80,7 +80,7 @@ impl Stage {
     }
 
     fn said(&self, kind: &str) -> (String, String) {
-        let policy = &self.world.cluster().policies()["gate"];
+        let policy = &self.world.cluster.policies()["gate"];
         let conditions = &policy.status.as_ref().unwrap().conditions;
         let found = conditions.iter().find(|c| c.type_ == kind).expect(kind);
         (found.status.clone(), found.reason.clone())
