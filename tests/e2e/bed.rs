@@ -178,6 +178,12 @@ impl Bed {
         self.change(&["reboot", node]);
     }
 
+    /// The same where the node cannot become ready, since no apiserver runs.
+    #[track_caller]
+    pub fn reboot_alone(&self, node: &str) {
+        self.change(&["reboot", node, "--no-wait"]);
+    }
+
     #[track_caller]
     pub fn add(&self, node: &str, declaration: &[&str]) {
         self.change(&[&["add", node], declaration].concat());

@@ -12,6 +12,7 @@ mod managed;
 mod operations;
 mod operator;
 mod policy;
+mod remediation;
 mod rollout;
 mod servers;
 mod streams;

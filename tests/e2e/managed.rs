@@ -16,6 +16,8 @@ use crate::{
 
 /// The control planes.
 pub const BOTH: [&str; 2] = ["cp1", "cp2"];
+/// What the policies of these tests want on the command line of an apiserver.
+pub const OFF: &str = "StreamingProxyRedirects=false";
 /// All nodes.
 pub const NODES: [&str; 5] = ["cp1", "cp2", "new1", "old1", "old2"];
 /// Where the canaries live.
@@ -33,11 +35,24 @@ pub fn fresh(bed: &Bed) {
     operator::no_policy(bed);
     bed.default_shape();
     bed.add("cp2", &["kubelet=1.20.2", "role=control-plane"]);
+    with_changers(bed, &NODES);
+}
+
+/// The same with one control plane.
+#[track_caller]
+pub fn fresh_alone(bed: &Bed) {
+    operator::no_policy(bed);
+    bed.default_shape();
+    with_changers(bed, &["cp1", "new1", "old1", "old2"]);
+}
+
+#[track_caller]
+fn with_changers(bed: &Bed, nodes: &[&str]) {
     operator::fresh_with(
         bed,
         &["--set", "changers.apiserver.enabled=true", "--set", "changers.kubelet.enabled=true"],
     );
-    for node in NODES {
+    for node in nodes {
         canary_of(bed, node);
     }
 }
@@ -93,7 +108,7 @@ pub fn manifest(bed: &Bed, node: &str) -> String {
 
 /// What the manifest sets of feature gates, if anything.
 #[track_caller]
-pub fn gates(bed: &Bed, node: &str) -> Option<String> {
+fn gates(bed: &Bed, node: &str) -> Option<String> {
     let manifest = manifest(bed, node);
     let mut lines = manifest.lines().map(str::trim);
     lines.find_map(|line| line.strip_prefix("- --feature-gates=").map(str::to_owned))
@@ -191,6 +206,24 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
     }
+}
+
+/// Turns the gate off on `node` and has somebody mistype another gate in the same moment, which no apiserver starts with.
+#[track_caller]
+pub fn turn_off_with_a_typo(bed: &Bed, node: &str) {
+    policy(bed, "streamingProxyRedirects: Disabled");
+    bed.wait_for("the edit", ROLLOUT, || gates(bed, node).filter(|set| set == OFF));
+    let edit = format!("s/{OFF}/{OFF},NoSuchGate=true/");
+    bed.host_exec(node, &["sed", "-i", &edit, MANIFEST]).succeeded();
+}
+
+/// Waits until the node's apiserver is ready, or until it is not.
+#[track_caller]
+pub fn apiserver_is_ready(bed: &Bed, node: &str, ready: bool) {
+    bed.wait_for(&format!("the apiserver of {node}, ready {ready}"), ROLLOUT, || {
+        let answer = bed.kubectl_through(node, &["get", "--raw", "/readyz"]);
+        (answer.success() == ready).then_some(())
+    });
 }
 
 /// Waits until the kubelet runs with the redirect flag, or without it.

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use crate::{
     bed::Bed,
     managed::{
-        BOTH, Client, ROLLOUT, canary_of, change, ends, fresh, gates, kill_changer,
-        kill_controller, kubeadm_gates, manifest, old_or_new, policy, runs_with_flag,
+        BOTH, Client, OFF, ROLLOUT, apiserver_is_ready, canary_of, change, ends, fresh,
+        fresh_alone, kill_changer, kill_controller, kubeadm_gates, manifest, old_or_new, policy,
+        runs_with_flag, turn_off_with_a_typo,
     },
-    operator::{POLICY, SECONDS, becomes, condition, events},
+    operator::{POLICY, SECONDS, becomes, condition, events, no_policy},
 };
-
-const OFF: &str = "StreamingProxyRedirects=false";
 
 #[test]
 #[ignore = "needs the test cluster: make e2e"]
@@ -64,25 +63,53 @@ fn an_apiserver_that_does_not_start_goes_back_by_itself() {
     bed.replace("old1", &["redirect=false"]);
     canary_of(&bed, "old1");
     let originals = BOTH.map(|node| manifest(&bed, node));
-    policy(&bed, "streamingProxyRedirects: Disabled");
-    // Somebody mistypes another gate in the same moment.
-    bed.wait_for("the first edit", ROLLOUT, || gates(&bed, "cp1").filter(|set| set == OFF));
-    let edit = format!("s/{OFF}/{OFF},NoSuchGate=true/");
-    let file = "/etc/kubernetes/manifests/kube-apiserver.yaml";
-    bed.host_exec("cp1", &["sed", "-i", &edit, file]).succeeded();
-
+    turn_off_with_a_typo(&bed, "cp1");
     let message = ends(&bed, "Degraded", "True", "ChangeRolledBack");
     assert!(message.contains("cp1"), "{message}");
     assert!(message.contains("unrecognized feature gate: NoSuchGate"), "{message}");
     assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals);
     assert_eq!(change(&bed, "cp2"), (None, None), "the second was never asked");
-    bed.wait_for("the apiserver of before", ROLLOUT, || {
-        bed.kubectl_through("cp1", &["get", "--raw", "/readyz"]).success().then_some(())
-    });
+    apiserver_is_ready(&bed, "cp1", true);
     let stopped = condition(&bed, POLICY, "Progressing").unwrap();
     assert_eq!(stopped.brief(), ("False", "ChangeRolledBack"));
     assert_eq!(kubeadm_gates(&bed), None);
     bed.remove("cp2");
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
+    let bed = Bed::shared();
+    fresh_alone(&bed);
+    bed.replace("old1", &["redirect=false"]);
+    canary_of(&bed, "old1");
+    let original = manifest(&bed, "cp1");
+    for power_fails in [false, true] {
+        turn_off_with_a_typo(&bed, "cp1");
+        apiserver_is_ready(&bed, "cp1", false);
+        let broken = Instant::now();
+        if power_fails {
+            // No apiserver tells the kubelet of any pod but those of its manifests.
+            bed.reboot_alone("cp1");
+            assert!(manifest(&bed, "cp1").contains("NoSuchGate"), "it has gone back before");
+        }
+        bed.wait_for("the original", ROLLOUT, || (manifest(&bed, "cp1") == original).then_some(()));
+        let took = broken.elapsed().as_secs_f64();
+        eprintln!("power failure {power_fails}: the original was back after {took:.0} s");
+        apiserver_is_ready(&bed, "cp1", true);
+        bed.wait_for("the load balancer to see it", ROLLOUT, || {
+            bed.kubectl(&["get", "--raw", "/readyz"]).success().then_some(())
+        });
+        let message = ends(&bed, "Degraded", "True", "ChangeRolledBack");
+        assert!(message.contains("unrecognized feature gate: NoSuchGate"), "{message}");
+        assert_eq!(kubeadm_gates(&bed), None);
+        // Another policy of this name starts anew.
+        no_policy(&bed);
+        bed.wait_for("nothing to be wanted", SECONDS, || {
+            (change(&bed, "cp1") == (None, None)).then_some(())
+        });
+    }
+    bed.replace("old1", &[]);
 }
 
 /// Who is hit at every step.
@@ -143,9 +170,7 @@ fn whoever_dies_at_whatever_step_it_ends_in_the_old_or_the_new_state() {
         let new = [0, 1].map(|i| old_or_new(&bed, BOTH[i], &originals[i]));
         assert!(end != "AsWanted" || new == [true, true], "{victim:?}: {new:?}");
         for node in BOTH {
-            bed.wait_for(&format!("the apiserver of {node}"), ROLLOUT, || {
-                bed.kubectl_through(node, &["get", "--raw", "/readyz"]).success().then_some(())
-            });
+            apiserver_is_ready(&bed, node, true);
             // The guard goes with the change that it guards.
             bed.wait_for(
                 &format!("{node} to be rid of the guard"),

@@ -1,0 +1,116 @@
+//! The redirect flag taken off kubelets, wherever it comes from, and what goes wrong on the way.
+
+use serde_json::Value;
+
+use crate::{
+    bed::Bed,
+    managed::{ROLLOUT, change, ends, fresh, fresh_alone, policy, runs_with_flag},
+    operator::{POLICY, condition},
+};
+
+/// Where the kubelets of these hosts have their flags from.
+const KUBELET_ARGS: &str = "/etc/default/kubelet";
+/// What kubeadm writes when a node joins.
+const KUBEADM_ARGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// The drop-in of Kubernetes' packages.
+const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
+/// A drop-in of the node's administrator.
+const OWN_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-streams.conf";
+
+/// The containers of a node's pods, and how often they were started.
+fn containers(bed: &Bed, node: &str) -> Vec<(String, u64)> {
+    let selector = format!("spec.nodeName={node}");
+    let pods = bed.get(&["pods", "--all-namespaces", "--field-selector", &selector]).expect("pods");
+    let statuses = pods["items"].as_array().into_iter().flatten();
+    let statuses = statuses.flat_map(|pod| pod["status"]["containerStatuses"].as_array());
+    let mut all: Vec<_> = statuses
+        .flatten()
+        .map(|status: &Value| {
+            let id = status["containerID"].as_str().unwrap_or_default().to_owned();
+            (id, status["restartCount"].as_u64().unwrap_or_default())
+        })
+        .collect();
+    all.sort();
+    assert!(!all.is_empty(), "{node} has pods");
+    all
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn wherever_systemd_has_the_flag_from_it_goes_and_pods_run_on() {
+    let bed = Bed::shared();
+    fresh_alone(&bed);
+    let on = |node: &str, script: &str| bed.host_exec(node, &["sh", "-euc", script]).succeeded();
+    for node in ["old1", "new1"] {
+        on(node, &format!("sed -i 's/ --redirect-container-streaming=true//' {KUBELET_ARGS}"));
+    }
+    let files = [("old1", KUBEADM_ARGS), ("new1", DROP_IN), ("old2", KUBELET_ARGS)];
+    let read = |(node, file): (&str, &str)| on(node, &format!("cat {file}")).stdout;
+    let originals = files.map(read);
+    for (node, edit) in [
+        ("old1", format!("sed -i 's/\"$/ --redirect-container-streaming=true\"/' {KUBEADM_ARGS}")),
+        // In the words of an Environment=, and in a command line of its own that goes on below.
+        (
+            "new1",
+            format!("sed -i '/CONFIG_ARGS=--/s/\"$/ --redirect-container-streaming\"/' {DROP_IN}"),
+        ),
+        (
+            "old2",
+            format!(
+                "{{ echo [Service]; echo ExecStart=; grep ExecStart=/ {DROP_IN} | sed 's/$/ \\\\/'; \
+                 echo '  --redirect-container-streaming=true \\'; echo '  --v=2'; }} >{OWN_DROP_IN}"
+            ),
+        ),
+    ] {
+        on(node, &format!("{edit}; systemctl daemon-reload; systemctl restart kubelet"));
+        runs_with_flag(&bed, node, true);
+    }
+    let before = ["old1", "new1", "old2"].map(|node| containers(&bed, node));
+    policy(
+        &bed,
+        "streamingProxyRedirects: Enabled, nodes: {remediation: KubeletFlag, maxUnavailable: 3}",
+    );
+    ends(&bed, "NodesRemediated", "True", "NoFlags");
+    for node in ["old1", "new1", "old2"] {
+        runs_with_flag(&bed, node, false);
+    }
+    assert_eq!(files.map(read), originals);
+    let own = read(("old2", OWN_DROP_IN));
+    assert!(own.ends_with("$KUBELET_EXTRA_ARGS \\\n  --v=2\n"), "{own}");
+    for (node, before) in ["old1", "new1", "old2"].into_iter().zip(&before) {
+        let after = containers(&bed, node);
+        // The node's agent has come since.
+        assert!(before.iter().all(|container| after.contains(container)), "{before:?} {after:?}");
+        bed.replace(node, &[]);
+    }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_kubelet_that_does_not_come_back_gets_its_flag_back_and_no_other_is_touched() {
+    let bed = Bed::shared();
+    fresh(&bed);
+    let args = |node: &str| bed.host_exec(node, &["cat", KUBELET_ARGS]).succeeded().stdout;
+    let originals = ["old1", "new1"].map(args);
+    policy(&bed, "streamingProxyRedirects: Disabled, nodes: {remediation: KubeletFlag}");
+    bed.wait_for("the edit", ROLLOUT, || {
+        (!args("old1").contains("redirect-container-streaming")).then_some(())
+    });
+    // Somebody mistypes another flag in the same moment.
+    let edit = "s/--node-ip=/--no-such-flag &/";
+    bed.host_exec("old1", &["sed", "-i", edit, KUBELET_ARGS]).succeeded();
+    assert!(args("old1").contains("--no-such-flag"), "{}", args("old1"));
+    // Whether that succeeds is the unit's matter.
+    bed.host_exec("old1", &["systemctl", "restart", "kubelet"]);
+
+    let message = ends(&bed, "NodesRemediated", "False", "RemediationFailed");
+    assert!(message.contains("old1 could not be changed"), "{message}");
+    assert_eq!(["old1", "new1"].map(args), originals, "byte for byte");
+    runs_with_flag(&bed, "old1", true);
+    assert_eq!(change(&bed, "new1"), (None, None), "one failure ends it");
+    let progress = condition(&bed, POLICY, "Progressing").unwrap();
+    assert_eq!(progress.brief(), ("False", "Refused"));
+    let degraded = condition(&bed, POLICY, "Degraded").unwrap();
+    assert_eq!(degraded.brief(), ("True", "RemediationFailed"));
+    bed.remove("cp2");
+}
