@@ -1,6 +1,6 @@
 //! What the node's kubelet was started with, watched for changes.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
 
@@ -44,7 +44,7 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
             () = sender.closed() => return,
         }
         if !known.as_ref().is_some_and(|process| process::runs(&host.proc(), process)) {
-            known = match only(process::find(&host.proc())) {
+            known = match process::kubelet(&host.proc()) {
                 Ok(process) => {
                     if std::mem::take(&mut complained) {
                         tracing::info!(pid = process.pid, "the kubelet runs");
@@ -74,16 +74,6 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
             changed
         });
         turned();
-    }
-}
-
-fn only(found: io::Result<Vec<Process>>) -> Result<Process, String> {
-    let mut found =
-        found.map_err(|error| format!("the node's processes cannot be read ({error})"))?;
-    match (found.pop(), found.len()) {
-        (Some(process), 0) => Ok(process),
-        (None, _) => Err("no kubelet runs on this node".to_owned()),
-        (Some(_), others) => Err(format!("{} kubelets run on this node", others + 1)),
     }
 }
 

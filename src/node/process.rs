@@ -16,12 +16,24 @@ pub struct Process {
     pub args: Vec<String>,
 }
 
-/// Looks for the node's kubelets: those in the node's own PID namespace, since one in a container
-/// of a nested cluster is not the node's. More than one is a node that cannot be understood.
+/// The node's kubelet. More than one is a node that cannot be understood.
 ///
 /// # Errors
-/// Where the processes cannot be listed.
-pub fn find(proc: &Path) -> io::Result<Vec<Process>> {
+/// Where there is not exactly one to be seen: a part of a sentence that says so.
+pub fn kubelet(proc: &Path) -> Result<Process, String> {
+    let found = find(proc);
+    let mut found =
+        found.map_err(|error| format!("the node's processes cannot be read ({error})"))?;
+    match (found.pop(), found.len()) {
+        (Some(process), 0) => Ok(process),
+        (None, _) => Err("no kubelet runs on this node".to_owned()),
+        (Some(_), others) => Err(format!("{} kubelets run on this node", others + 1)),
+    }
+}
+
+/// Looks for the node's kubelets: those in the node's own PID namespace, since one in a container
+/// of a nested cluster is not the node's.
+fn find(proc: &Path) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(proc)? {
         let entry = entry?;
@@ -118,7 +130,7 @@ mod tests {
         fs::create_dir(proc.0.path().join("sys")).unwrap();
         let args = vec!["/usr/bin/kubelet".to_owned(), "--v=2".to_owned()];
         let expected = Process { pid: 700, start: 500, args };
-        assert_eq!(find(proc.0.path()).unwrap(), std::slice::from_ref(&expected));
+        assert_eq!(kubelet(proc.0.path()).unwrap(), expected);
         assert!(runs(proc.0.path(), &expected));
 
         // Another process with its number.
@@ -126,10 +138,14 @@ mod tests {
         assert!(!runs(proc.0.path(), &expected));
         fs::remove_dir_all(proc.0.path().join("700")).unwrap();
         assert!(!runs(proc.0.path(), &expected));
-        assert_eq!(find(proc.0.path()).unwrap(), []);
+        assert_eq!(kubelet(proc.0.path()).unwrap_err(), "no kubelet runs on this node");
 
         proc.add(903, "hyperkube", "/hyperkube kubelet --v=2", "903", 700);
-        assert_eq!(find(proc.0.path()).unwrap().len(), 1);
+        assert_eq!(kubelet(proc.0.path()).unwrap().pid, 903);
+        proc.add(904, "kubelet", "/usr/bin/kubelet", "904", 800);
+        assert_eq!(kubelet(proc.0.path()).unwrap_err(), "2 kubelets run on this node");
+        let nowhere = kubelet(&proc.0.path().join("nowhere")).unwrap_err();
+        assert!(nowhere.starts_with("the node's processes cannot be read"), "{nowhere}");
     }
 
     #[test]

@@ -50,14 +50,7 @@ impl<S: Systemd> KubeletFlag<S> {
     }
 
     fn kubelet(&self) -> Result<Process, String> {
-        let found = process::find(&self.host.proc());
-        let mut found =
-            found.map_err(|error| format!("the node's processes cannot be read ({error})"))?;
-        match (found.pop(), found.len()) {
-            (Some(process), 0) => Ok(process),
-            (None, _) => Err("no kubelet runs on this node".to_owned()),
-            (Some(_), others) => Err(format!("{} kubelets run on this node", others + 1)),
-        }
+        process::kubelet(&self.host.proc())
     }
 
     /// Has the kubelet restarted as the files are now.

@@ -163,9 +163,8 @@ fn changer(node: &Node, systemd: &FakeSystemd) -> Carrier<KubeletFlag<FakeSystem
 }
 
 fn runs_with_flag(node: &Node) -> bool {
-    let kubelets = process::find(&node.host().proc()).unwrap();
-    assert_eq!(kubelets.len(), 1);
-    says(&kubelets[0]) != Says::Absent
+    let kubelet = process::kubelet(&node.host().proc()).unwrap();
+    says(&kubelet) != Says::Absent
 }
 
 #[tokio::test]
