@@ -25,8 +25,9 @@ use super::{
 };
 use crate::{
     api::{
-        Apply, Change, ChangeKind, ChangeReport, GateSetting, GateWish, NodesWish, Permit,
-        Remediation, StreamingPolicy, StreamingPolicySpec, StreamingPolicyStatus,
+        ApiserversStatus, Apply, Change, ChangeKind, ChangeReport, GateSetting, GateWish,
+        NodesWish, Permit, Remediation, StreamingPolicy, StreamingPolicySpec,
+        StreamingPolicyStatus,
     },
     node::host::Host,
 };
@@ -116,6 +117,12 @@ pub fn policy() -> StreamingPolicy {
             status: "True".to_owned(),
             type_: "SafeToDisable".to_owned(),
         }],
+        apiservers: ApiserversStatus {
+            oldest: Some("1.20".to_owned()),
+            newest: Some("1.20".to_owned()),
+            count: 1,
+            instances: Vec::new(),
+        },
         ..StreamingPolicyStatus::default()
     });
     policy

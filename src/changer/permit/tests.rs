@@ -1,14 +1,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::*;
-use crate::api::{
-    ApiserverStatus, ApiserversStatus, NodesWish, Permit, StreamingPolicySpec,
-    StreamingPolicyStatus,
+use crate::{
+    api::{ApiserverStatus, ApiserversStatus, NodesWish, Permit},
+    changer::bed::{at, policy},
 };
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_000_000 + second).unwrap()
-}
 
 fn change(kind: ChangeKind, gate: Option<GateSetting>) -> Change {
     Change {
@@ -24,37 +20,6 @@ fn change(kind: ChangeKind, gate: Option<GateSetting>) -> Change {
 
 fn off() -> Change {
     change(ChangeKind::ApiserverGate, Some(GateSetting::Disabled))
-}
-
-/// A policy that permits all that is asked for.
-fn policy() -> StreamingPolicy {
-    let spec = StreamingPolicySpec {
-        streaming_proxy_redirects: Some(GateWish::Disabled),
-        apply: Apply::StaticPod,
-        nodes: Some(NodesWish { remediation: Remediation::KubeletFlag, max_unavailable: 1 }),
-        ..StreamingPolicySpec::default()
-    };
-    let mut policy = StreamingPolicy::new("cluster", spec);
-    policy.metadata.generation = Some(3);
-    policy.metadata.resource_version = Some("70".to_owned());
-    policy.status = Some(StreamingPolicyStatus {
-        conditions: vec![Condition {
-            last_transition_time: Time(at(-100)),
-            message: "No node redirects.".to_owned(),
-            observed_generation: Some(3),
-            reason: "NoNodeRedirects".to_owned(),
-            status: "True".to_owned(),
-            type_: "SafeToDisable".to_owned(),
-        }],
-        apiservers: ApiserversStatus {
-            oldest: Some("1.20".to_owned()),
-            newest: Some("1.20".to_owned()),
-            count: 1,
-            instances: Vec::new(),
-        },
-        ..StreamingPolicyStatus::default()
-    });
-    policy
 }
 
 fn judge(change: &Change, policy: StreamingPolicy, blocking: &[&str]) -> Result<(), Why> {
