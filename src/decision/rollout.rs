@@ -170,8 +170,10 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
     }
     let failed = gates.clone().find(|(node, attempt)| {
         let there = scene.members.iter().find(|member| member.apiserver.name == **node);
-        attempt.blocks(wisher)
-            && !there.is_some_and(|member| scene.is_as_wished(member.apiserver, *wish))
+        let as_wished = there.is_some_and(|member| scene.is_as_wished(member.apiserver, *wish));
+        // Somebody may have done by hand what was refused. What was made and went back stops
+        // everything whatever its pod shows: that of the manifest that is gone stays for a while.
+        attempt.blocks(wisher) && !(attempt.phase == Phase::Refused && as_wished)
     });
     if let Some((node, attempt)) = failed {
         let message = failure(node, attempt);

@@ -140,9 +140,17 @@ impl Stage {
     /// A controller looks at everything once.
     fn control(&mut self) -> Plan {
         let plan = self.plan();
+        let attempts = self.attempts();
+        let went_back = |attempt: &Attempt| {
+            attempt.phase == Phase::RolledBack && attempt.wanted.generation == self.generation
+        };
         for (node, wanted) in &plan.changes {
+            let known = attempts.get(node);
+            assert!(!known.is_some_and(went_back), "{node}: what went back is not forgotten");
             match wanted {
                 Some(wanted) => {
+                    let begun = known.is_none_or(|attempt| attempt.wanted.id != wanted.id);
+                    assert!(!begun || !attempts.values().any(went_back), "{node} is begun");
                     let passed = |tried: &Tried| tried.trouble.is_none();
                     let proven = self.trials.get(&wanted.id).is_some_and(passed);
                     let before = self.stored.get(node).is_some_and(|w| w.confirmed);
@@ -162,6 +170,7 @@ impl Stage {
             self.trials.insert(trial.proves.clone(), Tried { trouble, message, at: self.now });
         }
         if let Some(setting) = plan.config {
+            assert!(!attempts.values().any(went_back), "kubeadm's configuration follows");
             self.config = setting;
         }
         plan
@@ -318,6 +327,39 @@ fn every_reason_not_to_go_on() {
 }
 
 #[test]
+fn a_pod_of_a_manifest_that_is_gone_does_not_let_it_go_on() {
+    for hosts in [1, 2] {
+        let mut stage = Stage::new(hosts, 20, GateWish::Disabled);
+        stage.works.1 = false;
+        assert_eq!(said(&stage.settle()).1, "ChangeRolledBack");
+        stage.works.1 = true;
+        for _ in 0..3 {
+            stage.hosts.get_mut("cp1").unwrap().runs = Setting::Off;
+            assert_eq!(said(&stage.turn()), (Holds::False, "ChangeRolledBack"));
+        }
+        assert_eq!(said(&stage.settle()).1, "ChangeRolledBack");
+        assert_eq!(stage.manifests(), vec![Setting::Default; hosts]);
+        assert_eq!(stage.config, Setting::Default);
+    }
+}
+
+#[test]
+fn what_was_refused_may_be_done_by_hand() {
+    let mut stage = Stage::new(2, 20, GateWish::Disabled);
+    while stage.stored.is_empty() {
+        stage.control();
+    }
+    let id = stage.stored["cp1"].id.clone();
+    let host = stage.hosts.get_mut("cp1").unwrap();
+    let (original, until) = (Setting::Default, stage.now);
+    host.journal = Some(Journal { id, original, until, phase: Phase::Refused });
+    assert_eq!(said(&stage.settle()).1, "ChangeRefused");
+    stage.hosts.get_mut("cp1").unwrap().manifest = Setting::Off;
+    assert_eq!(said(&stage.settle()).1, "AsWanted");
+    assert_eq!((stage.manifests(), stage.config), (vec![Setting::Off; 2], Setting::Off));
+}
+
+#[test]
 fn a_node_that_stands_in_the_way_turns_back_what_is_not_proven() {
     let mut stage = Stage::new(2, 20, GateWish::Disabled);
     stage.works.1 = false;
@@ -377,6 +419,8 @@ enum Mishap {
     NoChangers,
     /// An apiserver's pod is unready.
     Unready,
+    /// Its pod is that of a manifest that is gone.
+    StalePod,
     /// Execs fail.
     NoExec,
     /// The verdict turns.
@@ -394,7 +438,7 @@ proptest! {
         mishaps in prop::collection::vec(
             prop::option::weighted(0.4, select(&[
                 Mishap::NewController, Mishap::NoController, Mishap::NoChangers, Mishap::Unready,
-                Mishap::NoExec, Mishap::Refused, Mishap::Unclear, Mishap::Edited,
+                Mishap::StalePod, Mishap::NoExec, Mishap::Refused, Mishap::Unclear, Mishap::Edited,
             ][..])),
             0..120,
         ),
@@ -407,6 +451,7 @@ proptest! {
             match mishap {
                 Some(Mishap::NewController) => stage.trials.clear(),
                 Some(Mishap::Unready) => stage.hosts.get_mut("cp1").unwrap().ready = false,
+                Some(Mishap::StalePod) => stage.hosts.get_mut("cp1").unwrap().runs = Setting::Off,
                 Some(Mishap::NoExec) => stage.works = (false, false),
                 Some(Mishap::Refused) => {
                     stage.permission = Permission::Refused("x redirects.".to_owned());
