@@ -296,7 +296,11 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         let newest = scene.members.iter().max_by_key(|member| member.apiserver.minor);
         let setting = newest.and_then(|member| scene.setting(member.apiserver, wish));
         let differs = |setting: &Setting| scene.config.is_some_and(|is| is != *setting);
-        plan.config = setting.filter(|setting| !wisher.paused && differs(setting));
+        // A pod may still show what a node in the way has just turned back.
+        let refused =
+            matches!(scene.permission, Permission::Refused(_)) && wish == GateWish::Disabled;
+        let stays = wisher.paused || refused;
+        plan.config = setting.filter(|setting| !stays && differs(setting));
         if plan.config.is_none() {
             let gates = scene.attempts.iter();
             let gates = gates.filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)));

@@ -373,6 +373,11 @@ fn a_node_that_stands_in_the_way_turns_back_what_is_not_proven() {
     }
     let took = stage.now.duration_since(began);
     assert!(took < SignedDuration::from_secs(5), "not only at the deadline: {took}");
+    // The pods of the manifests that are gone are no reason for kubeadm's configuration to follow.
+    for host in stage.hosts.values_mut() {
+        host.runs = Setting::Off;
+    }
+    assert_eq!(stage.control().config, None);
     // An apiserver that cannot be seen for a moment is no reason.
     let mut stage = Stage::new(2, 20, GateWish::Disabled);
     while stage.manifests() != [Setting::Off, Setting::Default] {
