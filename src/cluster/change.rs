@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{ApiserverPod, Cluster, Content, Node, Policy, whole_seconds};
 use crate::{
@@ -162,6 +163,7 @@ impl Cluster {
             asked,
             trials,
             config,
+            off_since: managing.and_then(|(name, _)| off_since(self.policies.get(name)?)),
             now,
         });
         let Some((name, _)) = managing else {
@@ -275,12 +277,19 @@ impl Cluster {
 
 /// Whether the policy's stored status permits it, for the spec as it is.
 fn says_safe(policy: &Policy) -> bool {
+    let stored = holds(policy, condition::SAFE_TO_DISABLE);
+    stored.is_some_and(|c| c.observed_generation == policy.generation)
+}
+
+/// Since when the policy's stored status says that the gate is off.
+fn off_since(policy: &Policy) -> Option<Timestamp> {
+    holds(policy, condition::REDIRECTS_DISABLED).map(|c| c.last_transition_time.0)
+}
+
+/// A condition of the policy's stored status, if it is true.
+fn holds<'a>(policy: &'a Policy, kind: &str) -> Option<&'a Condition> {
     let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
-    conditions.any(|c| {
-        c.type_ == condition::SAFE_TO_DISABLE
-            && c.status == Holds::True.as_str()
-            && c.observed_generation == policy.generation
-    })
+    conditions.find(|c| c.type_ == kind && c.status == Holds::True.as_str())
 }
 
 /// A node's change, as it is stored; `None` where there is none.

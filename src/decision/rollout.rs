@@ -26,6 +26,10 @@ use super::{
 /// this long where they do not.
 const BASELINE_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
+/// What pods have shown for so long they do not show by mistake: a kubelet looks at each of its
+/// static pods once a minute, if not before, and replaces the mirror pod of another manifest.
+const LASTS: SignedDuration = SignedDuration::from_secs(120);
+
 /// An apiserver among others.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
@@ -67,6 +71,8 @@ pub struct GateScene<'a> {
     pub trials: &'a Trials,
     /// What kubeadm's configuration says of the gate; `None` where there is none to keep.
     pub config: Option<Setting>,
+    /// Since when the policy's stored status says that the gate is off.
+    pub off_since: Option<Timestamp>,
     /// The clock.
     pub now: Timestamp,
 }
@@ -296,15 +302,21 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         let newest = scene.members.iter().max_by_key(|member| member.apiserver.minor);
         let setting = newest.and_then(|member| scene.setting(member.apiserver, wish));
         let differs = |setting: &Setting| scene.config.is_some_and(|is| is != *setting);
-        // A pod may still show what a node in the way has just turned back.
-        let refused =
-            matches!(scene.permission, Permission::Refused(_)) && wish == GateWish::Disabled;
-        let stays = wisher.paused || refused;
+        let gates =
+            || scene.attempts.iter().filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)));
+        // For a minute a pod may show what has just gone back, and be ready with that: it alone
+        // does not say that the gate is off for good.
+        let proven = gates().any(|(_, attempt)| attempt.phase == Phase::Confirmed);
+        let lasts = scene.off_since.map(|since| since + LASTS);
+        let refused = matches!(scene.permission, Permission::Refused(_))
+            || !(proven || lasts.is_some_and(|at| at <= now));
+        let stays = wisher.paused || (refused && setting == Some(Setting::Off));
         plan.config = setting.filter(|setting| !stays && differs(setting));
+        if let Some(at) = lasts.filter(|at| stays && *at > now) {
+            plan.looks_at(at);
+        }
         if plan.config.is_none() {
-            let gates = scene.attempts.iter();
-            let gates = gates.filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)));
-            plan.changes.extend(gates.map(|(node, _)| (node.clone(), None)));
+            plan.changes.extend(gates().map(|(node, _)| (node.clone(), None)));
         }
         return plan.stops("AsWanted", format!("{gate} is what the policy wants."));
     }

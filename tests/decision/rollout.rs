@@ -53,6 +53,7 @@ struct Stage {
     starts: bool,
     changers: bool,
     config: Setting,
+    off_since: Option<Timestamp>,
     now: Timestamp,
     confirmed_unproven: bool,
 }
@@ -76,6 +77,7 @@ impl Stage {
             starts: true,
             changers: true,
             config: Setting::Default,
+            off_since: None,
             now: Timestamp::from_second(1_000_000).unwrap(),
             confirmed_unproven: false,
         }
@@ -133,6 +135,7 @@ impl Stage {
             asked: None,
             trials: &self.trials,
             config: Some(self.config),
+            off_since: self.off_since,
             now: self.now,
         })
     }
@@ -341,6 +344,25 @@ fn a_pod_of_a_manifest_that_is_gone_does_not_let_it_go_on() {
         assert_eq!(stage.manifests(), vec![Setting::Default; hosts]);
         assert_eq!(stage.config, Setting::Default);
     }
+}
+
+#[test]
+fn kubeadms_configuration_follows_what_has_proven_itself() {
+    let mut stage = Stage::new(1, 20, GateWish::Disabled);
+    // The pod of a manifest with which no apiserver has come up, and which is gone.
+    stage.hosts.get_mut("cp1").unwrap().runs = Setting::Off;
+    assert_eq!(said(&stage.control()).1, "AsWanted");
+    assert_eq!(stage.config, Setting::Default);
+    stage.settle();
+    assert_eq!((stage.manifests(), stage.config), (vec![Setting::Off], Setting::Off));
+    // Somebody takes it back: it follows once it is sure that the gate is off.
+    stage.config = Setting::Default;
+    stage.off_since = Some(stage.now);
+    assert_eq!(stage.control().next, Some(stage.now + SignedDuration::from_secs(120)));
+    assert_eq!(stage.config, Setting::Default);
+    stage.now += SignedDuration::from_secs(120);
+    stage.control();
+    assert_eq!(stage.config, Setting::Off);
 }
 
 #[test]

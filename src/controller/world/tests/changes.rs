@@ -132,6 +132,9 @@ fn asked_once_proven_confirmed_and_kubeadm_follows() {
     let told = Event::Apply(kubeadm(CONFIGURATION, 900));
     let effect = stage.world.apply(Change::KubeadmConfig(Box::new(told))).unwrap().1;
     assert_eq!(effect, Effect::Changed, "it had followed, and somebody has taken it back");
+    assert_eq!(stage.keys(), [], "not before it is sure what the apiservers run with");
+    assert!(stage.world.wake(stage.now, stage.instant).is_some());
+    stage.pass(Duration::from_secs(120));
     assert_eq!(stage.keys(), [Key::Kubeadm]);
 }
 
