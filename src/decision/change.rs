@@ -175,6 +175,12 @@ impl Attempt {
         !self.phase.has_ended()
     }
 
+    /// Whether it has gone back by itself, unless it has proven itself or was begun late.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        let deadline = SignedDuration::from_secs(self.wanted.deadline.into());
+        now >= self.wanted.asked + deadline
+    }
+
     /// When it is asked for anew, if it was refused for something that passes.
     pub fn anew_at(&self) -> Option<Timestamp> {
         let passing = PASSING.iter().find(|(reason, _)| *reason == self.reason);

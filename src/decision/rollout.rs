@@ -158,8 +158,16 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
             continue;
         }
         let refused = matches!(scene.permission, Permission::Refused(_))
-            && scene.wish.is_some_and(|(_, wish)| wish == GateWish::Disabled);
-        if (refused && !attempt.wanted.confirmed) || !wanted_still(node, attempt) {
+            && scene.wish.is_some_and(|(_, wish)| wish == GateWish::Disabled)
+            && !attempt.wanted.confirmed;
+        if refused && attempt.is_overdue(scene.now) && wanted_still(node, attempt) {
+            // It has gone back by itself, and nobody has said so yet, such as while no apiserver
+            // was there. To take it away now would be to forget that it failed.
+            plan.changes.insert(node.clone(), Some(attempt.wanted.clone()));
+            let message = format!("{node}: the original comes back by itself.");
+            return plan.waits("ChangingApiserver", message);
+        }
+        if refused || !wanted_still(node, attempt) {
             plan.changes.insert(node.clone(), None);
             continue;
         }

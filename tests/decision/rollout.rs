@@ -347,6 +347,30 @@ fn a_pod_of_a_manifest_that_is_gone_does_not_let_it_go_on() {
 }
 
 #[test]
+fn what_failed_while_nobody_could_say_so_is_not_forgotten() {
+    let mut stage = Stage::new(1, 20, GateWish::Disabled);
+    stage.starts = false;
+    while stage.manifests() != [Setting::Off] {
+        stage.turn();
+    }
+    // The only apiserver is down until the guard has put the original back. Then the nodes' agents
+    // are not believed yet, and the changer's pod is the last to come up.
+    stage.now += SignedDuration::from_secs(i64::from(DEADLINE));
+    stage.permission = Permission::Refused("old1 may redirect.".to_owned());
+    let host = stage.hosts.get_mut("cp1").unwrap();
+    (host.manifest, host.runs, host.ready) = (Setting::Default, Setting::Default, true);
+    for _ in 0..20 {
+        assert_eq!(said(&stage.control()), (Holds::True, "ChangingApiserver"));
+        stage.now += SignedDuration::from_secs(1);
+    }
+    stage.starts = true;
+    assert_eq!(said(&stage.settle()), (Holds::False, "ChangeRolledBack"));
+    stage.permission = Permission::Granted;
+    assert_eq!(said(&stage.settle()), (Holds::False, "ChangeRolledBack"));
+    assert_eq!(stage.manifests(), [Setting::Default]);
+}
+
+#[test]
 fn kubeadms_configuration_follows_what_has_proven_itself() {
     let mut stage = Stage::new(1, 20, GateWish::Disabled);
     // The pod of a manifest with which no apiserver has come up, and which is gone.
