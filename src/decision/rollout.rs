@@ -323,7 +323,8 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         if let Some(at) = lasts.filter(|at| stays && *at > now) {
             plan.looks_at(at);
         }
-        if plan.config.is_none() {
+        // Until it has followed, what has proven itself is not forgotten.
+        if wisher.paused || !setting.as_ref().is_some_and(differs) {
             plan.changes.extend(gates().map(|(node, _)| (node.clone(), None)));
         }
         return plan.stops("AsWanted", format!("{gate} is what the policy wants."));

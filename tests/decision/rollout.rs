@@ -379,6 +379,17 @@ fn kubeadms_configuration_follows_what_has_proven_itself() {
     assert_eq!(stage.config, Setting::Default);
     stage.settle();
     assert_eq!((stage.manifests(), stage.config), (vec![Setting::Off], Setting::Off));
+    // A node in the way at the end has it wait, not forget.
+    let mut other = Stage::new(1, 20, GateWish::Disabled);
+    while other.hosts["cp1"].journal.as_ref().is_none_or(|j| j.phase != Phase::Confirmed) {
+        other.turn();
+    }
+    other.permission = Permission::Refused("late1 may redirect.".to_owned());
+    other.control();
+    assert_eq!(other.config, Setting::Default);
+    other.permission = Permission::Granted;
+    other.control();
+    assert_eq!(other.config, Setting::Off);
     // Somebody takes it back: it follows once it is sure that the gate is off.
     stage.config = Setting::Default;
     stage.off_since = Some(stage.now);

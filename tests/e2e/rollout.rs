@@ -33,7 +33,9 @@ fn a_redirecting_cluster_is_carried_over_while_execs_go_on_and_back() {
     for (node, original) in BOTH.iter().zip(&originals) {
         assert!(old_or_new(&bed, node, original), "{node}");
     }
-    assert_eq!(kubeadm_gates(&bed).as_deref(), Some(OFF));
+    bed.wait_for("kubeadm's configuration to follow", ROLLOUT, || {
+        (kubeadm_gates(&bed).as_deref() == Some(OFF)).then_some(())
+    });
     assert_eq!(condition(&bed, POLICY, "Degraded").unwrap().brief(), ("False", "AsExpected"));
     client.had_no_failure();
     bed.wait_for("the last step's event", SECONDS, || {
