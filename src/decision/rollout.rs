@@ -117,7 +117,16 @@ impl Plan {
     }
 }
 
-impl GateScene<'_> {
+impl<'a> GateScene<'a> {
+    /// The changes of gates, by node.
+    fn gates(&self) -> impl Iterator<Item = (&'a String, &'a Attempt)> + use<'a> {
+        self.attempts.iter().filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)))
+    }
+
+    fn member(&self, node: &str) -> Option<&'a Member<'a>> {
+        self.members.iter().find(|member| member.apiserver.name == node)
+    }
+
     fn gate(&self, apiserver: &Apiserver) -> Gate {
         apiserver.gate(self.migration, self.track)
     }
@@ -143,17 +152,16 @@ impl GateScene<'_> {
 /// What is done next, and said.
 pub fn plan(scene: &GateScene<'_>) -> Plan {
     let mut plan = Plan::default();
-    let gates = scene.attempts.iter().filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)));
     let wanted_still = |node: &str, attempt: &Attempt| {
         let Some((wisher, wish)) = &scene.wish else { return false };
-        let member = scene.members.iter().find(|member| member.apiserver.name == node);
+        let member = scene.member(node);
         // While its pod is away the version is unknown, and nothing speaks against it.
         let setting = member.and_then(|member| scene.setting(member.apiserver, *wish));
         attempt.wanted.policy == wisher.name
             && setting.is_none_or(|setting| attempt.wanted.target == Target::Gate(setting))
     };
     let mut under_way = None;
-    for (node, attempt) in gates.clone() {
+    for (node, attempt) in scene.gates() {
         if !attempt.is_under_way() {
             continue;
         }
@@ -174,7 +182,7 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
         under_way.get_or_insert((node, attempt));
     }
     let Some((wisher, wish)) = &scene.wish else {
-        for (node, _) in gates.filter(|(_, attempt)| !attempt.is_under_way()) {
+        for (node, _) in scene.gates().filter(|(_, attempt)| !attempt.is_under_way()) {
             plan.changes.insert(node.clone(), None);
         }
         return plan;
@@ -182,8 +190,8 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
     if let Some((node, attempt)) = under_way {
         return go_on(scene, plan, *wish, node, attempt);
     }
-    let failed = gates.clone().find(|(node, attempt)| {
-        let there = scene.members.iter().find(|member| member.apiserver.name == **node);
+    let failed = scene.gates().find(|(node, attempt)| {
+        let there = scene.member(node);
         let as_wished = there.is_some_and(|member| scene.is_as_wished(member.apiserver, *wish));
         // Somebody may have done by hand what was refused. What was made and went back stops
         // everything whatever its pod shows: that of the manifest that is gone stays for a while.
@@ -250,7 +258,7 @@ fn go_on(
             return plan.waits("ChangingApiserver", message);
         }
     }
-    let member = scene.members.iter().find(|member| member.apiserver.name == node);
+    let member = scene.member(node);
     let back = attempt.wanted.deadline;
     let runs =
         member.is_some_and(|member| member.ready && scene.is_as_wished(member.apiserver, wish));
@@ -310,11 +318,9 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         let newest = scene.members.iter().max_by_key(|member| member.apiserver.minor);
         let setting = newest.and_then(|member| scene.setting(member.apiserver, wish));
         let differs = |setting: &Setting| scene.config.is_some_and(|is| is != *setting);
-        let gates =
-            || scene.attempts.iter().filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)));
         // For a minute a pod may show what has just gone back, and be ready with that: it alone
         // does not say that the gate is off for good.
-        let proven = gates().any(|(_, attempt)| attempt.phase == Phase::Confirmed);
+        let proven = scene.gates().any(|(_, attempt)| attempt.phase == Phase::Confirmed);
         let lasts = scene.off_since.map(|since| since + LASTS);
         let refused = matches!(scene.permission, Permission::Refused(_))
             || !(proven || lasts.is_some_and(|at| at <= now));
@@ -325,7 +331,7 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         }
         // Until it has followed, what has proven itself is not forgotten.
         if wisher.paused || !setting.as_ref().is_some_and(differs) {
-            plan.changes.extend(gates().map(|(node, _)| (node.clone(), None)));
+            plan.changes.extend(scene.gates().map(|(node, _)| (node.clone(), None)));
         }
         return plan.stops("AsWanted", format!("{gate} is what the policy wants."));
     }
