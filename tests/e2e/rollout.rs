@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use crate::{
     bed::Bed,
     managed::{
-        BOTH, Client, OFF, ROLLOUT, apiserver_is_ready, canary_of, change, ends, fresh,
-        fresh_alone, kill_changer, kill_controller, kubeadm_gates, manifest, old_or_new, policy,
-        runs_with_flag, turn_off_with_a_typo,
+        BOTH, Client, OFF, ROLLOUT, apiserver_is_ready, canary_of, change, ends, forget_returns,
+        fresh, fresh_alone, kill_changer, kill_controller, kubeadm_gates, manifest, old_or_new,
+        policy, runs_with_flag, turn_off_with_a_typo,
     },
-    operator::{POLICY, SECONDS, becomes, condition, events, no_policy},
+    operator::{Condition, POLICY, SECONDS, becomes, condition, events, no_policy},
 };
 
 #[test]
@@ -132,13 +132,25 @@ impl Victim {
     }
 }
 
+/// Whether the rollout has come to an end, whatever it is.
+fn has_ended(progress: &Condition) -> bool {
+    let ends = ["AsWanted", "ChangeRolledBack", "ChangeFailed", "ChangeRefused"];
+    ends.contains(&progress.reason.as_str())
+}
+
 /// Waits until the node's change has come to this step, or past it; nothing where there is none any more.
 fn reaches(bed: &Bed, node: &str, step: &str) {
     let order = ["Preparing", "Applied", "Confirmed"];
     let at = |phase: &str| order.iter().position(|known| *known == phase);
+    let mut last = None;
     bed.wait_for(&format!("{node} to be {step}"), ROLLOUT, || {
+        let progress = condition(bed, POLICY, "Progressing");
+        let over = progress.as_ref().is_some_and(has_ended);
+        if progress != last {
+            eprintln!("{progress:?}");
+            last = progress;
+        }
         let (id, phase) = change(bed, node);
-        let over = condition(bed, POLICY, "Progressing").is_some_and(|c| c.reason == "AsWanted");
         let asked = id.is_some() && step == "Asked";
         let there = phase.is_some_and(|phase| at(&phase) >= at(step));
         (asked || there || over).then_some(())
@@ -164,13 +176,12 @@ fn whoever_dies_at_whatever_step_it_ends_in_the_old_or_the_new_state() {
             }
         }
         let end = bed.wait_for("an end", ROLLOUT, || {
-            let progress = condition(&bed, POLICY, "Progressing")?;
-            let ended = ["AsWanted", "ChangeRolledBack", "ChangeFailed"];
-            ended.contains(&progress.reason.as_str()).then_some(progress.reason)
+            condition(&bed, POLICY, "Progressing").filter(has_ended)
         });
-        eprintln!("{victim:?}: {end} after {:.0} s", began.elapsed().as_secs_f64());
+        let took = began.elapsed().as_secs_f64();
+        eprintln!("{victim:?}: {} after {took:.0} s: {}", end.reason, end.message);
         let new = [0, 1].map(|i| old_or_new(&bed, BOTH[i], &originals[i]));
-        assert!(end != "AsWanted" || new == [true, true], "{victim:?}: {new:?}");
+        assert!(end.reason != "AsWanted" || new == [true, true], "{victim:?}: {new:?}");
         for node in BOTH {
             apiserver_is_ready(&bed, node, true);
             // The guard goes with the change that it guards.
@@ -187,6 +198,7 @@ fn whoever_dies_at_whatever_step_it_ends_in_the_old_or_the_new_state() {
         ends(&bed, "RedirectsDisabled", "False", "GateOn");
         ends(&bed, "Progressing", "False", "AsWanted");
         assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals, "{victim:?}");
+        BOTH.iter().for_each(|node| forget_returns(&bed, node));
     }
     bed.remove("cp2");
 }
