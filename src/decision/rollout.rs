@@ -4,23 +4,20 @@
 //! command lines that the apiservers run with, and from what the canary found, so that a controller
 //! that starts anew goes on where the last one was.
 
-use std::collections::BTreeMap;
+mod scene;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::{
-    apiserver::Apiserver,
     change::{
-        self, ANSWERS, Attempt, Attempts, Phase, Proof, TRY_AGAIN, Target, Trial, Trials, Trouble,
-        Wanted, Wisher,
+        self, ANSWERS, Attempt, Phase, Proof, TRY_AGAIN, Target, Trial, Trouble, Wanted, Wisher,
     },
-    flags,
-    gate::{Gate, Setting},
-    migration::{Migration, Track},
+    gate::Setting,
     named::Named,
     policy::GateWish,
     safety::{Holds, Outcome},
 };
+pub use scene::{GateScene, Member, Permission, Plan};
 
 /// The exec and port-forward that have to work before anything is changed are tried again after
 /// this long where they do not.
@@ -29,125 +26,6 @@ const BASELINE_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 /// What pods have shown for so long they do not show by mistake: a kubelet looks at each of its
 /// static pods once a minute, if not before, and replaces the mirror pod of another manifest.
 const LASTS: SignedDuration = SignedDuration::from_secs(120);
-
-/// An apiserver among others.
-#[derive(Clone, Copy, Debug)]
-pub struct Member<'a> {
-    /// What it runs with.
-    pub apiserver: &'a Apiserver,
-    /// Whether its pod is ready.
-    pub ready: bool,
-}
-
-/// Whether the gate may be turned as wished.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Permission {
-    /// It may, and that is stored for a changer to see.
-    Granted,
-    /// A node stands in the way. What is under way goes back.
-    Refused(String),
-    /// It cannot be told now, as while an apiserver restarts. Nothing new is begun.
-    Unclear(String),
-}
-
-/// Everything that the next step follows from.
-#[derive(Clone, Copy, Debug)]
-pub struct GateScene<'a> {
-    /// The migration.
-    pub migration: &'a Migration,
-    /// The release plan that the binaries follow.
-    pub track: Track,
-    /// The policy that turns the gate, and what it wants of it; `None` where none does.
-    pub wish: Option<(Wisher<'a>, GateWish)>,
-    /// Whether that may be done.
-    pub permission: &'a Permission,
-    /// The apiservers, by name.
-    pub members: &'a [Member<'a>],
-    /// The changes of all nodes.
-    pub attempts: &'a Attempts,
-    /// A node of which another change is about to be asked.
-    pub asked: Option<&'a str>,
-    /// What the canary found.
-    pub trials: &'a Trials,
-    /// What kubeadm's configuration says of the gate; `None` where there is none to keep.
-    pub config: Option<Setting>,
-    /// Since when the policy's stored status says that the gate is off.
-    pub off_since: Option<Timestamp>,
-    /// The clock.
-    pub now: Timestamp,
-}
-
-/// What is to be done, and said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// What is wanted of nodes: a change, or that the one they have is taken away. Of a node that is
-    /// not in here nothing else is wanted than before.
-    pub changes: BTreeMap<String, Option<Wanted>>,
-    /// What has to be tried now.
-    pub trial: Option<Trial>,
-    /// What kubeadm's configuration has to say of the gate, where it says something else.
-    pub config: Option<Setting>,
-    /// How it goes on, where this plan has a word in it.
-    pub progress: Option<Outcome>,
-    /// What went wrong.
-    pub trouble: Option<Trouble>,
-    /// What the canary found.
-    pub canary: Option<Outcome>,
-    /// When time alone changes the plan.
-    pub next: Option<Timestamp>,
-}
-
-impl Plan {
-    fn says(mut self, holds: Holds, reason: &'static str, message: String) -> Self {
-        self.progress = Some(Outcome::new(holds, reason, message));
-        self
-    }
-
-    fn waits(self, reason: &'static str, message: String) -> Self {
-        self.says(Holds::True, reason, message)
-    }
-
-    fn stops(self, reason: &'static str, message: String) -> Self {
-        self.says(Holds::False, reason, message)
-    }
-
-    /// Looks again at this time, if not before.
-    pub(super) fn looks_at(&mut self, at: Timestamp) {
-        self.next = Some(self.next.map_or(at, |next| next.min(at)));
-    }
-}
-
-impl<'a> GateScene<'a> {
-    /// The changes of gates, by node.
-    fn gates(&self) -> impl Iterator<Item = (&'a String, &'a Attempt)> + use<'a> {
-        self.attempts.iter().filter(|(_, a)| matches!(a.wanted.target, Target::Gate(_)))
-    }
-
-    fn member(&self, node: &str) -> Option<&'a Member<'a>> {
-        self.members.iter().find(|member| member.apiserver.name == node)
-    }
-
-    fn gate(&self, apiserver: &Apiserver) -> Gate {
-        apiserver.gate(self.migration, self.track)
-    }
-
-    fn is_as_wished(&self, apiserver: &Apiserver, wish: GateWish) -> bool {
-        self.gate(apiserver).is_off() == Some(wish == GateWish::Disabled)
-    }
-
-    fn setting(&self, apiserver: &Apiserver, wish: GateWish) -> Option<Setting> {
-        flags::setting(self.migration, self.track, apiserver.minor?, wish)
-    }
-
-    fn goes(&self, setting: Setting) -> String {
-        let gate = self.migration.gate;
-        match setting {
-            Setting::Off => format!("{gate}=false"),
-            Setting::On => format!("{gate}=true"),
-            Setting::Default => format!("no word about {gate}"),
-        }
-    }
-}
 
 /// What is done next, and said.
 pub fn plan(scene: &GateScene<'_>) -> Plan {
