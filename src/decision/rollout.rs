@@ -50,7 +50,12 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
             // It has gone back by itself, and nobody has said so yet, such as while no apiserver
             // was there. To take it away now would be to forget that it failed.
             plan.changes.insert(node.clone(), Some(attempt.wanted.clone()));
-            let message = format!("{node}: the original comes back by itself.");
+            let message = match attempt.phase {
+                Phase::Applied => format!("{node}: the original comes back by itself."),
+                _ => format!(
+                    "{node}: whatever was written goes back by itself; no changer has said so yet."
+                ),
+            };
             return plan.waits("ChangingApiserver", message);
         }
         if refused || !wanted_still(node, attempt) {

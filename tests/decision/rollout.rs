@@ -368,6 +368,16 @@ fn what_failed_while_nobody_could_say_so_is_not_forgotten() {
     stage.permission = Permission::Granted;
     assert_eq!(said(&stage.settle()), (Holds::False, "ChangeRolledBack"));
     assert_eq!(stage.manifests(), [Setting::Default]);
+    // What nobody has answered for so long may have been made or not.
+    let mut stage = Stage::new(1, 20, GateWish::Disabled);
+    stage.changers = false;
+    while stage.stored.is_empty() {
+        stage.turn();
+    }
+    stage.now += SignedDuration::from_secs(i64::from(DEADLINE));
+    stage.permission = Permission::Refused("old1 may redirect.".to_owned());
+    let message = stage.control().progress.unwrap().message;
+    assert!(message.contains("no changer has said so yet"), "{message}");
 }
 
 #[test]
