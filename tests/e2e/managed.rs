@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     bed::Bed,
-    operator::{self, NAMESPACE, POLICY, SECONDS, condition},
+    operator::{self, NAMESPACE, POLICY, SECONDS},
 };
 
 /// The control planes.
@@ -84,16 +84,7 @@ pub fn policy(bed: &Bed, more: &str) {
 /// Waits for a condition's status and reason, as long as a rollout may take; returns its message.
 #[track_caller]
 pub fn ends(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
-    let mut last = None;
-    let what = format!("{kind}={status} ({reason}) on {POLICY}");
-    bed.wait_for(&what, ROLLOUT, || {
-        let now = condition(bed, POLICY, kind);
-        if now != last {
-            eprintln!("{kind}: {now:?}");
-            last.clone_from(&now);
-        }
-        now.filter(|c| c.brief() == (status, reason)).map(|c| c.message)
-    })
+    operator::becomes_within(bed, ROLLOUT, kind, status, reason)
 }
 
 /// The name of the ready canary on a node.

@@ -107,18 +107,45 @@ pub fn condition(bed: &Bed, policy: &str, kind: &str) -> Option<Condition> {
     })
 }
 
-/// Waits for a condition's status and reason; returns its message.
+/// Looks at a condition of the policy again and again, prints what it turns to, and ends with what `look` makes of it.
 #[track_caller]
-pub fn becomes(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
+pub fn watched<T>(
+    bed: &Bed,
+    what: &str,
+    deadline: Duration,
+    kind: &str,
+    mut look: impl FnMut(Option<&Condition>) -> Option<T>,
+) -> T {
     let mut last = None;
-    bed.wait_for(&format!("{kind}={status} ({reason}) on {POLICY}"), SECONDS, || {
+    bed.wait_for(what, deadline, || {
         let now = condition(bed, POLICY, kind);
         if now != last {
             eprintln!("{kind}: {now:?}");
             last.clone_from(&now);
         }
-        now.filter(|c| c.brief() == (status, reason)).map(|c| c.message)
+        look(now.as_ref())
     })
+}
+
+/// Waits for a condition's status and reason; returns its message.
+#[track_caller]
+pub fn becomes_within(
+    bed: &Bed,
+    deadline: Duration,
+    kind: &str,
+    status: &str,
+    reason: &str,
+) -> String {
+    let what = format!("{kind}={status} ({reason}) on {POLICY}");
+    watched(bed, &what, deadline, kind, |now| {
+        now.filter(|c| c.brief() == (status, reason)).map(|c| c.message.clone())
+    })
+}
+
+/// The same, as long as what happens at once may take.
+#[track_caller]
+pub fn becomes(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
+    becomes_within(bed, SECONDS, kind, status, reason)
 }
 
 /// A field of a StreamingNode's status.

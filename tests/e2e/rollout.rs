@@ -9,7 +9,7 @@ use crate::{
         fresh, fresh_alone, kill_changer, kill_controller, kubeadm_gates, manifest, old_or_new,
         policy, runs_with_flag, turn_off_with_a_typo,
     },
-    operator::{Condition, POLICY, SECONDS, becomes, condition, events, no_policy},
+    operator::{POLICY, SECONDS, becomes, condition, events, no_policy, watched},
 };
 
 #[test]
@@ -132,25 +132,13 @@ impl Victim {
     }
 }
 
-/// Whether the rollout has come to an end, whatever it is.
-fn has_ended(progress: &Condition) -> bool {
-    let ends = ["AsWanted", "ChangeRolledBack", "ChangeFailed", "ChangeRefused"];
-    ends.contains(&progress.reason.as_str())
-}
-
 /// Waits until the node's change has come to this step, or past it; nothing where there is none any more.
 fn reaches(bed: &Bed, node: &str, step: &str) {
     let order = ["Preparing", "Applied", "Confirmed"];
     let at = |phase: &str| order.iter().position(|known| *known == phase);
-    let mut last = None;
-    bed.wait_for(&format!("{node} to be {step}"), ROLLOUT, || {
-        let progress = condition(bed, POLICY, "Progressing");
-        let over = progress.as_ref().is_some_and(has_ended);
-        if progress != last {
-            eprintln!("{progress:?}");
-            last = progress;
-        }
+    watched(bed, &format!("{node} to be {step}"), ROLLOUT, "Progressing", |progress| {
         let (id, phase) = change(bed, node);
+        let over = progress.is_some_and(|c| c.reason == "AsWanted");
         let asked = id.is_some() && step == "Asked";
         let there = phase.is_some_and(|phase| at(&phase) >= at(step));
         (asked || there || over).then_some(())
@@ -176,7 +164,8 @@ fn whoever_dies_at_whatever_step_it_ends_in_the_old_or_the_new_state() {
             }
         }
         let end = bed.wait_for("an end", ROLLOUT, || {
-            condition(&bed, POLICY, "Progressing").filter(has_ended)
+            let ended = ["AsWanted", "ChangeRolledBack", "ChangeFailed"];
+            condition(&bed, POLICY, "Progressing").filter(|c| ended.contains(&c.reason.as_str()))
         });
         let took = began.elapsed().as_secs_f64();
         eprintln!("{victim:?}: {} after {took:.0} s: {}", end.reason, end.message);
