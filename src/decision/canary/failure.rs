@@ -66,13 +66,13 @@ pub fn advice(answer: Answer, nodes: &str, instances: &str) -> String {
             format!("Streams to {nodes} through {instances} work; there is nothing to do.")
         }
         Answer::RedirectRefused => format!(
-            "The kubelet redirects streams on {nodes}, and {instances} does not follow: every exec \
-             there fails. Take --{flag} off these kubelets,{modern} or turn the gate {gate} on \
+            "The kubelet redirects streams on {nodes}, which is not followed by {instances}: every \
+             exec there fails. Take --{flag} off these kubelets,{modern} or turn the gate {gate} on \
              again."
         ),
         Answer::HostnameMismatch => format!(
             "The kubelet redirects streams on {nodes} to another host than the node, which \
-             {instances} refuses. Have the runtime's streaming server listen at the node's own \
+             is refused by {instances}. Have the runtime's streaming server listen at the node's own \
              address, or take --{flag} off these kubelets."
         ),
         Answer::UpgradeHeadersMissing => format!(
@@ -85,17 +85,17 @@ pub fn advice(answer: Answer, nodes: &str, instances: &str) -> String {
              at the canary's pod there, at the runtime, and at the address of its streaming server."
         ),
         Answer::KubeletUnreachable => format!(
-            "{instances} does not reach the kubelet on {nodes}. Look at the kubelet and its serving \
+            "The kubelet on {nodes} is not reached by {instances}. Look at the kubelet and its serving \
              certificate, and at what lies between: firewalls to its port 10250, or a tunnel such \
              as Konnectivity."
         ),
         Answer::Forbidden => format!(
-            "{instances} refuses the stream to {nodes}. Whoever asks needs get and create on \
+            "The stream to {nodes} is refused by {instances}. Whoever asks needs get and create on \
              pods/exec and pods/portforward in the canaries' namespace; where the kubelet refuses, \
              look at the apiserver's --kubelet-client-certificate and its rights."
         ),
         Answer::ApiserverUnreachable => format!(
-            "{instances} does not answer from here, so nothing is known of the streams to {nodes} \
+            "No answer comes here from {instances}, so nothing is known of the streams to {nodes} \
              through it. Look at that apiserver, at the way to it, and at whether its certificate \
              is for kubernetes.default.svc."
         ),
