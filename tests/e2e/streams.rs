@@ -255,6 +255,24 @@ async fn echo(pods: &Api<Pod>, pod: &str, n: u32) -> Result<(), String> {
     tokio::time::timeout(Duration::from_secs(120), exec).await.map_err(|_| format!("{n} hung"))?
 }
 
+/// What is sent, why the relay refuses it (or carries it, as the runtime is the one to say no), and how the answer begins.
+const GARBAGE: [(&str, Option<&str>, &str); 6] = [
+    ("printf '\\377'; head -c 1000000 /dev/urandom", Some("HeadGarbage"), "HTTP/1.1 400 "),
+    ("head -c 1000000 /dev/zero", Some("HeadGarbage"), "HTTP/1.1 400 "),
+    (
+        "printf 'GET / HTTP/1.1\\r\\n'; yes 'x-filler: 0123456789' | head -c 1000000",
+        Some("HeadTooLong"),
+        "HTTP/1.1 400 ",
+    ),
+    ("printf 'GET'", Some("HeadTimeout"), "HTTP/1.1 400 "),
+    ("printf '\\026\\003\\001'; head -c 100000 /dev/urandom", None, ""),
+    (
+        "printf 'POST /exec/nosuchtoken HTTP/1.1\\r\\nHost: x\\r\\nConnection: Upgrade\\r\\nUpgrade: SPDY/3.1\\r\\n\\r\\n'",
+        None,
+        "HTTP/1.1 404 ",
+    ),
+];
+
 #[test]
 #[ignore = "needs the test cluster: make e2e"]
 fn garbage_is_refused_and_leaves_the_agent_as_it_was() {
@@ -265,30 +283,29 @@ fn garbage_is_refused_and_leaves_the_agent_as_it_was() {
     let first = process(&bed, node).expect("an agent");
     let streaming = agent::relayed(&bed, node)["runtime"]["streamingAddress"].clone();
     let (host, port) = streaming.as_str().and_then(|a| a.rsplit_once(':')).expect("an address");
-    let errors =
-        || agent::metric(&bed, node, "sluice_agent_stream_errors_total", "").unwrap_or(0.0);
-    let before = errors();
-    // Straight to the relay, which is nobody's way in; and through the redirect, as any process on the node can.
-    for (host, port) in [("127.0.0.1", RELAY), (host, port)] {
-        for garbage in [
-            "head -c 1000000 /dev/urandom",
-            "head -c 1000000 /dev/zero",
-            "printf 'GET / HTTP/1.1\\r\\n'; yes 'x-filler: 0123456789' | head -c 1000000",
-            "printf 'GET'",
-            "printf '\\026\\003\\001'; head -c 100000 /dev/urandom",
-            "printf 'POST /exec/nosuchtoken HTTP/1.1\\r\\nHost: x\\r\\nConnection: Upgrade\\r\\nUpgrade: SPDY/3.1\\r\\n\\r\\n'",
-        ] {
-            let script = format!(
-                "exec 3<>/dev/tcp/{host}/{port}; ({garbage}) >&3 2>/dev/null; timeout 15 cat <&3 | head -c 200; true"
-            );
-            let answer = bed.host_exec(node, &["bash", "-c", &script]);
-            assert!(!answer.stdout.contains(" 101 "), "{garbage}: {answer}");
-        }
+    let refused = |reason: &str| {
+        let label = format!("reason=\"{reason}\"");
+        agent::metric(&bed, node, "sluice_agent_stream_errors_total", &label)
+    };
+    let say = |(host, port): (&str, &str), garbage: &str| {
+        let script = format!(
+            "exec 3<>/dev/tcp/{host}/{port}; ({garbage}) >&3 2>/dev/null; timeout 15 cat <&3 | head -c 1000; true"
+        );
+        bed.host_exec(node, &["bash", "-c", &script]).stdout
+    };
+    for (garbage, reason, answer) in GARBAGE {
+        let count = || Some((refused("NotRedirected")?, reason.map_or(Some(0.0), refused)?));
+        let (straight, redirected) = bed.wait_for("metrics", SECONDS, count);
+        // Straight to the relay, which is nobody's way in.
+        assert_eq!(say(("127.0.0.1", RELAY), garbage), "", "{garbage}");
+        // Through the redirect, as any process on the node can.
+        let said = say((host, port), garbage);
+        assert!(said.starts_with(answer), "{garbage}: {said}");
+        let expected = (straight + 1.0, redirected + f64::from(u8::from(reason.is_some())));
+        bed.wait_for(&format!("the end of {garbage} to be counted"), SECONDS, || {
+            (count() == Some(expected)).then_some(())
+        });
     }
-    let seen = bed.wait_for("the refusals to be counted", SECONDS, || {
-        Some(errors()).filter(|seen| *seen >= before + 6.0)
-    });
-    eprintln!("{} refusals counted", seen - before);
     assert_eq!(process(&bed, node).as_deref(), Some(&*first), "the agent has not restarted");
     let status =
         bed.host_exec(node, &["grep", "VmRSS", &format!("/proc/{first}/status")]).succeeded();
