@@ -36,7 +36,7 @@ use wish::{Memory, Stored};
 /// The name of the agent's container in its pod.
 pub const CONTAINER: &str = "agent";
 
-/// An agent before this one gives its ports back as soon as it is told to end.
+/// An agent before this one gives its ports back soon after it is told to end.
 const PORTS: Duration = Duration::from_secs(30);
 const PORTS_AGAIN: Duration = Duration::from_secs(1);
 
@@ -119,9 +119,11 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let client = Client::try_from(config).map_err(Error::Client)?;
 
     let mut carrying = JoinSet::new();
+    // Connections are taken for as long as the kernel sends any: one that it sends to nobody fails.
+    let (unattached, stop_taking) = Shutdown::triggered();
     let listener = when_free(async || serve::bind(settings.port).await).await?;
     for listener in when_free(async || listeners(settings.relay_port)).await? {
-        let (relay, stop) = (relay.clone(), shutdown.requested());
+        let (relay, stop) = (relay.clone(), stop_taking.requested());
         carrying.spawn(async move { relay.serve(listener, stop).await });
     }
     let mut tasks = JoinSet::new();
@@ -158,7 +160,8 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let attachment = Attachment::new(attachment, host, relay.clone());
     let turned = move || health.attached(Instant::now());
     let stop = shutdown.requested();
-    let attaching = tokio::spawn(attachment.run(wish, kubelet, attaching, turned, stop));
+    let attaching =
+        tokio::spawn(attachment.run(wish, kubelet, attaching, turned, stop, unattached));
 
     shutdown.requested().await;
     let open = relay.streams().len();

@@ -18,6 +18,30 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Kills each agent that comes before it can carry anything.
 const KILL_ALL: &str = "while :; do pkill -KILL -f '^/sluice agent'; sleep 0.05; done";
 
+/// Connects to an address every few milliseconds until a file goes; prints how often, and how often nobody answered.
+const KNOCK: &str = "tried=0; failed=0; : >$3; while [ -e $3 ]; do tried=$((tried + 1)); \
+    { : 3<>/dev/tcp/$1/$2; } 2>/dev/null || failed=$((failed + 1)); sleep 0.002; done; echo $tried $failed";
+const KNOCKING: &str = "/run/knocking";
+
+/// Connects to the node's streaming server all the time while something happens: how often, and how often nobody answered.
+#[track_caller]
+fn knock(bed: &Bed, meanwhile: impl FnOnce()) -> (u32, u32) {
+    let streaming = relayed(bed, NODE)["runtime"]["streamingAddress"].clone();
+    let (host, port) = streaming.as_str().and_then(|a| a.rsplit_once(':')).expect("an address");
+    let knock = ["timeout", "60", "bash", "-c", KNOCK, "knock", host, port, KNOCKING];
+    let said = thread::scope(|scope| {
+        let knocking = scope.spawn(|| bed.host_exec(NODE, &knock).succeeded());
+        bed.wait_for("the first knock", SECONDS, || {
+            bed.host_exec(NODE, &["test", "-e", KNOCKING]).success().then_some(())
+        });
+        meanwhile();
+        bed.host_exec(NODE, &["rm", KNOCKING]).succeeded();
+        knocking.join().expect("someone who knocks")
+    });
+    let (tried, failed) = said.text().split_once(' ').expect("two numbers");
+    (tried.parse().expect("a number"), failed.parse().expect("a number"))
+}
+
 fn exec(bed: &Bed) -> Output {
     bed.kubectl(&["exec", "-n", NAMESPACE, NODE, "--", "true"])
 }
@@ -187,10 +211,14 @@ fn an_agent_that_is_replaced_lets_running_streams_go_on() {
     assert!(page(), "a page over the port-forward");
 
     let replaced = agent::pod_of(&bed, NODE);
-    bed.kubectl(&["delete", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"]).succeeded();
-    bed.wait_for("the ending agent's rules to go", SECONDS, || {
-        (!agent::has_rules(&bed, NODE)).then_some(())
+    let (tried, failed) = knock(&bed, || {
+        bed.kubectl(&["delete", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"]).succeeded();
+        bed.wait_for("the ending agent's rules to go", SECONDS, || {
+            (!agent::has_rules(&bed, NODE)).then_some(())
+        });
     });
+    eprintln!("{tried} connections while the agent ended");
+    assert_eq!(failed, 0, "of {tried} connections nobody answered {failed}");
     // It takes nothing new, and still carries what runs.
     exec(&bed).succeeded();
     assert!(page(), "a page over the same port-forward");

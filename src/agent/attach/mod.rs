@@ -24,12 +24,13 @@ use super::{
 };
 use crate::{
     api::{ByteRate, FailurePolicy, Proxy},
+    controller::shutdown::Trigger,
     node::host::Host,
     relay::{Limits, Relay},
 };
 use nft::Nft;
-use rules::Family;
 pub use rules::RELAY_MARK;
+use rules::{Family, LIFETIME};
 pub use state::{Failure, Outcome, Streams, Want};
 
 /// Between two probes.
@@ -114,7 +115,8 @@ impl Attachment {
         }
     }
 
-    /// Does as `wishes` say until `stop` resolves, then lets streams go.
+    /// Does as `wishes` say until `stop` resolves, then lets streams go and tells `unattached` once
+    /// the kernel sends nothing more to the relay.
     pub async fn run(
         mut self,
         mut wishes: watch::Receiver<Option<Proxy>>,
@@ -122,6 +124,7 @@ impl Attachment {
         sender: watch::Sender<Option<Attached>>,
         turned: impl Fn(),
         stop: impl Future<Output = ()>,
+        unattached: Trigger,
     ) {
         let mut stop = std::pin::pin!(stop);
         let mut complaint = None;
@@ -151,7 +154,7 @@ impl Attachment {
                 () = tokio::time::sleep(RENEW) => {}
             }
         }
-        self.let_go(&mut wishes).await;
+        self.let_go(&mut wishes, &unattached).await;
     }
 
     /// One turn towards what is wanted.
@@ -270,28 +273,41 @@ impl Attachment {
 
     /// The agent ends. Streams go straight to the runtime from now on; where they are to be refused
     /// without an agent, they are, unless nobody wants that any more.
-    async fn let_go(&mut self, wishes: &mut watch::Receiver<Option<Proxy>>) {
-        if self.refusing {
-            for family in Family::ALL {
-                // It would expire by itself; the other family has none.
-                let _ = self.nft.run(&rules::forget(family)).await;
-            }
-            let unwanted = |wish: &Option<Proxy>| {
-                Want::of(wish.as_ref()) != Want::Relay(FailurePolicy::Closed)
-            };
-            // Nothing is taken while this waits, so no longer than streams go on anyway.
-            let ended = async {
-                self.relay.drained().await;
-                tokio::time::sleep(FAREWELL).await;
-            };
-            tokio::select! {
-                changed = wishes.wait_for(unwanted) => if changed.is_err() { return },
-                () = ended => return,
-            }
+    async fn let_go(&mut self, wishes: &mut watch::Receiver<Option<Proxy>>, unattached: &Trigger) {
+        let gone = if self.refusing { self.forget().await } else { self.detach().await };
+        if let Err(failure) = gone {
+            tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
+            // The kernel goes on for as long as it was told to.
+            let left = self.renewed.map(|at| LIFETIME.saturating_sub(at.elapsed()));
+            tokio::time::sleep(left.unwrap_or_default()).await;
+        }
+        unattached.request();
+        if !self.refusing {
+            return;
+        }
+        let unwanted =
+            |wish: &Option<Proxy>| Want::of(wish.as_ref()) != Want::Relay(FailurePolicy::Closed);
+        // Nothing is taken while this waits, so no longer than streams go on anyway.
+        let ended = async {
+            self.relay.drained().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            changed = wishes.wait_for(unwanted) => if changed.is_err() { return },
+            () = ended => return,
         }
         if let Err(failure) = self.detach().await {
             tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
         }
+    }
+
+    /// Sends nothing more to the relay; whatever else the rules say stays.
+    async fn forget(&self) -> Result<(), Failure> {
+        let [ip, ip6] = Family::ALL;
+        // Only one of them has rules of ours.
+        let Err(error) = self.nft.run(&rules::forget(ip)).await else { return Ok(()) };
+        let other = self.nft.run(&rules::forget(ip6)).await;
+        other.map_err(|_| failure(error.reason(), &error))
     }
 }
 
@@ -321,3 +337,6 @@ pub fn limits(proxy: Option<&Proxy>) -> Limits {
         node: rate(&proxy.max_node_bytes_per_sec),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,10 +82,11 @@ impl Nft {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn script(text: &str) -> (tempfile::TempDir, Nft) {
+    /// A shell script in the program's place, and the folder that it lies in.
+    pub fn script(text: &str) -> (tempfile::TempDir, Nft) {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nft");
