@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::{
     bed::Bed,
     managed::{
@@ -226,14 +228,34 @@ fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
     let check = bed.sluice(&["check", "--node", "old1", "--node", "old2"]);
     assert_eq!(check.code(), Some(2), "{check}");
     assert!(check.stdout.contains("RedirectRefused"), "{check}");
-    // And what would have to go before an upgrade, in order: the flag, then the gate's line.
-    let plan = bed.sluice(&["plan", "--target", "1.24"]);
+    // And what has to go before an upgrade, in order.
+    let plan = bed.sluice(&["plan", "--target", "1.24", "-o", "json"]);
     assert_eq!(plan.code(), Some(2), "{plan}");
-    let at = |text: &str| plan.stdout.find(text).unwrap_or_else(|| panic!("no {text:?}: {plan}"));
-    let flag = at("- --redirect-container-streaming\n");
-    let line = at("- --feature-gates=StreamingProxyRedirects=false");
-    assert!(flag < at("/etc/kubernetes/manifests/kube-apiserver.yaml") && flag < line, "{plan}");
-    assert!(at("old1") < line, "{plan}");
+    let plan = plan.json();
+    let items = plan["items"].as_array().expect("a list");
+    let upgrade = items.iter().find(|item| item["kind"] == "UpgradePlan").expect("an upgrade");
+    let steps = upgrade["steps"].as_array().expect("steps").iter();
+    let steps: Value = steps
+        .map(|step| {
+            let last = step["files"].as_array().and_then(|files| files.last());
+            json!([step["action"], step["nodes"], last, step["changes"][0]["argument"]])
+        })
+        .collect();
+    let flag = "--redirect-container-streaming";
+    assert_eq!(
+        steps,
+        json!([
+            ["RemoveKubeletFlag", ["old1"], "/etc/sysconfig/kubelet", flag],
+            [
+                "RemoveGate",
+                ["cp1"],
+                "/etc/kubernetes/manifests/kube-apiserver.yaml",
+                format!("--feature-gates={OFF}")
+            ],
+            ["RemoveKubeletFlag", ["new1"], "/etc/sysconfig/kubelet", flag],
+            ["Upgrade", ["cp1", "cp2"], null, null],
+        ])
+    );
     bed.default_apiserver();
     becomes(&bed, "Degraded", "False", "AsExpected");
     let check = bed.sluice(&["check"]);
