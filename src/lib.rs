@@ -16,4 +16,6 @@ pub mod edit;
 pub mod node;
 mod pages;
 pub mod relay;
+#[cfg(test)]
+mod scripted;
 pub mod webhook;

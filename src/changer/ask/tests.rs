@@ -1,14 +1,10 @@
-use std::{collections::BTreeMap, pin::pin};
-
-use http::{Method, Request, Response};
-use kube::client::Body;
 use serde_json::{Value, json};
-use tower_test::mock;
 
 use super::*;
 use crate::{
     api::{ChangeKind, GateSetting},
     changer::bed::change,
+    scripted,
 };
 
 const POLICY: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies/cluster";
@@ -16,32 +12,16 @@ const NODES: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500";
 const MORE: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500&continue=more";
 const NODE: &str = "/api/v1/nodes/cp1";
 
-/// An apiserver that gives these answers by path and query, and 404 to everything else.
+/// Asks an apiserver that gives these answers.
 async fn asked<T>(answers: &[(&str, u16, Value)], ask: impl AsyncFnOnce(Apiserver) -> T) -> T {
-    let answers: BTreeMap<String, (u16, Value)> = answers
-        .iter()
-        .map(|(path, code, body)| ((*path).to_owned(), (*code, body.clone())))
-        .collect();
-    let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
-    let server = tokio::spawn(async move {
-        let mut handle = pin!(handle);
-        while let Some((request, respond)) = handle.next_request().await {
-            assert_eq!(request.method(), Method::GET);
-            let missing = (404, failure(404));
-            let (code, body) = answers.get(&request.uri().to_string()).unwrap_or(&missing);
-            let body = Body::from(serde_json::to_vec(body).unwrap());
-            respond.send_response(Response::builder().status(*code).body(body).unwrap());
-        }
-    });
-    let client = Client::new(service, "default");
+    let (client, serving) = scripted::apiserver(answers);
     let answer = ask(Apiserver::new(client, "cp1".to_owned())).await;
-    server.await.unwrap();
+    serving.await.unwrap();
     answer
 }
 
 fn failure(code: u16) -> Value {
-    json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "no",
-        "reason": if code == 404 { "NotFound" } else { "No" }, "code": code})
+    scripted::failure(code, "No")
 }
 
 fn policy(apply: &str) -> Value {

@@ -1,39 +1,16 @@
-use std::{collections::BTreeMap, pin::pin};
+use std::collections::BTreeMap;
 
-use http::{Method, Request, Response};
-use kube::{Client, client::Body};
 use serde_json::{Value, json};
-use tower_test::mock;
 
 use super::*;
+use crate::scripted::{self, failure};
 
-/// A cluster that gives these answers by path and query, and 404 to everything else. Only reads
-/// are let through.
+/// A cluster that gives these answers. Only reads are let through.
 async fn read_from(answers: &[(&str, u16, Value)]) -> Result<Objects, Error> {
-    let answers: BTreeMap<String, (u16, Value)> = answers
-        .iter()
-        .map(|(path, code, body)| ((*path).to_owned(), (*code, body.clone())))
-        .collect();
-    let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
-    let server = tokio::spawn(async move {
-        let mut handle = pin!(handle);
-        while let Some((request, respond)) = handle.next_request().await {
-            assert_eq!(request.method(), Method::GET);
-            let path = request.uri().to_string();
-            let missing = (404, failure(404, "NotFound"));
-            let (code, body) = answers.get(&path).unwrap_or(&missing);
-            let body = Body::from(serde_json::to_vec(body).unwrap());
-            respond.send_response(Response::builder().status(*code).body(body).unwrap());
-        }
-    });
-    let objects = read(Client::new(service, "default")).await;
-    server.await.unwrap();
+    let (client, serving) = scripted::apiserver(answers);
+    let objects = read(client).await;
+    serving.await.unwrap();
     objects
-}
-
-fn failure(code: u16, reason: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": reason,
-        "reason": reason, "code": code})
 }
 
 fn nodes(names: &[&str], more: &str) -> Value {
