@@ -1,13 +1,12 @@
-use std::pin::pin;
-
-use http::{Request, Response};
 use k8s_openapi::api::core::v1::{Endpoints, Pod};
-use kube::{Client, Config, client::Body};
+use kube::{Client, Config};
 use serde_json::{Value, json};
-use tower_test::mock;
 
 use super::super::{CanaryPod, Place, by_node, connect, instances, places, pods};
-use crate::cluster::ApiserverPod;
+use crate::{
+    cluster::ApiserverPod,
+    scripted::{self, failure},
+};
 
 fn mirror_pod(node: &str, host: &str, advertised: &str) -> Value {
     json!({
@@ -130,26 +129,9 @@ fn a_pod_that_ends_is_not_ready() {
     assert_eq!(read(|pod| pod["spec"]["nodeName"] = Value::Null), None);
 }
 
-/// A client of an apiserver that gives these answers by path and query.
-fn client(answers: Vec<(&'static str, u16, Value)>) -> Client {
-    let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
-    tokio::spawn(async move {
-        let mut handle = pin!(handle);
-        while let Some((request, respond)) = handle.next_request().await {
-            let asked = request.uri().to_string();
-            let missing = ("", 404, failure(404, "NotFound"));
-            let known = answers.iter().find(|(path, ..)| asked == *path);
-            let (_, code, body) = known.unwrap_or(&missing);
-            let body = Body::from(serde_json::to_vec(body).unwrap());
-            respond.send_response(Response::builder().status(*code).body(body).unwrap());
-        }
-    });
-    Client::new(service, "default")
-}
-
-fn failure(code: u16, reason: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
-        "message": reason, "code": code})
+/// A client of an apiserver that gives these answers.
+fn client(answers: &[(&str, u16, Value)]) -> Client {
+    scripted::apiserver(answers).0
 }
 
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";
@@ -166,7 +148,7 @@ async fn all_apiservers_are_found() {
         ((200, list), ["10.0.0.2", "cp1"]),
         ((403, failure(403, "Forbidden")), ["10.0.0.1", "10.0.0.2"]),
     ] {
-        let client = client(vec![(ENDPOINTS, 200, both.clone()), (MIRRORS, mirrors.0, mirrors.1)]);
+        let client = client(&[(ENDPOINTS, 200, both.clone()), (MIRRORS, mirrors.0, mirrors.1)]);
         let found = instances(&config, &client).await.unwrap();
         assert_eq!(found.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), names);
     }
@@ -180,7 +162,7 @@ async fn why_no_apiserver_is_found() {
         (403, failure(403, "Forbidden"), "Forbidden"),
         (404, failure(404, "NotFound"), "Unreachable"),
     ] {
-        let client = client(vec![(ENDPOINTS, code, body)]);
+        let client = client(&[(ENDPOINTS, code, body)]);
         let error = instances(&config, &client).await.err().unwrap();
         assert_eq!(error.reason(), reason);
     }
@@ -198,9 +180,9 @@ async fn canaries_are_listed_by_their_labels() {
         {"metadata": {"namespace": "c", "name": "pending"}, "spec": {"containers": []}},
     ]});
     let path = "/api/v1/namespaces/c/pods?&labelSelector=app%3Dcanary&limit=500";
-    let found = pods(&client(vec![(path, 200, list)]), "c", "app=canary").await.unwrap();
+    let found = pods(&client(&[(path, 200, list)]), "c", "app=canary").await.unwrap();
     assert_eq!(found, [canary("a", "x", false)]);
-    let refused = client(vec![(path, 403, failure(403, "Forbidden"))]);
+    let refused = client(&[(path, 403, failure(403, "Forbidden"))]);
     let error = pods(&refused, "c", "app=canary").await.unwrap_err();
     assert_eq!(
         (error.reason(), error.to_string()),
