@@ -73,6 +73,15 @@ pub fn relayed(bed: &Bed, node: &str) -> Value {
     })
 }
 
+/// Where the node's runtime streams, as its agent says it once streams pass through it: host and port.
+#[track_caller]
+pub fn streaming_server(bed: &Bed, node: &str) -> (String, String) {
+    let report = relayed(bed, node);
+    let address = report["runtime"]["streamingAddress"].as_str();
+    let (host, port) = address.and_then(|a| a.rsplit_once(':')).expect("an address");
+    (host.to_owned(), port.to_owned())
+}
+
 /// A pod on the node, with its name, that stays, answers each line of its input, and serves a page on 8080.
 #[track_caller]
 pub fn pod(bed: &Bed, node: &str) {

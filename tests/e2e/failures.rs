@@ -16,7 +16,7 @@ const NODE: &str = "new1";
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Kills each agent that comes before it can carry anything.
-const KILL_ALL: &str = "while :; do pkill -KILL -f '^/sluice agent'; sleep 0.05; done";
+const KILL_ALL: &str = "while :; do pkill -KILL -f '^/sluice agent'; sleep 0.01; done";
 
 /// Connects to an address every few milliseconds until a file goes; prints how often, and how often nobody answered.
 const KNOCK: &str = "tried=0; failed=0; : >$3; while [ -e $3 ]; do tried=$((tried + 1)); \
@@ -26,9 +26,8 @@ const KNOCKING: &str = "/run/knocking";
 /// Connects to the node's streaming server all the time while something happens: how often, and how often nobody answered.
 #[track_caller]
 fn knock(bed: &Bed, meanwhile: impl FnOnce()) -> (u32, u32) {
-    let streaming = relayed(bed, NODE)["runtime"]["streamingAddress"].clone();
-    let (host, port) = streaming.as_str().and_then(|a| a.rsplit_once(':')).expect("an address");
-    let knock = ["timeout", "60", "bash", "-c", KNOCK, "knock", host, port, KNOCKING];
+    let (host, port) = agent::streaming_server(bed, NODE);
+    let knock = ["timeout", "60", "bash", "-c", KNOCK, "knock", &host, &port, KNOCKING];
     let said = thread::scope(|scope| {
         let knocking = scope.spawn(|| bed.host_exec(NODE, &knock).succeeded());
         bed.wait_for("the first knock", SECONDS, || {

@@ -281,8 +281,7 @@ fn garbage_is_refused_and_leaves_the_agent_as_it_was() {
     let node = "new1";
     pod(&bed, node);
     let first = process(&bed, node).expect("an agent");
-    let streaming = agent::relayed(&bed, node)["runtime"]["streamingAddress"].clone();
-    let (host, port) = streaming.as_str().and_then(|a| a.rsplit_once(':')).expect("an address");
+    let (host, port) = agent::streaming_server(&bed, node);
     let refused = |reason: &str| {
         let label = format!("reason=\"{reason}\"");
         agent::metric(&bed, node, "sluice_agent_stream_errors_total", &label)
@@ -299,7 +298,7 @@ fn garbage_is_refused_and_leaves_the_agent_as_it_was() {
         // Straight to the relay, which is nobody's way in.
         assert_eq!(say(("127.0.0.1", RELAY), garbage), "", "{garbage}");
         // Through the redirect, as any process on the node can.
-        let said = say((host, port), garbage);
+        let said = say((&host, &port), garbage);
         assert!(said.starts_with(answer), "{garbage}: {said}");
         let expected = (straight + 1.0, redirected + f64::from(u8::from(reason.is_some())));
         bed.wait_for(&format!("the end of {garbage} to be counted"), SECONDS, || {
