@@ -78,10 +78,10 @@ bench-controller: kubernetes ## memory, latency and CPU of the controller with 5
 
 .PHONY: bench-relay
 bench-relay: ## the relay beside HAProxy, nginx and a relay in Go: throughput, cost, latency, exactness
-	tests/packages haproxy nginx-light libnginx-mod-stream golang-1.19-go
+	tests/packages haproxy nginx-light libnginx-mod-stream
 	cargo bench --locked --bench relay
 
-.PHONY: cluster-up cluster-down image kubernetes helm
+.PHONY: cluster-up cluster-down image kubernetes kubernetes-all helm
 cluster-up: ## start the test cluster
 	$(CLUSTER) up
 cluster-down: ## end it
@@ -90,6 +90,8 @@ image: ## build the operator's image and load it into the test cluster
 	$(CLUSTER) image
 kubernetes: ## build the Kubernetes binaries that the tests run
 	$(CLUSTER) build
+kubernetes-all: ## build those of every version that the test bed knows
+	$(CLUSTER) build all
 helm:
 	$(CLUSTER) build clients
 

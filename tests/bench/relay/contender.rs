@@ -17,7 +17,6 @@ use crate::{
     usage::{memory, processor},
 };
 
-const GO: &str = "/usr/lib/go-1.19/bin/go";
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// One that carries.
@@ -137,14 +136,14 @@ fn nginx(backend: &Process) -> Option<Contender> {
 }
 
 fn kubelet(backend: &Process) -> Option<Contender> {
-    if !Path::new(GO).exists() {
-        eprintln!("no Go (package golang-1.19-go): the relay of the kubelet's kind is left out");
+    if Command::new("go").arg("version").output().is_err() {
+        eprintln!("there is no Go on PATH: the relay of the kubelet's kind is left out");
         return None;
     }
     let relay = other("Go, as the kubelet", |folder, listen| {
         let program = folder.join("relay");
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/relay/kubelet/main.go");
-        let built = Command::new(GO)
+        let built = Command::new("go")
             .args(["build", "-o"])
             .arg(&program)
             .arg(source)
@@ -200,6 +199,6 @@ pub fn versions() -> Value {
     json!({
         "haproxy": first_line("haproxy", "-v"),
         "nginx": first_line("nginx", "-v"),
-        "go": first_line(GO, "version"),
+        "go": first_line("go", "version"),
     })
 }

@@ -53,9 +53,9 @@ furnish() {
   cp "$HERE"/host/{node.target,kubelet.service} "$upper/etc/systemd/system/"
   cp "$HERE/host/10-kubeadm.conf" "$upper/etc/systemd/system/kubelet.service.d/"
 
-  cp "$BIN/kubelet-$kubelet" "$upper/usr/bin/kubelet"
-  cp "$BIN/kubeadm-$KUBERNETES_VERSION" "$upper/usr/bin/kubeadm"
-  cp "$BIN/kubectl-$KUBERNETES_VERSION" "$upper/usr/bin/kubectl"
+  cp "$(binary "$kubelet" kubelet)" "$upper/usr/bin/kubelet"
+  cp "$(binary "$KUBERNETES_VERSION" kubeadm)" "$upper/usr/bin/kubeadm"
+  cp "$(binary "$KUBERNETES_VERSION" kubectl)" "$upper/usr/bin/kubectl"
   # kubeadm refuses to start without crictl, and would only ask it to pull what is already there.
   printf '#!/bin/sh\nexit 0\n' >"$upper/usr/bin/crictl"
   chmod 755 "$upper/usr/bin/crictl"

@@ -23,18 +23,21 @@ busybox() {
   printf 'root:x:0:0::/root:/bin/sh\nnobody:x:65532:65532::/:/bin/false\n' >"$1/etc/passwd"
 }
 
+# component TREE COMPONENT VERSION
+component() { install -D -m 755 "$(binary "$3" "$2")" "$1/usr/local/bin/$2"; }
+
 tree_pause() { busybox "$1"; }
 tree_busybox() { busybox "$1"; }
-tree_kube-apiserver() { install -D -m 755 "$BIN/kube-apiserver-$2" "$1/usr/local/bin/kube-apiserver"; }
-tree_kube-controller-manager() { install -D "$BIN/kube-controller-manager-$2" "$1/usr/local/bin/kube-controller-manager"; }
-tree_kube-scheduler() { install -D "$BIN/kube-scheduler-$2" "$1/usr/local/bin/kube-scheduler"; }
+tree_kube-apiserver() { component "$1" kube-apiserver "$2"; }
+tree_kube-controller-manager() { component "$1" kube-controller-manager "$2"; }
+tree_kube-scheduler() { component "$1" kube-scheduler "$2"; }
 
 # kube-proxy calls iptables and conntrack; iptables loads its matches and targets from a folder of plugins. The same
 # flavour (nft) as on the hosts, or the two would not see each other's rules.
 tree_kube-proxy() {
   local tree=$1 tool plugins
   busybox "$tree"
-  install -D -m 755 "$BIN/kube-proxy-$2" "$tree/usr/local/bin/kube-proxy"
+  component "$tree" kube-proxy "$2"
   plugins=$(dirname "$(find /usr/lib -name libxt_comment.so | head -n 1)")
   mkdir -p "$tree$plugins" "$tree/usr/sbin" "$tree/run" "$tree/var"
   cp -a "$plugins/." "$tree$plugins/"
@@ -60,45 +63,58 @@ pack() {
 # make_image IMAGE KIND VERSION
 make_image() {
   local tree
+  mkdir -p "$IMAGES"
   tree=$(mktemp -d "$IMAGES/tree.XXXXXX")
+  # shellcheck disable=SC2064  # the folder is known now
+  trap "rm -rf '$tree'" EXIT
   chmod 755 "$tree"
   "tree_$2" "$tree" "$3"
   pack "$1" "$tree" --cmd '["/bin/sleep", "2147483647"]'
-  rm -rf "$tree"
-  echo "$1"
+  image_stamp "$2" "$3" >"$(archive "$1").stamp"
 }
 
-# The images of the cluster, one a line: image kind version.
+# The images of every cluster, one a line: image kind version.
 image_list() {
-  local kind version
+  local kind
   echo "$PAUSE_IMAGE pause -"
   echo "$BUSYBOX_IMAGE busybox -"
   for kind in kube-controller-manager kube-scheduler kube-proxy; do
     echo "$IMAGE_PREFIX/$kind:v$KUBERNETES_VERSION $kind $KUBERNETES_VERSION"
   done
-  for version in $KUBERNETES_VERSION $APISERVER_VERSIONS; do
-    echo "$IMAGE_PREFIX/kube-apiserver:v$version kube-apiserver $version"
-  done
+  apiserver_image "$KUBERNETES_VERSION"
 }
 
-# What makes the images, without what only imports them.
-images_stamp() {
-  # shellcheck disable=SC2046
-  declare -f builder busybox with_libraries pack make_image image_list $(compgen -A function tree_)
-  image_list
-  cat "$BIN/.kubernetes"
-  dpkg-query -W busybox-static iptables conntrack
+# apiserver_image VERSION: such a line.
+apiserver_image() { echo "$IMAGE_PREFIX/kube-apiserver:v$1 kube-apiserver $1"; }
+
+# image_stamp KIND VERSION: what makes the image.
+image_stamp() {
+  {
+    declare -f builder busybox component with_libraries pack make_image "tree_$1"
+    [ "$2" = - ] || cat "$(stamp_file "$2" "$1")"
+    dpkg-query -W busybox-static iptables conntrack
+  } | digest
 }
 
-have_images() { [ "$(cat "$IMAGES/.stamp" 2>/dev/null)" = "$(images_stamp | digest)" ]; }
+# missing_images LIST: those that are not made, or of something else, of lines: image kind version.
+missing_images() {
+  local image kind version
+  while read -r image kind version; do
+    [ "$(cat "$(archive "$image").stamp" 2>/dev/null)" = "$(image_stamp "$kind" "$version")" ] || echo "$image $kind $version"
+  done <<<"$1"
+}
 
+# make_images LIST: what is missing of those lines.
 make_images() {
   local image kind version
-  rm -rf "${IMAGES:?}"
-  mkdir -p "$IMAGES"
-  while read -r image kind version; do make_image "$image" "$kind" "$version"; done < <(image_list)
+  [ -n "$(missing_images "$1")" ] || return 0
+  lock_cache
+  # Not in a pipe: a step that fails ends this shell.
+  while read -r image kind version <&3; do
+    step "image $image" make_image "$image" "$kind" "$version"
+  done 3< <(missing_images "$1")
   rm -rf "$CACHE/buildah"
-  images_stamp | digest >"$IMAGES/.stamp"
+  unlock_cache
 }
 
 # import NAME ARCHIVE: into the host's containerd, where the kubelet looks.

