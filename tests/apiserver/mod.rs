@@ -1,4 +1,4 @@
-//! A real apiserver of Kubernetes 1.20.2 with its etcd, for what a scripted one cannot show.
+//! A real apiserver of Kubernetes 1.20.15 with its etcd, for what a scripted one cannot show.
 //!
 //! Nothing else runs: no kubelet, no controller manager, no scheduler. Nodes and mirror pods are
 //! objects that a test creates, and stay as they were put.
@@ -27,7 +27,7 @@ use tempfile::TempDir;
 pub use process::{Process, Running, free_port, signal};
 
 /// The version that is run.
-pub const VERSION: &str = "1.20.2";
+pub const VERSION: &str = "1.20.15";
 
 /// What the apiserver tells others to be reached at. It refuses to publish a loopback address; this
 /// one is reserved for documentation and nobody asks it anything.

@@ -1,5 +1,5 @@
 //! How much the controller needs, and how fast it is, with thousands of nodes that a real apiserver
-//! of Kubernetes 1.20.2 stores.
+//! of Kubernetes 1.20.15 stores.
 //!
 //! `cargo bench --bench controller` takes about ten minutes, `-- --quick` one. The apiserver, etcd
 //! and the load run on the same machine as the controller and compete with it.

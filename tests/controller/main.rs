@@ -1,4 +1,4 @@
-//! The controller as a process against a real apiserver of Kubernetes 1.20.2.
+//! The controller as a process against a real apiserver of Kubernetes 1.20.15.
 
 mod admission;
 #[path = "../apiserver/mod.rs"]

@@ -166,7 +166,7 @@ impl Bed {
         }
     }
 
-    /// Throws the node's host away and joins a new one: `replace("old1", &["kubelet=1.20.2", "redirect=false"])`.
+    /// Throws the node's host away and joins a new one: `replace("old1", &["kubelet=1.20.15", "redirect=false"])`.
     #[track_caller]
     pub fn replace(&self, node: &str, declaration: &[&str]) {
         self.change(&[&["replace", node], declaration].concat());

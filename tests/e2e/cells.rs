@@ -165,7 +165,7 @@ fn gate_on_and_the_kubelet_redirects() {
 #[ignore = "needs the test cluster: make e2e"]
 fn gate_off_and_the_kubelet_proxies() {
     let bed = Bed::shared();
-    bed.apiserver("1.20.2", &[GATE_OFF]);
+    bed.apiserver("1.20.15", &[GATE_OFF]);
     works(&bed, PROXYING);
 }
 
@@ -173,7 +173,7 @@ fn gate_off_and_the_kubelet_proxies() {
 #[ignore = "needs the test cluster: make e2e"]
 fn gate_off_and_the_kubelet_redirects() {
     let bed = Bed::shared();
-    bed.apiserver("1.20.2", &[GATE_OFF]);
+    bed.apiserver("1.20.15", &[GATE_OFF]);
     is_refused(&bed, REDIRECTING);
 }
 

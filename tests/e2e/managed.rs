@@ -34,7 +34,7 @@ const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 pub fn fresh(bed: &Bed) {
     operator::no_policy(bed);
     bed.default_shape();
-    bed.add("cp2", &["kubelet=1.20.2", "role=control-plane"]);
+    bed.add("cp2", &["kubelet=1.20.15", "role=control-plane"]);
     with_changers(bed, &NODES);
 }
 

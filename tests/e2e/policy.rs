@@ -57,10 +57,10 @@ fn the_floor_case_is_refused_by_name() {
     assert_eq!(
         rows,
         [
-            ["cp1", "v1.20.2", "0", "Ignored", "KubeletVersion", "Proxied", "Final", "Safe"],
-            ["new1", "v1.20.2", "0", "Ignored", "KubeletVersion", "Proxied", "Final", "Safe"],
-            ["old1", "v1.18.20", "2", "On", "Annotation", "Followed", "Broken", "Blocks"],
-            ["old2", "v1.18.20", "2", "Unknown", "Nothing", "Unknown", "Unknown", "Blocks"],
+            ["cp1", "v1.20.15", "0", "Ignored", "KubeletVersion", "Proxied", "Final", "Safe"],
+            ["new1", "v1.20.15", "0", "Ignored", "KubeletVersion", "Proxied", "Final", "Safe"],
+            ["old1", "v1.18.19", "2", "On", "Annotation", "Followed", "Broken", "Blocks"],
+            ["old2", "v1.18.19", "2", "Unknown", "Nothing", "Unknown", "Unknown", "Blocks"],
         ]
     );
 
@@ -87,7 +87,7 @@ fn permitted_when_no_node_redirects_and_taken_back_when_one_may() {
     apply_example(&bed);
     becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
 
-    bed.replace("old1", &["kubelet=1.20.2", "redirect=false"]);
+    bed.replace("old1", &["kubelet=1.20.15", "redirect=false"]);
     let wait = format!("streamingpolicy/{POLICY}");
     bed.kubectl(&["wait", "--for=condition=SafeToDisable", &wait, "--timeout=45s"]).succeeded();
     assert_eq!(
@@ -95,7 +95,7 @@ fn permitted_when_no_node_redirects_and_taken_back_when_one_may() {
         ("True", "NoNodeRedirects")
     );
     // It holds: with the gate off, exec works everywhere.
-    bed.apiserver("1.20.2", &["--feature-gates=StreamingProxyRedirects=false"]);
+    bed.apiserver("1.20.15", &["--feature-gates=StreamingProxyRedirects=false"]);
     becomes(&bed, "RedirectsDisabled", "True", "GateOff");
     for node in ["cp1", "new1", "old1", "old2"] {
         assert_eq!(exec(&bed, node), Ok(()), "exec to {node}");
@@ -104,7 +104,7 @@ fn permitted_when_no_node_redirects_and_taken_back_when_one_may() {
     becomes(&bed, "RedirectsDisabled", "False", "GateOn");
 
     // A node that nothing is known of joins.
-    bed.add("late1", &["kubelet=1.18.20", "redirect=true"]);
+    bed.add("late1", &["kubelet=1.18.19", "redirect=true"]);
     let message = becomes(&bed, "SafeToDisable", "False", "NodesUnknown");
     assert!(message.starts_with("late1 may"), "{message}");
     bed.wait_for("an event that says why", SECONDS, || {

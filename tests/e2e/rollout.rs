@@ -209,7 +209,7 @@ fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
     let flags = bed.get(&["configmap", "-n", "sluice-system", "sluice-flags"]).expect("flags");
     assert_eq!(flags["data"]["safe-to-disable"], "false");
 
-    bed.apiserver_on("cp1", "1.20.2", &["--feature-gates=StreamingProxyRedirects=false"]);
+    bed.apiserver_on("cp1", "1.20.15", &["--feature-gates=StreamingProxyRedirects=false"]);
     let mirror = || {
         let pod = bed.get(&["pod", "-n", "kube-system", "kube-apiserver-cp1"])?;
         pod.to_string().contains(OFF).then_some(())
