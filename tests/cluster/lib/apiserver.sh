@@ -4,16 +4,18 @@
 MANIFESTS=/etc/kubernetes/manifests
 MANIFEST=$MANIFESTS/kube-apiserver.yaml
 
-# manifest VERSION FLAG…: stdin with that image, and each flag in place of the one of the same name, or added.
+# manifest VERSION FLAG…: stdin with that image, and each flag in place of the one of the same name, or added. The flag for
+# the port without TLS, which kubeadm 1.20 sets to 0, is one that apiservers from 1.24 do not know.
 manifest() {
   local version=$1
   shift
-  awk -v image="$IMAGE_PREFIX/kube-apiserver:v$version" -v extra="$*" '
+  awk -v image="$IMAGE_PREFIX/kube-apiserver:v$version" -v minor="$(cut -d. -f2 <<<"$version")" -v extra="$*" '
     BEGIN {
       count = split(extra, flags, " ")
       for (i = 1; i <= count; i++) { name = flags[i]; sub(/=.*/, "", name); replaced[name] = 1 }
     }
     /^    image: / { print "    image: " image; next }
+    /^    - --insecure-port=/ && minor >= 24 { next }
     /^    - --/ { name = $2; sub(/=.*/, "", name); if (name in replaced) next }
     { print }
     /^    - kube-apiserver$/ { for (i = 1; i <= count; i++) print "    - " flags[i] }'
