@@ -39,6 +39,7 @@ await() {
 
 # lock_cache: one process at a time fills the cache. Look again at what is missing: another one may have made it.
 lock_cache() {
+  mkdir -p "$CACHE"
   exec 8>"$CACHE/build.lock"
   flock -n 8 || { say "waiting for another command to finish building"; flock 8; }
 }
