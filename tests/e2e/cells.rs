@@ -188,3 +188,13 @@ fn gate_off_by_default_from_1_22() {
     bed.apiserver("1.22.17", &["--feature-gates=StreamingProxyRedirects=true"]);
     works(&bed, REDIRECTING);
 }
+
+/// There is no gate left to turn on.
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn gate_gone_from_1_24() {
+    let bed = Bed::shared();
+    bed.apiserver("1.24.17", &[]);
+    works(&bed, PROXYING);
+    is_refused(&bed, REDIRECTING);
+}
