@@ -104,7 +104,7 @@ make_binaries() {
     fetched=$version
     step "build $component $version" build_binary "$version" "$component"
   done 3< <(missing_binaries "$1")
-  rm -rf "${GO_WORK:?}"
+  step "remove the modules and compiled packages" rm -rf "${GO_WORK:?}"
   unlock_cache
 }
 
