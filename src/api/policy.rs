@@ -193,7 +193,8 @@ pub enum Remediation {
     KubeletFlag,
 }
 
-/// KEP-1558's two release plans.
+/// KEP-1558's two release plans for the apiserver's gate. The kubelet's flag is gone from 1.22 on
+/// either, as upstream released it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RolloutTrack {
     /// The gate off by default in 1.21, removed in 1.22.

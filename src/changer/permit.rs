@@ -212,7 +212,7 @@ fn default(policy: &StreamingPolicy, node: &str) -> Option<bool> {
     let at = |version: &str| {
         let minor: Minor = version.parse().ok()?;
         Some(match STREAMING_REDIRECTS.apiserver_at(minor, track)? {
-            GateBehaviour::Settable { default } => default,
+            GateBehaviour::Settable { default, .. } => default,
             GateBehaviour::Removed => false,
         })
     };

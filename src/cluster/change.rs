@@ -227,6 +227,8 @@ impl Cluster {
                     node.facts.kubelet.and_then(|minor| STREAMING_REDIRECTS.kubelet_at(minor));
                 let takes =
                     matches!(behaviour, Some(FlagBehaviour::Obeyed | FlagBehaviour::Ignored));
+                // Where the flag is gone, what names it keeps the next start from coming up.
+                let matters = takes || behaviour == Some(FlagBehaviour::Removed);
                 let named = node.facts.claims.iter().any(|claim| {
                     matches!(claim.source, Source::Agent | Source::EnvFiles)
                         && matches!(claim.says, Says::On | Says::Off)
@@ -234,7 +236,7 @@ impl Cluster {
                 let told = node.facts.claims.iter().any(|claim| claim.source == Source::Agent);
                 let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &plane, false);
                 let blocks = judged.redirects.possible();
-                let (unknown, flagged) = (takes && !told, takes && named);
+                let (unknown, flagged) = (takes && !told, matters && named);
                 (name.as_str(), Candidate { unknown, flagged, blocks })
             })
             .collect()

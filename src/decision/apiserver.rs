@@ -51,9 +51,10 @@ impl Apiserver {
         gate::effective(migration, track, self.minor, self.gates.as_ref())
     }
 
-    /// Whether the redirects that it follows are held to the same host.
-    pub fn validates_redirects(&self) -> Option<bool> {
-        gate::validates_redirects(self.minor, self.gates.as_ref())
+    /// Whether the redirects that it follows are held to the same host; `None` where unknown, or
+    /// where the gate is gone.
+    pub fn validates_redirects(&self, migration: &Migration, track: Track) -> Option<bool> {
+        gate::validates_redirects(migration, track, self.minor, self.gates.as_ref())
     }
 }
 

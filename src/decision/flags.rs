@@ -19,11 +19,11 @@ pub fn setting(
     wish: GateWish,
 ) -> Option<Setting> {
     match (migration.apiserver_at(minor, track)?, wish) {
-        (GateBehaviour::Settable { default: true }, GateWish::Enabled)
-        | (GateBehaviour::Settable { default: false }, GateWish::Disabled)
+        (GateBehaviour::Settable { default: true, .. }, GateWish::Enabled)
+        | (GateBehaviour::Settable { default: false, .. }, GateWish::Disabled)
         | (GateBehaviour::Removed, GateWish::Disabled) => Some(Setting::Default),
-        (GateBehaviour::Settable { default: true }, GateWish::Disabled) => Some(Setting::Off),
-        (GateBehaviour::Settable { default: false }, GateWish::Enabled) => Some(Setting::On),
+        (GateBehaviour::Settable { default: true, .. }, GateWish::Disabled) => Some(Setting::Off),
+        (GateBehaviour::Settable { default: false, .. }, GateWish::Enabled) => Some(Setting::On),
         (GateBehaviour::Removed, GateWish::Enabled) => None,
     }
 }
@@ -81,8 +81,10 @@ fn of_apiserver(migration: &Migration, track: Track, wish: GateWish, minor: Mino
     let all = || migration.gates().map(name).collect();
     let gone = migration.apiserver_removed(track);
     let before_gone = gone.map_or_else(String::new, |gone| format!(" before {gone}"));
-    let off_by_default =
-        migration.apiserver_at(minor, track) == Some(GateBehaviour::Settable { default: false });
+    let off_by_default = matches!(
+        migration.apiserver_at(minor, track),
+        Some(GateBehaviour::Settable { default: false, .. })
+    );
     let (set, remove, note) = match (setting(migration, track, minor, wish), wish) {
         (None, _) => {
             (vec![], all(), "The gate is gone and off: it cannot be turned on.".to_owned())
@@ -200,8 +202,8 @@ mod tests {
                 format!("kube-apiserver 1.22-1.23 +[] -[{both}]"),
                 format!("kube-apiserver 1.24- +[] -[{both}]"),
                 format!("kubelet 1.18-1.19 +[] -[{flag}]"),
-                format!("kubelet 1.20-1.23 +[] -[{flag}]"),
-                format!("kubelet 1.24- +[] -[{flag}]"),
+                format!("kubelet 1.20-1.21 +[] -[{flag}]"),
+                format!("kubelet 1.22- +[] -[{flag}]"),
             ]
         );
         assert_eq!(
@@ -211,8 +213,8 @@ mod tests {
                 format!("kube-apiserver 1.22-1.23 +[{gate}=true] -[]"),
                 format!("kube-apiserver 1.24- +[] -[{both}]"),
                 "kubelet 1.18-1.19 +[] -[]".to_owned(),
-                format!("kubelet 1.20-1.23 +[] -[{flag}]"),
-                format!("kubelet 1.24- +[] -[{flag}]"),
+                format!("kubelet 1.20-1.21 +[] -[{flag}]"),
+                format!("kubelet 1.22- +[] -[{flag}]"),
             ]
         );
         assert_eq!(

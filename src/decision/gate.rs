@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    migration::{GateBehaviour, Migration, Track},
+    migration::{GateBehaviour, Migration, Stage, Track},
     version::Minor,
 };
 
@@ -191,26 +191,38 @@ pub fn effective(
     match (gates.get(migration.gate), behaviour) {
         (Some(true), Some(_)) => Gate::Enabled,
         (Some(false), Some(_)) => Gate::Disabled,
-        (None, Some(GateBehaviour::Settable { default })) => {
-            // The gate was a beta one until 1.17, and beta gates follow AllBeta.
-            let beta = minor.is_some_and(|minor| minor < Minor(18));
-            match (beta, gates.get("AllBeta")) {
-                (true, Some(_)) => Gate::Unknown,
-                _ if default => Gate::Enabled,
-                _ => Gate::Disabled,
-            }
+        // Whether the beta one of 1.17 and before followed AllBeta depends on the patch level.
+        (None, Some(GateBehaviour::Settable { stage: Stage::Beta, .. }))
+            if gates.get("AllBeta").is_some() =>
+        {
+            Gate::Unknown
         }
+        (None, Some(GateBehaviour::Settable { default: true, .. })) => Gate::Enabled,
+        (None, Some(GateBehaviour::Settable { default: false, .. })) => Gate::Disabled,
         _ => Gate::Unknown,
     }
 }
 
-/// Whether redirects that are followed are at least held to the same host
-/// (`ValidateProxyRedirects`: alpha 1.10, beta and on since 1.14); `None` where unknown.
-pub fn validates_redirects(minor: Option<Minor>, gates: Option<&FeatureGates>) -> Option<bool> {
+/// Whether redirects that are followed are at least held to the same host; `None` where unknown, or
+/// where none are followed any more.
+pub fn validates_redirects(
+    migration: &Migration,
+    track: Track,
+    minor: Option<Minor>,
+    gates: Option<&FeatureGates>,
+) -> Option<bool> {
     let gates = gates.filter(|gates| gates.unreadable().is_none())?;
-    let beta = minor? >= Minor(14);
-    let follows = if beta { gates.get("AllBeta") } else { gates.get("AllAlpha") };
-    Some(gates.get("ValidateProxyRedirects").or(follows).unwrap_or(beta))
+    let (default, stage) = match migration.validation_at(minor?, track) {
+        Some(GateBehaviour::Settable { default, stage }) => (default, stage),
+        Some(GateBehaviour::Removed) => return None,
+        None => return Some(false),
+    };
+    let all = match stage {
+        Stage::Alpha => gates.get("AllAlpha"),
+        Stage::Beta => gates.get("AllBeta"),
+        Stage::Deprecated => None,
+    };
+    Some(gates.get(migration.validation_gate).or(all).unwrap_or(default))
 }
 
 #[cfg(test)]
@@ -221,6 +233,10 @@ mod tests {
     fn gate(minor: u16, args: &[&str]) -> Gate {
         let gates = FeatureGates::from_args(args.iter().copied());
         effective(&STREAMING_REDIRECTS, Track::ExtraSafe, Some(Minor(minor)), Some(&gates))
+    }
+
+    fn validated(minor: u16, gates: Option<&FeatureGates>) -> Option<bool> {
+        validates_redirects(&STREAMING_REDIRECTS, Track::ExtraSafe, Some(Minor(minor)), gates)
     }
 
     #[test]
@@ -309,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_are_validated_since_1_14_unless_told_otherwise() {
+    fn redirects_are_validated_since_1_14_unless_the_gates_say_otherwise() {
         for (minor, args, expected) in [
             (12, "--v=2", false),
             (14, "--v=2", true),
@@ -318,10 +334,15 @@ mod tests {
             (20, "--feature-gates=AllBeta=false", false),
             (20, "--feature-gates=AllBeta=false,ValidateProxyRedirects=true", true),
             (12, "--feature-gates=AllAlpha=true", true),
+            (8, "--v=2", false),
+            // It is deprecated there, and no longer beta.
+            (22, "--feature-gates=AllBeta=false", true),
+            (23, "--feature-gates=ValidateProxyRedirects=false", false),
         ] {
             let gates = FeatureGates::from_args([args]);
-            assert_eq!(validates_redirects(Some(Minor(minor)), Some(&gates)), Some(expected));
+            assert_eq!(validated(minor, Some(&gates)), Some(expected), "1.{minor} {args}");
         }
-        assert_eq!(validates_redirects(Some(Minor(20)), None), None);
+        assert_eq!(validated(20, None), None);
+        assert_eq!(validated(24, Some(&FeatureGates::default())), None);
     }
 }

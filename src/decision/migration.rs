@@ -13,19 +13,34 @@ pub enum FlagBehaviour {
     AlwaysLegacy,
     /// The flag decides; unset means the modern way.
     Obeyed,
-    /// The flag is accepted and ignored (an error is logged): always the modern way.
+    /// The flag is accepted and ignored: always the modern way. Only the deprecation line that the
+    /// kubelet prints at its start says so.
     Ignored,
     /// The flag is gone: always the modern way, and a kubelet started with it does not start.
     Removed,
 }
 
-/// What an apiserver does about its feature gate.
+/// The stage of a feature gate, which decides what sets it beside its own name
+/// (`staging/src/k8s.io/component-base/featuregate/feature_gate.go`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// It follows `AllAlpha`.
+    Alpha,
+    /// It follows `AllBeta`.
+    Beta,
+    /// It follows neither, and `--help` does not list it.
+    Deprecated,
+}
+
+/// What an apiserver does about a feature gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateBehaviour {
     /// The gate can be set; unset means `default`.
     Settable {
         /// Whether the gate is on where nobody set it.
         default: bool,
+        /// What sets it beside its own name.
+        stage: Stage,
     },
     /// The gate is gone: the feature is off, and an apiserver started with the gate does not start.
     Removed,
@@ -40,9 +55,12 @@ pub struct Since<B> {
     pub behaviour: B,
 }
 
-/// Which of the two release plans of KEP-1558 the binaries follow ("Rollout Plan").
+/// Which of the two release plans of KEP-1558 the apiservers follow ("Rollout Plan").
 ///
-/// Upstream took the extra-safe one; the other is for builds that followed the shorter plan.
+/// Upstream took the extra-safe one for the apiserver's gate, and the standard one for the kubelet's
+/// flag: the real 1.22.17 and 1.23.17 refuse the flag, which the extra-safe plan would have kept until
+/// 1.24. So the track is about the gate only, and the flag has one history. A build that kept the
+/// flag longer would ignore it, and is judged no safer than it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Track {
     /// Gate off by default in 1.21, removed in 1.22.
@@ -59,30 +77,33 @@ pub struct Migration {
     pub flag: &'static str,
     /// The apiserver's feature gate.
     pub gate: &'static str,
-    /// Gates that only qualify [`Self::gate`] and are removed with it.
-    pub companion_gates: &'static [&'static str],
+    /// The gate that has redirects held to the host of the node. It is removed with [`Self::gate`].
+    pub validation_gate: &'static str,
     /// The admin's word about one node, as an annotation on the Node.
     pub annotation: &'static str,
     /// So many minors behind the apiserver is the floor case that the proposal itself names.
     pub lag_floor: i32,
     /// The apiserver minor after which nothing changes any more.
     pub last: Minor,
-    /// The kubelet's history, oldest first.
+    /// The history of the kubelet's flag, oldest first.
     pub kubelet: &'static [Since<FlagBehaviour>],
-    /// The apiserver's history on the standard track, oldest first.
+    /// The history of the apiserver's gate on the standard track, oldest first.
     pub apiserver_standard: &'static [Since<GateBehaviour>],
-    /// The apiserver's history on the extra-safe track, oldest first.
+    /// The history of the apiserver's gate on the extra-safe track, oldest first.
     pub apiserver_extra_safe: &'static [Since<GateBehaviour>],
+    /// The history of [`Self::validation_gate`] until it is removed, oldest first.
+    pub validation: &'static [Since<GateBehaviour>],
 }
 
 /// KEP-1558: exec, attach and port-forward without redirects.
 ///
-/// Sources: KEP-1558 "Rollout Plan"; `pkg/kubelet/server/server.go` and
-/// `staging/src/k8s.io/apiserver/pkg/features/kube_features.go` of the releases named.
+/// Sources: KEP-1558 "Rollout Plan"; `cmd/kubelet/app/options/options.go`,
+/// `pkg/kubelet/server/server.go` and `staging/src/k8s.io/apiserver/pkg/features/kube_features.go` of
+/// the releases named. `make facts` asks the real binaries of 1.18 and later.
 pub static STREAMING_REDIRECTS: Migration = Migration {
     flag: "redirect-container-streaming",
     gate: "StreamingProxyRedirects",
-    companion_gates: &["ValidateProxyRedirects"],
+    validation_gate: "ValidateProxyRedirects",
     annotation: "sluice.dev/redirect-container-streaming",
     lag_floor: 2,
     last: Minor(24),
@@ -90,19 +111,32 @@ pub static STREAMING_REDIRECTS: Migration = Migration {
         Since { minor: Minor(0), behaviour: FlagBehaviour::AlwaysLegacy },
         Since { minor: Minor(11), behaviour: FlagBehaviour::Obeyed },
         Since { minor: Minor(20), behaviour: FlagBehaviour::Ignored },
-        Since { minor: Minor(24), behaviour: FlagBehaviour::Removed },
+        // The standard track. On the extra-safe one it would have been 1.24.
+        Since { minor: Minor(22), behaviour: FlagBehaviour::Removed },
     ],
     apiserver_standard: &[
-        Since { minor: Minor(6), behaviour: GateBehaviour::Settable { default: true } },
-        Since { minor: Minor(21), behaviour: GateBehaviour::Settable { default: false } },
+        settable(6, true, Stage::Beta),
+        settable(18, true, Stage::Deprecated),
+        settable(21, false, Stage::Deprecated),
         Since { minor: Minor(22), behaviour: GateBehaviour::Removed },
     ],
+    // What upstream did.
     apiserver_extra_safe: &[
-        Since { minor: Minor(6), behaviour: GateBehaviour::Settable { default: true } },
-        Since { minor: Minor(22), behaviour: GateBehaviour::Settable { default: false } },
+        settable(6, true, Stage::Beta),
+        settable(18, true, Stage::Deprecated),
+        settable(22, false, Stage::Deprecated),
         Since { minor: Minor(24), behaviour: GateBehaviour::Removed },
     ],
+    validation: &[
+        settable(10, false, Stage::Alpha),
+        settable(14, true, Stage::Beta),
+        settable(22, true, Stage::Deprecated),
+    ],
 };
+
+const fn settable(minor: u16, default: bool, stage: Stage) -> Since<GateBehaviour> {
+    Since { minor: Minor(minor), behaviour: GateBehaviour::Settable { default, stage } }
+}
 
 impl Migration {
     /// What a kubelet of this minor does about the flag; `None` before the table begins.
@@ -119,9 +153,18 @@ impl Migration {
         at(table, minor)
     }
 
+    /// What an apiserver of this minor does about [`Self::validation_gate`]; `None` before the table
+    /// begins.
+    pub fn validation_at(&self, minor: Minor, track: Track) -> Option<GateBehaviour> {
+        match self.apiserver_at(minor, track) {
+            Some(GateBehaviour::Removed) => Some(GateBehaviour::Removed),
+            _ => at(self.validation, minor),
+        }
+    }
+
     /// Every gate that an apiserver refuses once [`Self::gate`] is removed.
     pub fn gates(&self) -> impl Iterator<Item = &'static str> + use<> {
-        std::iter::once(self.gate).chain(self.companion_gates.iter().copied())
+        [self.gate, self.validation_gate].into_iter()
     }
 
     /// The first apiserver minor without the gate.
@@ -154,7 +197,7 @@ mod tests {
             let expected = match minor {
                 0..=10 => FlagBehaviour::AlwaysLegacy,
                 11..=19 => FlagBehaviour::Obeyed,
-                20..=23 => FlagBehaviour::Ignored,
+                20..=21 => FlagBehaviour::Ignored,
                 _ => FlagBehaviour::Removed,
             };
             assert_eq!(STREAMING_REDIRECTS.kubelet_at(Minor(minor)), Some(expected), "1.{minor}");
@@ -168,9 +211,31 @@ mod tests {
                 let expected = match minor {
                     0..=5 => None,
                     _ if minor >= removed => Some(GateBehaviour::Removed),
-                    _ => Some(GateBehaviour::Settable { default: minor < off }),
+                    6..=17 => Some(GateBehaviour::Settable { default: true, stage: Stage::Beta }),
+                    _ => Some(GateBehaviour::Settable {
+                        default: minor < off,
+                        stage: Stage::Deprecated,
+                    }),
                 };
                 let seen = STREAMING_REDIRECTS.apiserver_at(Minor(minor), track);
+                assert_eq!(seen, expected, "{track:?} 1.{minor}");
+            }
+        }
+    }
+
+    #[test]
+    fn validation_goes_with_the_gate() {
+        for (track, removed) in [(Track::Standard, 22), (Track::ExtraSafe, 24)] {
+            for minor in 0..=40 {
+                let settable = |default, stage| Some(GateBehaviour::Settable { default, stage });
+                let expected = match minor {
+                    0..=9 => None,
+                    10..=13 => settable(false, Stage::Alpha),
+                    14..=21 => settable(true, Stage::Beta),
+                    _ if minor >= removed => Some(GateBehaviour::Removed),
+                    _ => settable(true, Stage::Deprecated),
+                };
+                let seen = STREAMING_REDIRECTS.validation_at(Minor(minor), track);
                 assert_eq!(seen, expected, "{track:?} 1.{minor}");
             }
         }
@@ -182,5 +247,6 @@ mod tests {
         assert!(m.kubelet.is_sorted_by_key(|since| since.minor));
         assert!(m.apiserver_standard.is_sorted_by_key(|since| since.minor));
         assert!(m.apiserver_extra_safe.is_sorted_by_key(|since| since.minor));
+        assert!(m.validation.is_sorted_by_key(|since| since.minor));
     }
 }

@@ -299,16 +299,17 @@ pub fn degraded(
         ));
     }
     let loose = scene.instances_where(|i| {
-        i.validates_redirects() == Some(false) && i.gate(migration, scene.track) == Gate::Enabled
+        i.validates_redirects(migration, scene.track) == Some(false)
+            && i.gate(migration, scene.track) == Gate::Enabled
     });
     if !loose.is_empty() {
         problems.push((
             "RedirectsNotValidated",
             format!(
                 "{loose} follow{} redirects to any host: a compromised node can make the \
-                 apiserver connect anywhere. Turn ValidateProxyRedirects on until the redirects \
-                 are gone.",
-                loose.verb_s()
+                 apiserver connect anywhere. Turn {} on until the redirects are gone.",
+                loose.verb_s(),
+                migration.validation_gate
             ),
         ));
     }

@@ -177,7 +177,8 @@ fn gate_lines(scene: &Scene<'_>, preview: &Preview) -> Vec<Step> {
             Some(true) => Setting::On,
         };
         // Where it may go, it says nothing that the default does not say.
-        let may = there == Some(GateBehaviour::Settable { default: false }) && said == Setting::Off;
+        let off = matches!(there, Some(GateBehaviour::Settable { default: false, .. }));
+        let may = off && said == Setting::Off;
         // What cannot be understood is to be looked at, not to be removed.
         let must = needed && !known.named(migration).is_empty();
         if !must && !may {

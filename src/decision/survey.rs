@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    evidence::Flag,
+    evidence::{Flag, Says, Source},
     migration::{FlagBehaviour, Migration},
     named::Named,
     node::{NodeFacts, NodeJudgement, NodeReason, Redirects, Verdict},
@@ -56,9 +56,9 @@ pub struct Survey<'a> {
     pub on: Named<'a>,
     /// All nodes that may redirect.
     pub unknown: Named<'a>,
-    /// Nodes whose kubelet has the flag on its command line and a version that still starts with it.
+    /// Nodes whose kubelet will not start in a version without the flag: see [`next_start_has_flag`].
     pub flagged: Named<'a>,
-    /// Nodes of such a version of which nobody knows the command line.
+    /// Nodes of which nobody knows that.
     pub flag_unknown: Named<'a>,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Survey<'a> {
             }
             Verdict::Blocks => self.add_blocking(name, node),
         }
-        match has_flag(migration, facts, node) {
+        match next_start_has_flag(migration, facts, node) {
             Some(true) => self.flagged.add(name),
             None => self.flag_unknown.add(name),
             Some(false) => {}
@@ -138,19 +138,40 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// Whether a kubelet has the flag on its command line, in whichever sense, and a version that still
-/// starts with it; `None` where that is unknown.
-pub(super) fn has_flag(
+/// Whether a kubelet's next start has the flag on its command line, with whatever value, so that a
+/// version without the flag would not come up; `None` where that is unknown.
+pub(super) fn next_start_has_flag(
     migration: &Migration,
     facts: &NodeFacts,
     node: &NodeJudgement,
 ) -> Option<bool> {
     let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
     match (behaviour, node.evidence.flag) {
-        (Some(FlagBehaviour::AlwaysLegacy | FlagBehaviour::Removed), _) | (_, Flag::Absent) => {
-            Some(false)
-        }
+        (Some(FlagBehaviour::AlwaysLegacy), _) => Some(false),
+        (Some(FlagBehaviour::Removed), _) => past_its_end(facts),
+        (_, Flag::Absent) => Some(false),
         (_, Flag::On | Flag::Off) => Some(true),
         (_, Flag::Unknown) => None,
+    }
+}
+
+/// The same for a kubelet that has reported a version without the flag, so it was started without.
+/// A person's annotation is from before that start. What the node shows now is what the next start
+/// gets, and a command line with the flag is that of a kubelet which starts again and again. An
+/// agent's [`Says::Unreadable`] is a kubelet that does not run at the moment, such as in a restart.
+fn past_its_end(facts: &NodeFacts) -> Option<bool> {
+    let said = |source, says: &[Says]| {
+        facts.claims.iter().any(|claim| claim.source == source && says.contains(&claim.says))
+    };
+    let files = [Source::EnvFiles, Source::NodeArgs];
+    if [Source::Agent, Source::EnvFiles, Source::NodeArgs]
+        .into_iter()
+        .any(|source| said(source, &[Says::On, Says::Off]))
+    {
+        Some(true)
+    } else if files.into_iter().any(|source| said(source, &[Says::Unreadable])) {
+        None
+    } else {
+        Some(false)
     }
 }

@@ -159,8 +159,8 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
     let Scene { migration, track, instances, survey, .. } = *scene;
     let behaviour = migration.apiserver_at(minor, track);
     let (default, settable) = match behaviour {
-        Some(GateBehaviour::Settable { default: true }) => (Gate::Enabled, true),
-        Some(GateBehaviour::Settable { default: false }) => (Gate::Disabled, true),
+        Some(GateBehaviour::Settable { default: true, .. }) => (Gate::Enabled, true),
+        Some(GateBehaviour::Settable { default: false, .. }) => (Gate::Disabled, true),
         Some(GateBehaviour::Removed) => (Gate::Removed, false),
         None => (Gate::Unknown, false),
     };
@@ -281,7 +281,7 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
                 UpgradeReason::KubeletRefusesFlag,
                 format!(
                     "The kubelet of {flagged} will not start at {minor} with --{}: take it off \
-                     before that kubelet is upgraded.",
+                     before that kubelet is upgraded, or restarted if it already has been.",
                     migration.flag
                 ),
             );

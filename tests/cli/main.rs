@@ -121,7 +121,29 @@ fn a_target_that_breaks_ends_with_2() {
     assert_eq!(ran.code, Some(2));
     let verdict = "Upgrade to 1.24: Refused: ApiserverRefusesGate\n";
     assert!(ran.stdout.contains(verdict), "{}", ran.stdout);
-    assert_eq!(plan(&input, &["--target", "v1.22"]).code, Some(0));
+}
+
+#[test]
+fn a_kubelet_that_will_not_come_back_from_its_upgrade_ends_with_2() {
+    let apiserver = apiserver("cp", "v1.21.0", "A=true");
+    let to_1_22 = |said: &str| {
+        let node = SAFE.replace("v1.20.15", "v1.21.14").replace("  name: worker-1\n", said);
+        plan(&format!("{node}---\n{apiserver}"), &["--target", "v1.22"])
+    };
+    let annotated = |value: &str| {
+        format!(
+            "  name: worker-1\n  annotations: {{sluice.dev/redirect-container-streaming: \"{value}\"}}\n"
+        )
+    };
+    for (said, code, verdict) in [
+        (annotated("true"), 2, "Upgrade to 1.22: Refused: KubeletRefusesFlag\n"),
+        ("  name: worker-1\n".to_owned(), 2, "Upgrade to 1.22: Refused: KubeletFlagUnknown\n"),
+        (annotated("false"), 0, "Upgrade to 1.22: Safe: NothingBreaks."),
+    ] {
+        let ran = to_1_22(&said);
+        assert!(ran.stdout.contains(verdict), "{}", ran.stdout);
+        assert_eq!(ran.code, Some(code), "{said}");
+    }
 }
 
 #[test]

@@ -92,6 +92,17 @@ pub fn flag_given(claims: &[(Source, Says)]) -> Option<bool> {
     Some(by(best).any(|says| says == Off))
 }
 
+/// Does the node itself show the flag, though its kubelet has reported a version without it? Only
+/// what the next start takes its arguments from counts, and a command line that cannot last.
+fn flag_comes_back(claims: &[(Source, Says)]) -> Option<bool> {
+    let shown = claims.iter().filter(|(source, _)| *source != Source::Annotation);
+    if shown.clone().any(|(_, says)| matches!(says, On | Off)) {
+        return Some(true);
+    }
+    let garbled = |(source, says): &(Source, Says)| *source != Source::Agent && *says == Unreadable;
+    if shown.clone().any(garbled) { None } else { Some(false) }
+}
+
 pub fn newest(instances: &[Instance]) -> Option<u16> {
     instances.iter().filter_map(|i| i.minor).max()
 }
@@ -176,10 +187,15 @@ pub fn upgrade(cluster: &Cluster, minor: u16) -> BTreeSet<&'static str> {
         }
         _ => {}
     }
-    if minor >= 24 {
-        // A kubelet of 1.10 has no flag yet, and one that runs 1.24 has started without it.
-        for node in nodes.iter().filter(|n| matches!(n.kubelet, None | Some(11..=23))) {
-            match flag_given(&node.claims) {
+    if minor >= 22 {
+        for node in nodes {
+            let given = match node.kubelet {
+                // No flag yet.
+                Some(..=10) => Some(false),
+                None | Some(11..=21) => flag_given(&node.claims),
+                Some(22..) => flag_comes_back(&node.claims),
+            };
+            match given {
                 Some(true) => found.insert("KubeletRefusesFlag"),
                 Some(false) => false,
                 None => found.insert("KubeletFlagUnknown"),

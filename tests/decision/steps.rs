@@ -73,8 +73,20 @@ fn flags_then_the_gate_then_the_upgrade() {
             "Upgrade cp1,cp2 []".to_owned(),
         ]
     );
+    // The gate stays on, and the flag of kubelets ends.
+    assert_eq!(
+        lines(&cluster, 22),
+        [
+            "LookAtKubelet dark,unheard []".to_owned(),
+            format!("RemoveKubeletFlag env,off [/var/lib/kubelet/kubeadm-flags.env] {flag}"),
+            format!("RemoveKubeletFlag unit,ignored [{units}] {flag}"),
+            format!("RemoveKubeletFlag k3s [/etc/rancher/k3s/config.yaml] {flag}"),
+            format!("RemoveKubeletFlag said [] {flag}"),
+            "Upgrade cp1,cp2 []".to_owned(),
+        ]
+    );
     // With the gate turned on, nothing breaks before.
-    assert_eq!(lines(&cluster, 22), ["Upgrade cp1,cp2 []"]);
+    assert_eq!(lines(&cluster, 21), ["Upgrade cp1,cp2 []"]);
     assert_eq!(lines(&cluster, 19), Vec::<String>::new(), "a target that is behind");
 }
 

@@ -51,7 +51,7 @@ fn state(redirects: Redirects, kubelet: Option<u16>) -> &'static str {
         (Redirects::Yes, _) => "On",
         (Redirects::Maybe, _) => "Unknown",
         (Redirects::No, Some(..=19) | None) => "Off",
-        (Redirects::No, Some(20..=23)) => "Ignored",
+        (Redirects::No, Some(20 | 21)) => "Ignored",
         (Redirects::No, Some(_)) => "Impossible",
     }
 }

@@ -143,16 +143,32 @@ fn rows_worth_reading() {
     const ON: &[(Source, Says)] = &[(Agent, On)];
     const OFF: &[(Source, Says)] = &[(Agent, Off)];
     const ABSENT: &[(Source, Says)] = &[(Agent, Absent)];
+    const SAID: &[(Source, Says)] = &[(Annotation, On)];
     const BACK: &[(Source, Says)] = &[(Agent, Absent), (EnvFiles, Off)];
     for (track, gate, kubelet, claims, minor, expected) in [
         // Off by default while nodes redirect.
         (ExtraSafe, Seen::Unset, 19, ON, 21, &["DependsOnRedirects"][..]),
-        (ExtraSafe, Seen::Unset, 19, ON, 22, &["DependsOnRedirects", "GateOffByDefault"]),
+        (
+            ExtraSafe,
+            Seen::Unset,
+            19,
+            ON,
+            22,
+            &["DependsOnRedirects", "GateOffByDefault", "KubeletRefusesFlag"],
+        ),
         (Standard, Seen::Unset, 19, ON, 21, &["DependsOnRedirects", "GateOffByDefault"]),
-        (ExtraSafe, Seen::True, 19, ON, 23, &["DependsOnRedirects"]),
+        (ExtraSafe, Seen::True, 19, ON, 21, &["DependsOnRedirects"]),
+        (ExtraSafe, Seen::True, 19, ON, 23, &["DependsOnRedirects", "KubeletRefusesFlag"]),
         (ExtraSafe, Seen::False, 19, ON, 21, &["DependsOnRedirects", "GateOff"]),
         // The gate is gone while nodes redirect.
-        (Standard, Seen::Unset, 19, ON, 22, &["DependsOnRedirects", "GateGone"]),
+        (
+            Standard,
+            Seen::Unset,
+            19,
+            ON,
+            22,
+            &["DependsOnRedirects", "GateGone", "KubeletRefusesFlag"],
+        ),
         (
             ExtraSafe,
             Seen::Unset,
@@ -168,19 +184,27 @@ fn rows_worth_reading() {
         (Standard, Seen::True, 20, ABSENT, 22, &["ApiserverRefusesGate"]),
         (ExtraSafe, Seen::Invisible, 20, ABSENT, 24, &["ApiserverUnknown"]),
         // A kubelet that is still started with the flag, whatever its value.
-        (ExtraSafe, Seen::Unset, 20, ON, 23, &[]),
+        (ExtraSafe, Seen::Unset, 20, ON, 21, &[]),
+        (ExtraSafe, Seen::Unset, 21, ON, 22, &["KubeletRefusesFlag"]),
         (ExtraSafe, Seen::Unset, 20, ON, 24, &["KubeletRefusesFlag"]),
-        (ExtraSafe, Seen::Unset, 19, OFF, 24, &["KubeletRefusesFlag"]),
+        (ExtraSafe, Seen::Unset, 19, OFF, 22, &["KubeletRefusesFlag"]),
         (ExtraSafe, Seen::Unset, 19, ABSENT, 24, &[]),
         // It runs without the flag, and the next start brings it back.
-        (ExtraSafe, Seen::Unset, 19, BACK, 24, &["KubeletRefusesFlag"]),
-        (ExtraSafe, Seen::Unset, 23, &[], 24, &["KubeletFlagUnknown"]),
-        (Standard, Seen::Unset, 23, ON, 23, &[]),
-        // It runs 1.24, so it was started without, whatever was said once.
-        (ExtraSafe, Seen::Unset, 24, ON, 24, &[]),
+        (ExtraSafe, Seen::Unset, 19, BACK, 22, &["KubeletRefusesFlag"]),
+        (ExtraSafe, Seen::Unset, 21, &[], 21, &[]),
+        (ExtraSafe, Seen::Unset, 21, &[], 22, &["KubeletFlagUnknown"]),
+        // Upstream's kubelets took the standard track, whichever the apiservers took.
+        (Standard, Seen::Unset, 21, ON, 21, &[]),
+        (Standard, Seen::Unset, 21, ON, 22, &["KubeletRefusesFlag"]),
+        // It runs 1.22, so it was started without, whatever a person said once.
+        (ExtraSafe, Seen::Unset, 22, &[], 23, &[]),
+        (ExtraSafe, Seen::Unset, 22, SAID, 23, &[]),
+        // But it has been given the flag since: it will not come up again.
+        (ExtraSafe, Seen::Unset, 22, ON, 23, &["KubeletRefusesFlag"]),
+        (ExtraSafe, Seen::Unset, 23, BACK, 23, &["KubeletRefusesFlag"]),
         // Nobody knows of the node, or of the gate.
         (ExtraSafe, Seen::Unset, 19, &[], 21, &[]),
-        (ExtraSafe, Seen::Unset, 19, &[], 22, &["NodesUnknown"]),
+        (ExtraSafe, Seen::Unset, 19, &[], 22, &["KubeletFlagUnknown", "NodesUnknown"]),
         (ExtraSafe, Seen::Invisible, 19, ON, 21, &["DependsOnRedirects", "GateUnknown"]),
         // Up to 1.10 there is no flag to trip over, but there are redirects.
         (ExtraSafe, Seen::Unset, 10, OFF, 24, &["DependsOnRedirects", "GateGone"]),

@@ -12,7 +12,6 @@ use crate::{
     decision::{
         Judgement,
         apiserver::{Apiserver, Unseen},
-        gate::Gate,
         migration::{STREAMING_REDIRECTS, Track},
         policy::PolicyFacts,
         safety::{Holds, Outcome},
@@ -193,10 +192,7 @@ fn apiserver(instance: &Apiserver, track: Track) -> ApiserverStatus {
         name: instance.name.clone(),
         version: instance.minor.map(|minor| minor.to_string()),
         gate: gate.as_str().to_owned(),
-        // Where the gate is gone there is nothing to validate.
-        validates_redirects: (gate != Gate::Removed)
-            .then(|| instance.validates_redirects())
-            .flatten(),
+        validates_redirects: instance.validates_redirects(&STREAMING_REDIRECTS, track),
         unseen: instance.unseen.as_ref().map(Unseen::reason).map(str::to_owned),
     }
 }

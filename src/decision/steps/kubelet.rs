@@ -117,7 +117,7 @@ pub(super) fn to_do(
     if migration.kubelet_at(preview.minor) != Some(FlagBehaviour::Removed) {
         return None;
     }
-    match survey::has_flag(migration, facts, judged) {
+    match survey::next_start_has_flag(migration, facts, judged) {
         Some(true) => Some((false, Kubelet::RemoveFlag(Place::of(facts)))),
         None => Some((false, Kubelet::Look)),
         Some(false) => None,
@@ -144,9 +144,13 @@ pub(super) fn step(
         (true, _) => {
             format!("{gate} may be off at {target}, and exec fails then where it redirects.")
         }
-        (false, _) => format!(
-            "A kubelet of {target} does not start with the flag: before that kubelet is upgraded."
-        ),
+        (false, _) => {
+            let gone = migration.kubelet_since(FlagBehaviour::Removed).unwrap_or(target);
+            format!(
+                "From {gone} on a kubelet does not start with the flag: do it before that kubelet \
+                 is upgraded, or restarted if it already has been."
+            )
+        }
     };
     let (action, files, changes, remedy) = match what {
         Kubelet::Look => {
