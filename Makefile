@@ -61,6 +61,10 @@ relay-test: ## the relay behind real nftables rules, in a network namespace (nee
 	tests/packages nftables iproute2 util-linux
 	cargo test --locked --test relay -- --ignored
 
+.PHONY: facts
+facts: kubernetes ## what the real binaries say, against the tables that Sluice decides by
+	cargo test --locked --test facts -- --ignored --nocapture --test-threads=1
+
 .PHONY: e2e
 e2e: cluster-up image ## the whole, on the test cluster
 	cargo test --locked --test e2e -- --ignored --test-threads=1

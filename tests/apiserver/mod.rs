@@ -1,10 +1,10 @@
-//! A real apiserver of Kubernetes 1.20.15 with its etcd, for what a scripted one cannot show.
+//! A real apiserver with its etcd, for what a scripted one cannot show.
 //!
 //! Nothing else runs: no kubelet, no controller manager, no scheduler. Nodes and mirror pods are
 //! objects that a test creates, and stay as they were put.
 
 // Each test target uses its part.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod chart;
 pub mod definitions;
@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 pub use process::{Process, Running, free_port, signal};
 
-/// The version that is run.
+/// The version that is run, unless a test asks for another one.
 pub const VERSION: &str = "1.20.15";
 
 /// What the apiserver tells others to be reached at. It refuses to publish a loopback address; this
@@ -72,6 +72,7 @@ pub struct Apiserver {
     // In the order in which they have to go.
     server: Option<Process>,
     etcd: Process,
+    version: String,
     port: u16,
     etcd_port: u16,
     flags: Vec<String>,
@@ -86,6 +87,11 @@ impl Apiserver {
 
     /// Starts both, the apiserver with more flags.
     pub async fn start_with(flags: &[&str]) -> Self {
+        Self::start_of(VERSION, flags).await
+    }
+
+    /// Starts an etcd and an apiserver of that version, with more flags.
+    pub async fn start_of(version: &str, flags: &[&str]) -> Self {
         let folder = folder();
         let etcd_port = free_port();
         let etcd = etcd(folder.path(), etcd_port);
@@ -93,7 +99,15 @@ impl Apiserver {
         fs::write(folder.path().join("tokens.csv"), tokens).unwrap();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let port = free_port();
-        let mut this = Self { server: None, etcd, port, etcd_port, flags, folder };
+        let mut this = Self {
+            server: None,
+            etcd,
+            version: version.to_owned(),
+            port,
+            etcd_port,
+            flags,
+            folder,
+        };
         for user in User::ALL {
             this.write_kubeconfig(user);
         }
@@ -170,7 +184,7 @@ impl Apiserver {
     }
 
     fn spawn(&self) -> Process {
-        let binary = binaries().join(format!("kube-apiserver-{VERSION}"));
+        let binary = binaries().join(format!("kube-apiserver-{}", self.version));
         assert!(binary.exists(), "{} is missing: tests/cluster builds it", binary.display());
         let certificates = self.certificates();
         let key = certificates.join("apiserver.key");
@@ -189,6 +203,10 @@ impl Apiserver {
             format!("--service-account-signing-key-file={}", key.display()),
             format!("--service-account-key-file={}", key.display()),
         ];
+        if self.version.starts_with("1.18.") || self.version.starts_with("1.19.") {
+            // They would serve plain http at 8080, too.
+            flags.push("--insecure-port=0".to_owned());
+        }
         flags.extend_from_slice(&self.flags);
         Process::start(&binary, &flags, &self.folder.path().join("apiserver.log"))
     }
