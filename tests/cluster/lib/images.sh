@@ -108,7 +108,7 @@ missing_images() {
 make_images() {
   local image kind version
   [ -n "$(missing_images "$1")" ] || return 0
-  lock_cache
+  lock_cache images
   # Not in a pipe: a step that fails ends this shell.
   while read -r image kind version <&3; do
     step "image $image" make_image "$image" "$kind" "$version"

@@ -96,7 +96,7 @@ make_binaries() {
   local version component fetched=""
   [ -n "$(missing_binaries "$1")" ] || return 0
   need_go || exit 1
-  lock_cache
+  lock_cache kubernetes
   say "       Kubernetes binaries are built once; on two idle cores each takes up to three minutes"
   # Not in a pipe: a step that fails ends this shell.
   while read -r version component <&3; do

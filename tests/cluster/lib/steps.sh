@@ -37,10 +37,10 @@ await() {
   done
 }
 
-# lock_cache: one process at a time fills the cache. Look again at what is missing: another one may have made it.
+# lock_cache WHAT: one process at a time fills that part of the cache. Look again at what is missing: another one may have made it.
 lock_cache() {
   mkdir -p "$CACHE"
-  exec 8>"$CACHE/build.lock"
+  exec 8>"$CACHE/$1.lock"
   flock -n 8 || { say "waiting for another command to finish building"; flock 8; }
 }
 unlock_cache() { exec 8>&-; }
