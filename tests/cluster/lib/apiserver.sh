@@ -39,14 +39,24 @@ apiserver_is() {
   [ "$(kubectl_on "$1" get --raw /version --request-timeout=2s | jq -r .gitVersion)" = "v$2" ] && instance_ready "$1"
 }
 
+# apiserver_answers NODE VERSION COMMAND: that process runs there, is ready, and says it is that version.
+apiserver_answers() {
+  local process
+  # shellcheck disable=SC2016  # expanded on the host
+  process=$(in_host "$1" sh -c 'tr "\0" " " <"/proc/$(pgrep -x kube-apiserver)/cmdline"') || return 1
+  [ "$process" = "$3 " ] && instance_ready "$1" &&
+    [ "$(kubectl_on "$1" get --raw /version --request-timeout=2s | jq -r .gitVersion)" = "v$2" ]
+}
+
 command_line() { awk '/^    - / { sub(/^    - /, ""); line = line (line ? " " : "") $0 } /^    image: / { exit } END { print line }'; }
 
 # set_apiserver NODE VERSION FLAG…: kubeadm's own manifest with these changes, whatever else has edited it since.
 set_apiserver() {
-  local node=$1 version=$2 image wanted running old
+  local node=$1 version=$2 image wanted running old command
   shift
   image=$IMAGE_PREFIX/kube-apiserver:v$version
   wanted=$(pristine_manifest "$node" | manifest "$@")
+  command=$(command_line <<<"$wanted")
   # It may be gone; then it is written.
   running=$(in_host "$node" cat "$MANIFEST" | as_declared) || running=""
   old=none
@@ -57,10 +67,16 @@ set_apiserver() {
     put "$node" "/etc/kubernetes/kube-apiserver.next.yaml" < <(as_new_pod <<<"$wanted")
     in_host "$node" mv /etc/kubernetes/kube-apiserver.next.yaml "$MANIFEST"
   fi
-  await 120 "$image ${*:2} to answer" apiserver_is "$node" "$version" "$(command_line <<<"$wanted")" "$old" || {
+  await 120 "$image ${*:2} to answer" apiserver_answers "$node" "$version" "$command" || {
     in_host "$node" sh -c 'tail -n 20 /var/log/pods/kube-system_kube-apiserver-*/kube-apiserver/*.log' || true
     return 1
   }
+  # A kubelet replaces the mirror pod when it starts the new one, which 1.20.15 does only when the old one has ended. Then no
+  # apiserver answers, and it tries again after a minute or more; when it is started itself, at once.
+  if [ "$wanted" != "$running" ] && ! await 3 "the mirror pod" apiserver_is "$node" "$version" "$command" "$old"; then
+    in_host "$node" systemctl restart kubelet
+  fi
+  await 120 "the mirror pod of $image ${*:2}" apiserver_is "$node" "$version" "$command" "$old"
 }
 
 # default_apiserver NODE: as kubeadm made it. A change that Sluice has begun there is forgotten: its guard would otherwise
