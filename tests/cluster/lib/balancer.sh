@@ -2,7 +2,6 @@
 # The load balancer in front of the apiservers: HAProxy, which passes the streams on as they are. Control planes come and
 # go through its socket, so that a change of one cuts no connection to another.
 
-BALANCER_SOCKET=$STATE/balancer.sock
 BALANCER_POOL=apiservers
 
 # A stream may be silent for as long as the kubelet lets it: 4 hours.

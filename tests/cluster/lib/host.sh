@@ -15,7 +15,7 @@ first_process() {
   local pid
   pid=$(cat "$NODES/$1/pid" 2>/dev/null) || return 1
   # A number from before a reboot may belong to someone else now: the network namespace must be the host's.
-  [ "/proc/$pid/ns/net" -ef "/run/netns/sluice-$1" ] || return 1
+  [ "/proc/$pid/ns/net" -ef "/run/netns/$(namespace "$1")" ] || return 1
   echo "$pid"
 }
 
@@ -102,20 +102,11 @@ EOF
 # start_systemd NAME
 start_systemd() {
   local name=$1 folder=$NODES/$1 hierarchy launcher first
-  for hierarchy in $(cgroup_hierarchies); do
-    mkdir -p "$hierarchy/$CGROUP"
-    # A new cpuset is empty unless it copies its parent's.
-    [ ! -e "$hierarchy/$CGROUP/cgroup.clone_children" ] || echo 1 >"$hierarchy/$CGROUP/cgroup.clone_children"
-    if [ -e "$hierarchy/cpuset.mems" ]; then
-      cat "$hierarchy/cpuset.cpus" >"$hierarchy/$CGROUP/cpuset.cpus"
-      cat "$hierarchy/cpuset.mems" >"$hierarchy/$CGROUP/cpuset.mems"
-    fi
-    mkdir -p "$hierarchy/$CGROUP/$name"
-  done
+  for hierarchy in $(cgroup_hierarchies); do mkdir -p "$hierarchy/$CGROUP/$name"; done
   (
     for hierarchy in $(cgroup_hierarchies); do echo "$BASHPID" >"$hierarchy/$CGROUP/$name/cgroup.procs"; done
     export NAME=$name UPPER=$folder/upper WORK=$folder/work DATA=$folder
-    exec setsid nsenter --net="/run/netns/sluice-$name" \
+    exec setsid nsenter --net="/run/netns/$(namespace "$name")" \
       unshare --fork --pid --mount --uts --ipc --cgroup --propagation private "$HERE/host/boot" "$folder/root"
   ) >"$LOGS/$name-console.log" 2>&1 </dev/null 9>&- &
   launcher=$!

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2153
 # Images: a folder tree each, packed by buildah without any base image, kept as archives and imported into containerd.
 
-builder() { buildah --root "$CACHE/buildah/root" --runroot "$CACHE/buildah/run" --storage-driver vfs "$@"; }
+builder() { buildah --root "$BUILDER/root" --runroot "$BUILDER/run" --storage-driver vfs "$@"; }
 
 archive() { echo "$IMAGES/$(tr '/:' '__' <<<"$1").tar"; }
 
@@ -113,7 +113,7 @@ make_images() {
   while read -r image kind version <&3; do
     step "image $image" make_image "$image" "$kind" "$version"
   done 3< <(missing_images "$1")
-  rm -rf "$CACHE/buildah"
+  rm -rf "$BUILDER"
   unlock_cache
 }
 
@@ -136,16 +136,20 @@ host_images() {
   done
 }
 
+# copy_image ARCHIVE: for this cluster; another may replace the archive meanwhile.
+copy_image() {
+  mkdir -p "$LOADED"
+  cp "$1" "$LOADED/$(basename "$1" .tar).part"
+}
+
 # load_image ARCHIVE: into every host, and remembered for hosts that come later, which a bad archive would keep from booting.
 load_image() {
   local name base pids=()
   base=$(basename "$1" .tar)
   for name in $(booted); do
-    step "load $base into $name" import "$name" "$1" &
+    step "load $base into $name" import "$name" "$LOADED/$base.part" &
     pids+=($!)
   done
   all_jobs "${pids[@]}" || exit 1
-  mkdir -p "$LOADED"
-  cp "$1" "$LOADED/$base.part"
   mv "$LOADED/$base.part" "$LOADED/$base.tar"
 }

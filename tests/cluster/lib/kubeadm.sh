@@ -64,7 +64,7 @@ init_control_plane() {
   mv "$ADMIN_CONF.part" "$ADMIN_CONF"
   instance_conf "$1"
   keep_pristine "$1"
-  touch "$NODES/$1/joined"
+  keep_joined "$1"
 }
 
 join_node() {
@@ -72,7 +72,7 @@ join_node() {
   join_configuration "$1" | put "$1" /etc/kubeadm.yaml
   in_host "$1" kubeadm join --config /etc/kubeadm.yaml --ignore-preflight-errors=all
   ! is_control_plane "$1" || instance_joins "$1"
-  touch "$NODES/$1/joined"
+  keep_joined "$1"
 }
 
 # node_works NAME [SINCE]: Ready, with the declared kubelet, and its kube-proxy running, which was started at SINCE or

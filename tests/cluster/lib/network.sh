@@ -16,8 +16,8 @@ beside_switch() {
 
 nothing_beside_switch() { [ -z "$(ip netns pids "$SWITCH")" ]; }
 
-# hardware NUMBER: the address of the card of 10.99.0.NUMBER. It is the same after a reboot, else the others would go on
-# sending to the old one for a while.
+# hardware NUMBER: the address of the card of the host with that number. It is the same after a reboot, else the others
+# would go on sending to the old one for a while. Other clusters use it, too, each on a bridge of its own.
 hardware() { printf '02:53:4c:00:00:%02x\n' "$1"; }
 
 switch_up() {
@@ -45,16 +45,15 @@ switch_down() {
     await 10 "what runs beside the switch to end" nothing_beside_switch
     ip netns delete "$SWITCH"
   fi
-  # ip makes this folder a mount with the first namespace and leaves it so after the last.
-  if mountpoint -q /run/netns && [ -z "$(ls /run/netns)" ]; then
-    umount /run/netns
-    rmdir /run/netns
-  fi
 }
+
+# namespace NAME: the host's network namespace.
+namespace() { echo "$SWITCH.$1"; }
 
 # plug NAME NUMBER: a network namespace for the host, its eth0 on the switch, and the way to its pods.
 plug() {
-  local namespace=sluice-$1 number=$2
+  local namespace number=$2
+  namespace=$(namespace "$1")
   ip netns add "$namespace"
   ip link add eth0 address "$(hardware "$number")" netns "$namespace" type veth peer name "port$number" netns "$SWITCH"
   in_switch ip link set "port$number" master br0 up
@@ -70,5 +69,5 @@ plug() {
 unplug() {
   in_switch ip link delete "port$2" 2>/dev/null || true
   in_switch ip route delete "$POD_NETWORK.$2.0/24" 2>/dev/null || true
-  [ ! -e "/run/netns/sluice-$1" ] || ip netns delete "sluice-$1"
+  [ ! -e "/run/netns/$(namespace "$1")" ] || ip netns delete "$(namespace "$1")"
 }

@@ -15,10 +15,10 @@ step() {
   (set -e; "$@") >"$log" 2>&1 </dev/null &
   pid=$!
   if wait "$pid"; then
-    printf '%4ds  %s (%ds)\n' "$SECONDS" "$title" "$((SECONDS - started))" >&2
+    printf '%4ds  %s%s (%ds)\n' "$SECONDS" "$MARK" "$title" "$((SECONDS - started))" >&2
     return 0
   fi
-  printf '%4ds  FAILED: %s\n' "$SECONDS" "$title" >&2
+  printf '%4ds  FAILED: %s%s\n' "$SECONDS" "$MARK" "$title" >&2
   tail -n 12 "$log" | sed 's/^/       | /' >&2
   say "       log: $log"
   exit 1
@@ -41,7 +41,7 @@ await() {
 lock_cache() {
   mkdir -p "$CACHE"
   exec 8>"$CACHE/$1.lock"
-  flock -n 8 || { say "waiting for another command to finish building"; flock 8; }
+  flock -n 8 || { say "       ${MARK}waiting for another command to finish building"; flock 8; }
 }
 unlock_cache() { exec 8>&-; }
 
