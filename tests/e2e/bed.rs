@@ -3,14 +3,17 @@
 //! Nothing here returns an error: a bed that does not work fails the test with the command and what it printed.
 #![allow(dead_code, reason = "a bed offers more than each scenario needs")]
 
+use std::env;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::process::run;
+pub use crate::process::{Output, Session};
 
 /// For one kubectl or helm command; nothing a test asks of a healthy bed takes longer.
 const COMMAND: Duration = Duration::from_secs(120);
@@ -39,38 +42,95 @@ impl Client {
     }
 }
 
-/// The one cluster of this machine.
+/// One cluster of this machine.
 pub struct Bed {
     script: PathBuf,
+    /// The cluster's name.
+    name: String,
+    cache: PathBuf,
     /// Held while this process uses the bed, since tests of two processes would change the cluster under each other.
     _alone: File,
 }
 
 static BED: LazyLock<Mutex<Bed>> = LazyLock::new(|| Mutex::new(Bed::start()));
 
+/// The bed in the hands of one test.
+pub struct Held(MutexGuard<'static, Bed>);
+
+impl Deref for Held {
+    type Target = Bed;
+
+    fn deref(&self) -> &Bed {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.keep_logs();
+        }
+    }
+}
+
 impl Bed {
-    /// The bed, brought to its declared shape when this process first asks, and for the caller alone until dropped.
-    pub fn shared() -> MutexGuard<'static, Self> {
-        // A test that failed with the bed in its hands leaves a cluster that works.
-        BED.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The bed in its declared shape and without a policy, for the caller alone until dropped.
+    pub fn shared() -> Held {
+        // A test that failed with the bed in its hands leaves a cluster that is put right here.
+        let held = Held(BED.lock().unwrap_or_else(PoisonError::into_inner));
+        held.reset();
+        held
     }
 
     fn start() -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/cluster");
         let bin = run(Command::new(&script).arg("bin"), None, COMMAND).succeeded();
-        let cache = Path::new(bin.text()).parent().expect("bin is a folder of the cache");
-        std::fs::create_dir_all(cache).expect("create the cache folder");
-        let lock = File::create(cache.join("e2e.lock")).expect("create the bed's lock");
+        let cache =
+            Path::new(bin.text()).parent().expect("bin is a folder of the cache").to_owned();
+        // nextest runs each test in a process of its own, and gives the number of the place that it takes among those
+        // that run at the same time: no two of these share a cluster.
+        let name = match (env::var("NEXTEST_TEST_GLOBAL_SLOT"), env::var("SLUICE_CLUSTER")) {
+            (Ok(slot), _) => format!("e2e{slot}"),
+            (_, Ok(name)) => name,
+            _ => "default".to_owned(),
+        };
+        let clusters = cache.join("clusters");
+        std::fs::create_dir_all(&clusters).expect("create the cache folder");
+        let lock = File::create(clusters.join(format!("{name}.test.lock"))).expect("create a lock");
         lock.lock().expect("lock the bed");
-        let bed = Self { script, _alone: lock };
-        bed.default_shape();
-        bed
+        eprintln!("on the cluster {name}");
+        Self { script, name, cache, _alone: lock }
     }
 
-    /// Nodes, apiservers and kubeadm-config as declared in `tests/cluster/nodes`; quick when they are.
+    /// Nodes, apiservers and kubeadm-config as declared in `tests/cluster/nodes`, whatever a test has left; quick when
+    /// nothing has changed.
     #[track_caller]
-    pub fn default_shape(&self) {
-        self.change(&["up"]);
+    fn reset(&self) {
+        // There may be no cluster, no such kind, or no apiserver that answers: then `up` starts everything again.
+        self.no_policy();
+        let began = Instant::now();
+        let up = self.change(&["up"]);
+        eprint!("{}", up.stderr);
+        eprintln!("the bed is ready after {:.1} s", began.elapsed().as_secs_f64());
+    }
+
+    /// Deletes all policies: what one still wants would be done again to whatever is put back.
+    #[track_caller]
+    pub fn no_policy(&self) -> Output {
+        self.kubectl(&["delete", "streamingpolicies", "--all", "--request-timeout=30s"])
+    }
+
+    /// Keeps what the cluster has to tell of a test that has failed, before the next test changes it.
+    fn keep_logs(&self) {
+        let test = env::var("NEXTEST_TEST_NAME").ok();
+        let test = test.or_else(|| thread::current().name().map(str::to_owned));
+        let test = test.unwrap_or_else(|| "unnamed".to_owned()).replace("::", ".");
+        let folder = self.cache.join("failed").join(&test);
+        let _ = std::fs::remove_dir_all(&folder);
+        let kept = self.command("logs").arg(&folder).output();
+        let kept = kept.is_ok_and(|output| output.status.success());
+        let logs = if kept { "its logs" } else { "such of its logs as could be read" };
+        eprintln!("{test} failed on the cluster {}; {logs}: {}", self.name, folder.display());
     }
 
     /// Runs the current kubectl.
@@ -104,7 +164,7 @@ impl Bed {
 
     /// The beginning of a shell's command line for this kubectl.
     pub fn kubectl_line(&self, client: Client) -> String {
-        format!("{} {}", self.script.display(), client.subcommand())
+        format!("{} --name {} {}", self.script.display(), self.name, client.subcommand())
     }
 
     /// Starts a kubectl that goes on until it is dropped, such as a port-forward.
@@ -212,10 +272,13 @@ impl Bed {
         self.change(&["apiserver"]);
     }
 
-    /// Builds the operator's image, loads it into every host, and returns its name.
+    /// Builds the operator's image, loads it into every host, and returns its name. `$SLUICE_OPERATOR` is a static binary
+    /// to use, else one is compiled.
     #[track_caller]
     pub fn image(&self) -> String {
-        self.change(&["image"]).text().to_owned()
+        let binary = env::var("SLUICE_OPERATOR").ok();
+        let args: Vec<&str> = ["image"].into_iter().chain(binary.as_deref()).collect();
+        self.change(&args).text().to_owned()
     }
 
     /// Runs a command inside a node's host, as root.
@@ -242,9 +305,10 @@ impl Bed {
         run(command.args(args).env("KUBECONFIG", self.kubeconfig()), None, COMMAND)
     }
 
-    /// The program with the bed's commands, for what runs beside a test.
-    pub fn script(&self) -> PathBuf {
-        self.script.clone()
+    /// What makes commands of the bed, for what runs beside a test.
+    pub fn commands(&self) -> impl Fn(&str) -> Command + Send + use<> {
+        let (script, name) = (self.script.clone(), self.name.clone());
+        move |subcommand| command(&script, &name, subcommand)
     }
 
     /// The same for the apiserver of one control plane only.
@@ -262,151 +326,17 @@ impl Bed {
     }
 
     fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(&self.script);
-        command.arg(subcommand);
-        command
+        command(&self.script, &self.name, subcommand)
     }
 
     #[track_caller]
     fn change(&self, args: &[&str]) -> Output {
-        run(Command::new(&self.script).args(args), None, CHANGE).succeeded()
+        run(self.command(args[0]).args(&args[1..]), None, CHANGE).succeeded()
     }
 }
 
-/// How a command ended.
-#[derive(Debug)]
-pub struct Output {
-    command: String,
-    status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Output {
-    pub fn success(&self) -> bool {
-        self.status.success()
-    }
-
-    /// The exit code; absent after a signal.
-    pub fn code(&self) -> Option<i32> {
-        self.status.code()
-    }
-
-    /// Standard output without the newline at its end.
-    pub fn text(&self) -> &str {
-        self.stdout.trim_end()
-    }
-
-    #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("no JSON: {e}\n{self}"))
-    }
-
-    /// Fails the test unless the command succeeded.
-    #[track_caller]
-    pub fn succeeded(self) -> Self {
-        assert!(self.success(), "failed: {self}");
-        self
-    }
-
-    /// Fails the test unless the command failed; returns what it said on standard error.
-    #[track_caller]
-    pub fn failed(self) -> String {
-        assert!(!self.success(), "ought to have failed: {self}");
-        self.stderr.trim_end().to_owned()
-    }
-}
-
-impl std::fmt::Display for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}\n--- stdout\n{}\n--- stderr\n{}", self.command, self.stdout, self.stderr)
-    }
-}
-
-#[track_caller]
-fn run(command: &mut Command, input: Option<&str>, deadline: Duration) -> Output {
-    let description = format!("{command:?}");
-    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
-    let child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.unwrap_or_else(|e| panic!("start {description}: {e}"));
-    let stdout = collect(child.stdout.take().expect("piped"));
-    let stderr = collect(child.stderr.take().expect("piped"));
-    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
-        // A command that ends early closes the pipe; what it says about that matters more.
-        let _ = pipe.write_all(input.as_bytes());
-    }
-    let end = Instant::now() + deadline;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("wait for a child") {
-            break status;
-        }
-        if Instant::now() > end {
-            let _ = child.kill();
-            panic!("not done after {deadline:?}: {description}");
-        }
-        thread::sleep(Duration::from_millis(10));
-    };
-    let text = |output: JoinHandle<String>| output.join().expect("read a pipe");
-    Output { command: description, status, stdout: text(stdout), stderr: text(stderr) }
-}
-
-fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
-}
-
-/// A command that is still running. Dropping it ends it.
-pub struct Session {
-    child: Child,
-    stdout: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
-}
-
-impl Session {
-    fn start(command: &mut Command) -> Self {
-        let child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.unwrap_or_else(|e| panic!("start {command:?}: {e}"));
-        let pipe = BufReader::new(child.stdout.take().expect("piped"));
-        let stderr = Some(collect(child.stderr.take().expect("piped")));
-        let (lines, stdout) = mpsc::channel();
-        thread::spawn(move || {
-            pipe.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
-        });
-        Self { child, stdout, stderr }
-    }
-
-    pub fn say(&mut self, line: &str) {
-        // If it has ended already, the answer that never comes tells why.
-        let _ = writeln!(self.child.stdin.as_mut().expect("piped"), "{line}");
-    }
-
-    /// The next line of output with this text in it, or, if the command ends first, what it said on standard error.
-    #[track_caller]
-    pub fn line_with(&mut self, text: &str, deadline: Duration) -> Result<String, String> {
-        let end = Instant::now() + deadline;
-        loop {
-            match self.stdout.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(text) => return Ok(line),
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("waited {deadline:?} in vain for a line with {text:?}")
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let stderr = self.stderr.take().map(|s| s.join().expect("read a pipe"));
-                    return Err(stderr.unwrap_or_default().trim_end().to_owned());
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn command(script: &Path, cluster: &str, subcommand: &str) -> Command {
+    let mut command = Command::new(script);
+    command.args(["--name", cluster, subcommand]);
+    command
 }

@@ -1,7 +1,7 @@
 //! What the operator and its claims look like on a real, skewed cluster: `tests/cluster` says how that comes about.
 //!
-//! Every test is ignored by default, since the first one starts four hosts:
-//! `cargo test --test e2e -- --ignored --test-threads=1`.
+//! Every test is ignored by default, since it starts a cluster if there is none. `make e2e` shares the tests out over
+//! several clusters; `cargo test --test e2e -- --ignored --test-threads=1` takes them one by one to the default one.
 
 mod agent;
 mod bed;
@@ -12,6 +12,7 @@ mod managed;
 mod operations;
 mod operator;
 mod policy;
+mod process;
 mod remediation;
 mod rollout;
 mod servers;

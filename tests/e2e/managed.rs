@@ -32,8 +32,6 @@ const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 /// Two control planes, and Sluice with its changers and without a policy.
 #[track_caller]
 pub fn fresh(bed: &Bed) {
-    operator::no_policy(bed);
-    bed.default_shape();
     bed.add("cp2", &["kubelet=1.20.15", "role=control-plane"]);
     with_changers(bed, &NODES);
 }
@@ -41,8 +39,6 @@ pub fn fresh(bed: &Bed) {
 /// The same with one control plane.
 #[track_caller]
 pub fn fresh_alone(bed: &Bed) {
-    operator::no_policy(bed);
-    bed.default_shape();
     with_changers(bed, &["cp1", "new1", "old1", "old2"]);
 }
 
@@ -158,7 +154,7 @@ impl Client {
         let targets: Vec<(String, String)> =
             NODES.map(|node| (node.to_owned(), canary_of(bed, node))).into();
         let ending = Arc::new(AtomicBool::new(false));
-        let (over, script) = (ending.clone(), bed.script());
+        let (over, command) = (ending.clone(), bed.commands());
         let through = BOTH.map(|node| bed.kubeconfig_of(node));
         let thread = std::thread::spawn(move || {
             let mut failures = Vec::new();
@@ -171,8 +167,8 @@ impl Client {
                 let mut said = String::new();
                 let works = through.iter().cycle().take_while(|_| began.elapsed() < RETRIES).any(
                     |kubeconfig| {
-                        let mut kubectl = std::process::Command::new(&script);
-                        kubectl.arg("kubectl").arg("--kubeconfig").arg(kubeconfig);
+                        let mut kubectl = command("kubectl");
+                        kubectl.arg("--kubeconfig").arg(kubeconfig);
                         kubectl.args(["--request-timeout=5s", "exec", "-n", CANARIES, pod, "--"]);
                         let output = kubectl.args(["/sluice", "canary", "say", "here"]).output();
                         let output = output.expect("run kubectl");

@@ -49,25 +49,12 @@ pub fn install(bed: &Bed, extra: &[&str]) -> Output {
 /// The default cluster with Sluice on it and no policy, no agent or what one has said, no admin's word.
 #[track_caller]
 pub fn fresh(bed: &Bed) {
-    no_policy(bed);
-    bed.default_shape();
     fresh_with(bed, &[]);
 }
 
-/// What a policy still wants would be done again to whatever is put back.
-#[track_caller]
-pub fn no_policy(bed: &Bed) {
-    // On a new cluster there is no such kind yet.
-    if bed.kubectl(&["get", "crd", "streamingpolicies.sluice.dev"]).success() {
-        bed.kubectl(&["delete", "streamingpolicies", "--all"]).succeeded();
-    }
-}
-
-/// The same on the cluster as it is, with these values of the chart.
+/// The same with these values of the chart.
 #[track_caller]
 pub fn fresh_with(bed: &Bed, values: &[&str]) {
-    no_policy(bed);
-    bed.default_apiserver();
     install(bed, values);
     bed.wait_for("the agents to be gone", AGENTS_END, || {
         let agents = ["pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent"];

@@ -11,7 +11,7 @@ use crate::{
         fresh, fresh_alone, kill_changer, kill_controller, kubeadm_gates, manifest, old_or_new,
         policy, runs_with_flag, turn_off_with_a_typo,
     },
-    operator::{POLICY, SECONDS, becomes, condition, events, no_policy, watched},
+    operator::{POLICY, SECONDS, becomes, condition, events, watched},
 };
 
 #[test]
@@ -54,9 +54,6 @@ fn a_redirecting_cluster_is_carried_over_while_execs_go_on_and_back() {
     assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals, "byte for byte");
     assert_eq!(kubeadm_gates(&bed), None);
     client.had_no_failure();
-    bed.remove("cp2");
-    bed.replace("old1", &[]);
-    bed.replace("new1", &[]);
 }
 
 #[test]
@@ -77,7 +74,6 @@ fn an_apiserver_that_does_not_start_goes_back_by_itself() {
     let stopped = condition(&bed, POLICY, "Progressing").unwrap();
     assert_eq!(stopped.brief(), ("False", "ChangeRolledBack"));
     assert_eq!(kubeadm_gates(&bed), None);
-    bed.remove("cp2");
 }
 
 #[test]
@@ -108,12 +104,11 @@ fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
         assert!(message.contains("unrecognized feature gate: NoSuchGate"), "{message}");
         assert_eq!(kubeadm_gates(&bed), None);
         // Another policy of this name starts anew.
-        no_policy(&bed);
+        bed.no_policy().succeeded();
         bed.wait_for("nothing to be wanted", SECONDS, || {
             (change(&bed, "cp1") == (None, None)).then_some(())
         });
     }
-    bed.replace("old1", &[]);
 }
 
 /// Who is hit at every step.
@@ -191,7 +186,6 @@ fn whoever_dies_at_whatever_step_it_ends_in_the_old_or_the_new_state() {
         assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals, "{victim:?}");
         BOTH.iter().for_each(|node| forget_returns(&bed, node));
     }
-    bed.remove("cp2");
 }
 
 #[test]
@@ -260,5 +254,4 @@ fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
     becomes(&bed, "Degraded", "False", "AsExpected");
     let check = bed.sluice(&["check"]);
     assert_eq!(check.code(), Some(0), "{check}");
-    bed.remove("cp2");
 }
