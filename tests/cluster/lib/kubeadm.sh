@@ -29,6 +29,7 @@ resolvConf: /dev/null
 evictionHard: {memory.available: 1Mi, nodefs.available: 1%}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
+syncFrequency: 10s
 nodeStatusUpdateFrequency: 3s
 nodeStatusReportFrequency: 1m
 ---
