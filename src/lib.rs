@@ -6,12 +6,14 @@
 
 pub mod agent;
 pub mod api;
+pub mod arguments;
 pub mod canary;
 pub mod changer;
 pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
+mod documents;
 pub mod edit;
 pub mod node;
 mod pages;

@@ -5,10 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
+    arguments::kubelet,
     decision::{evidence::Says, migration::STREAMING_REDIRECTS},
     edit::environment,
     node::{
-        flags,
         host::Host,
         process::{self, Process},
     },
@@ -83,15 +83,15 @@ fn read(host: &Host, process: Option<&Process>) -> Kubelet {
         || process.iter().flat_map(|process| process.args.iter().skip(1)).map(String::as_str);
     let words: Vec<String> =
         host.environment_files().flat_map(|file| environment::words(&file)).collect();
-    let next_start = flags::boolean(words.iter().map(String::as_str), flag);
+    let next_start = kubelet::boolean(words.iter().map(String::as_str), flag);
     let next_start = Some(next_start).filter(|says| *says != Says::Absent);
     Kubelet {
         process: process.map(|process| (process.pid, process.start)),
-        flag: Some(process.map_or(Says::Unreadable, |_| flags::boolean(args(), flag))),
+        flag: Some(process.map_or(Says::Unreadable, |_| kubelet::boolean(args(), flag))),
         next_start,
-        endpoint: flags::text(args(), "container-runtime-endpoint")
+        endpoint: kubelet::text(args(), "container-runtime-endpoint")
             .map(str::to_owned)
-            .or_else(|| configured_endpoint(host, flags::text(args(), "config")?)),
+            .or_else(|| configured_endpoint(host, kubelet::text(args(), "config")?)),
     }
 }
 

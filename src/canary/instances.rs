@@ -8,7 +8,7 @@ use kube::{Api, Client, Config, api::ListParams};
 
 use super::Error;
 use crate::{
-    cluster::{ApiserverPod, POD_SELECTOR},
+    cluster::{ApiserverPod, POD_FIELDS},
     pages,
 };
 
@@ -86,7 +86,7 @@ pub async fn instances_at(
 /// The apiservers' mirror pods. They only give names: where they cannot be read, addresses do.
 async fn mirror_pods(client: &Client) -> Vec<ApiserverPod> {
     let api = Api::<Pod>::namespaced(client.clone(), "kube-system");
-    match pages::list(&api, ListParams::default().labels(POD_SELECTOR)).await {
+    match pages::list(&api, ListParams::default().fields(POD_FIELDS)).await {
         Ok(pods) => pods.iter().filter_map(ApiserverPod::read).collect(),
         Err(error) => {
             tracing::debug!(%error, "the apiservers' pods cannot be read");

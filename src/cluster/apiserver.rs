@@ -5,20 +5,23 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, Endpoints, Pod};
 
-use crate::decision::{
-    apiserver::{Apiserver, Unseen},
-    gate::FeatureGates,
-    version::Minor,
+use crate::{
+    arguments::{apiserver, go_bool},
+    decision::{
+        apiserver::{Apiserver, Unseen},
+        gate::FeatureGates,
+        migration::STREAMING_REDIRECTS,
+        version::Minor,
+    },
 };
 
 /// Marks the apiserver's view of a static pod (`pkg/kubelet/types/pod_update.go`).
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-/// The program, and the container in which kubeadm and its relatives start it.
-const PROGRAM: &str = "kube-apiserver";
-
-/// The label by which kubeadm, Cluster API and RKE2 mark the pod of an apiserver.
-pub const POD_SELECTOR: &str = "component=kube-apiserver";
+/// Selects the pods that an apiserver may be among, by fields: mirror pods have no ServiceAccount,
+/// while admission gives one to every other pod. Their labels are whatever the manifest's author
+/// wrote: kubeadm, Cluster API and RKE2 write `component`, kops `k8s-app`, others nothing.
+pub const POD_FIELDS: &str = "spec.serviceAccountName=";
 
 /// An apiserver's mirror pod: what it runs, and the addresses that it may answer at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +29,14 @@ pub struct ApiserverPod {
     addresses: BTreeSet<String>,
     instance: Apiserver,
     ready: bool,
+    mentions: BTreeSet<(&'static str, Option<bool>)>,
 }
 
 impl ApiserverPod {
     /// Reads a pod; `None` if it is no mirror pod of an apiserver.
     ///
-    /// Only a mirror pod that its Node owns shows what a kubelet really runs: any other pod with
-    /// these labels is somebody's claim.
+    /// Only a mirror pod that its Node owns shows what a kubelet really runs: any other pod is
+    /// somebody's claim. And an apiserver is what runs one, whatever its labels are.
     pub fn read(pod: &Pod) -> Option<Self> {
         let annotations = pod.metadata.annotations.as_ref()?;
         let spec = pod.spec.as_ref()?;
@@ -42,20 +46,28 @@ impl ApiserverPod {
         if !annotations.contains_key(MIRROR_ANNOTATION) || !owned {
             return None;
         }
-        let container = spec.containers.iter().find(|c| c.name == PROGRAM)?;
-        let args = arguments(container);
+        let named: Vec<(&str, apiserver::Words<'_>)> =
+            spec.containers.iter().map(|c| (c.name.as_str(), words(c))).collect();
+        // Where it is unclear which one it is, nothing of it is believed.
+        let container = match apiserver::container(&named) {
+            apiserver::Container::No => return None,
+            apiserver::Container::At(at) => Some((&spec.containers[at], &*named[at].1)),
+            apiserver::Container::Unclear => None,
+        };
+        let args = container.and_then(|(_, words)| words.get(apiserver::first_argument(words)?..));
         let mut addresses = BTreeSet::new();
         if let Some(status) = &pod.status {
             addresses.extend(status.host_ip.clone());
             addresses.extend(status.pod_ip.clone());
         }
-        let advertised = args
-            .as_ref()
-            .and_then(|args| args.iter().find_map(|arg| arg.strip_prefix("--advertise-address=")));
+        let advertised = args.and_then(|args| apiserver::text(args, "advertise-address"));
         addresses.extend(advertised.map(str::to_owned));
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True").count() > 0;
-        Some(Self { addresses, instance: instance(node, container, args), ready })
+        let image = container.and_then(|(container, _)| container.image.as_deref());
+        let instance = instance(node, image.unwrap_or_default(), args);
+        let mentions = spec.containers.iter().flat_map(mentions).collect();
+        Some(Self { addresses, instance, ready, mentions })
     }
 
     /// Whether it is ready.
@@ -72,12 +84,27 @@ impl ApiserverPod {
     pub fn answers_at(&self, address: &str) -> bool {
         self.addresses.contains(address)
     }
+
+    /// A gate of which the pod shows something else than this, though its command line as a whole
+    /// cannot be read: in a script, or in a variable.
+    pub fn contradicts(&self, gates: &FeatureGates) -> Option<&'static str> {
+        let differs = |(gate, on): &&(&'static str, Option<bool>)| match (gates.get(gate), on) {
+            (Some(said), Some(on)) => said != *on,
+            (said, _) => said.is_none(),
+        };
+        self.mentions.iter().find(differs).map(|(gate, _)| *gate)
+    }
 }
 
-fn instance(node: &str, container: &Container, args: Option<Vec<&str>>) -> Apiserver {
-    let image = container.image.as_deref().unwrap_or_default();
-    let minor = tag(image).and_then(|tag| tag.parse::<Minor>().ok());
-    let gates = args.map(FeatureGates::from_args);
+/// Whether a container of this name, which is started by these words, makes its pod look like that
+/// of an apiserver.
+pub fn looks_like_apiserver(containers: &[(&str, apiserver::Words<'_>)]) -> bool {
+    apiserver::container(containers) != apiserver::Container::No
+}
+
+fn instance(node: &str, image: &str, args: Option<&[&str]>) -> Apiserver {
+    let minor = tag(image).and_then(|tag| Minor::running(tag).ok());
+    let gates = args.map(|args| FeatureGates::from_args(args.iter().copied()));
     let unseen = match &gates {
         None => Some(Unseen::HiddenCommand),
         Some(gates) => match (gates.unreadable(), minor) {
@@ -89,12 +116,28 @@ fn instance(node: &str, container: &Container, args: Option<Vec<&str>>) -> Apise
     Apiserver { name: node.to_owned(), minor, gates, unseen }
 }
 
-/// The arguments after the program's name; `None` where a shell or a wrapper may hide some.
-fn arguments(container: &Container) -> Option<Vec<&str>> {
-    let words = container.command.iter().chain(&container.args).flatten().map(String::as_str);
-    let mut words = words.skip_while(|word| word.rsplit('/').next() != Some(PROGRAM));
-    words.next()?;
-    Some(words.collect())
+/// The words in which a container starts its program.
+fn words(container: &Container) -> apiserver::Words<'_> {
+    container.command.iter().chain(&container.args).flatten().map(String::as_str).collect()
+}
+
+/// The gates that a container names anywhere in its words and variables, and what they are set to.
+fn mentions(container: &Container) -> Vec<(&'static str, Option<bool>)> {
+    let variables = container.env.iter().flatten().filter_map(|variable| variable.value.as_deref());
+    let texts: Vec<&str> = words(container).into_iter().chain(variables).collect();
+    let in_text = |gate: &'static str, text: &&str| -> Vec<(&'static str, Option<bool>)> {
+        let part_of_name = |c: char| c.is_ascii_alphanumeric();
+        let each = text.match_indices(gate).filter_map(|(at, _)| {
+            let behind = &text[at + gate.len()..];
+            let longer = text[..at].ends_with(part_of_name) || behind.starts_with(part_of_name);
+            let value = behind.trim_start().strip_prefix('=').map(str::trim_start);
+            let value = value.and_then(|value| value.split(|c| !part_of_name(c)).next());
+            (!longer).then_some((gate, value.and_then(go_bool)))
+        });
+        each.collect()
+    };
+    let gates = STREAMING_REDIRECTS.gates();
+    gates.flat_map(|gate| texts.iter().flat_map(move |text| in_text(gate, text))).collect()
 }
 
 /// The tag of an image reference, without registry, port and digest.
@@ -216,7 +259,10 @@ mod tests {
             |pod: &mut Value| pod["metadata"]["ownerReferences"] = json!([]),
             |pod: &mut Value| pod["metadata"]["ownerReferences"][0]["name"] = json!("other"),
             |pod: &mut Value| pod["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicaSet"),
-            |pod: &mut Value| pod["spec"]["containers"][0]["name"] = json!("etcd"),
+            |pod: &mut Value| {
+                pod["spec"]["containers"][0]["name"] = json!("etcd");
+                pod["spec"]["containers"][0]["command"] = json!(["etcd", "--v=2"]);
+            },
         ] {
             assert_eq!(ApiserverPod::read(&pod(patch)), None);
         }

@@ -18,7 +18,7 @@ use agent::Agent;
 use jiff::Timestamp;
 
 pub use agent::{AGENT_LABELS, AgentChange, AgentPod, ready_nodes};
-pub use apiserver::{ApiserverPod, POD_SELECTOR, endpoint_addresses};
+pub use apiserver::{ApiserverPod, POD_FIELDS, endpoint_addresses, looks_like_apiserver};
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
 pub use policy::{Content, Policy, Wish};
@@ -78,7 +78,7 @@ impl Cluster {
         claims.sort();
         let node = Node {
             uid: view.metadata.uid.unwrap_or_default(),
-            facts: NodeFacts { kubelet: view.kubelet_version.parse().ok(), claims },
+            facts: NodeFacts { kubelet: Minor::running(&view.kubelet_version).ok(), claims },
             kubelet: view.kubelet_version,
             labels: view.metadata.labels.unwrap_or_default(),
         };

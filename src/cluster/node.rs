@@ -10,10 +10,12 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::decision::{
-    evidence::{Claim, Says, Source},
-    gate::go_bool,
-    migration::{Migration, STREAMING_REDIRECTS},
+use crate::{
+    arguments::kubelet,
+    decision::{
+        evidence::{Claim, Says, Source},
+        migration::{Migration, STREAMING_REDIRECTS},
+    },
 };
 
 /// The annotations in which k3s and RKE2 publish a node's arguments.
@@ -58,30 +60,12 @@ fn annotation_says(value: &str) -> Says {
     }
 }
 
-/// What k3s's JSON list of arguments says: the last `--kubelet-arg` about the flag wins, as it
-/// does on the kubelet's command line.
+/// What the JSON list of the arguments of k3s or RKE2 says.
 fn node_args_say(migration: &Migration, value: &str) -> Says {
-    let Ok(args) = serde_json::from_str::<Vec<String>>(value) else { return Says::Unreadable };
-    let mut says = Says::Absent;
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        let kubelet_arg = match arg.strip_prefix("--kubelet-arg") {
-            Some("") => args.next().map(String::as_str),
-            Some(rest) => rest.strip_prefix('='),
-            None => None,
-        };
-        let Some(kubelet_arg) = kubelet_arg else { continue };
-        let bare = kubelet_arg.trim_start_matches('-');
-        let (name, value) = bare.split_once('=').unwrap_or((bare, "true"));
-        if name == migration.flag {
-            says = match go_bool(value) {
-                Some(true) => Says::On,
-                Some(false) => Says::Off,
-                None => Says::Unreadable,
-            };
-        }
+    match serde_json::from_str::<Vec<String>>(value) {
+        Ok(args) => kubelet::rancher(args.iter().map(String::as_str), migration.flag),
+        Err(_) => Says::Unreadable,
     }
-    says
 }
 
 impl kube::Resource for NodeView {

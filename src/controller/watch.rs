@@ -23,7 +23,7 @@ use super::{
     metrics::{Kind, Metrics},
     world::Change,
 };
-use crate::{cluster::POD_SELECTOR, decision::version::Minor};
+use crate::{cluster::POD_FIELDS, decision::version::Minor};
 
 /// Objects in one page of a list: a page of full Nodes is then about 2 MB.
 const PAGE: u32 = 200;
@@ -53,7 +53,7 @@ pub fn start(
     watch.spawn(Kind::StreamingPolicy, Api::all(client.clone()), all.clone(), Change::Policy);
     watch.spawn(Kind::StreamingNode, Api::all(client.clone()), all, Change::StreamingNode);
     let pods = Api::namespaced(client.clone(), "kube-system");
-    watch.spawn(Kind::Pod, pods, config.clone().labels(POD_SELECTOR), |event| {
+    watch.spawn(Kind::Pod, pods, config.clone().fields(POD_FIELDS), |event| {
         Change::Pod(Box::new(event))
     });
     let endpoints = Api::namespaced(client.clone(), "default");
@@ -234,7 +234,7 @@ async fn served(client: Client, changes: mpsc::Sender<Change>) {
         every.tick().await;
         // An apiserver that does not answer now has not changed its version.
         if let Ok(info) = client.apiserver_version().await {
-            let minor = info.git_version.parse::<Minor>().ok();
+            let minor = Minor::running(&info.git_version).ok();
             if changes.send(Change::Served(minor)).await.is_err() {
                 return;
             }

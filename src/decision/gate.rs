@@ -6,6 +6,11 @@ use super::{
     migration::{GateBehaviour, Migration, Stage, Track},
     version::Minor,
 };
+use crate::arguments::{
+    Flag, Part,
+    apiserver::{self, FEATURE_GATES},
+    go_bool,
+};
 
 /// The gates that one apiserver's command line sets, with the rest left to their defaults.
 ///
@@ -30,28 +35,35 @@ impl FeatureGates {
     /// Reads the arguments of a kube-apiserver, without the program's name.
     pub fn from_args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
         let mut gates = Self::default();
-        let mut args = args.into_iter();
-        while let Some(arg) = args.next() {
-            let Some(flag) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
-                continue;
-            };
-            let (name, value) = match flag.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (flag, None),
-            };
-            // pflag normalises underscores.
-            if name.replace('_', "-") != "feature-gates" {
-                continue;
-            }
-            let between = if value.is_some() { '=' } else { ' ' };
-            match value.or_else(|| args.next()) {
-                Some(value) => {
-                    let dashed = &arg[..arg.len() - flag.len() + name.len()];
-                    let flag = format!("{dashed}{between}");
-                    gates.arguments.push(Argument { flag, list: value.to_owned() });
-                    gates.add(value);
+        let args: Vec<&str> = args.into_iter().collect();
+        for part in apiserver::parts(&args) {
+            let (at, certain) = match part {
+                Part::Flag(Flag { name, at, value, value_at, certain })
+                    if name == FEATURE_GATES =>
+                {
+                    match value {
+                        Some(value) => {
+                            let (flag, _) = args[at].split_once('=').unwrap_or((args[at], ""));
+                            let between = if value_at == at { '=' } else { ' ' };
+                            let flag = format!("{flag}{between}");
+                            gates.arguments.push(Argument { flag, list: value.to_owned() });
+                            gates.add(value);
+                        }
+                        None => gates.unreadable = Some("--feature-gates has no value".to_owned()),
+                    }
+                    (at, certain)
                 }
-                None => gates.unreadable = Some("--feature-gates has no value".to_owned()),
+                Part::Flag(_) => continue,
+                Part::End { at, certain } => (at, certain),
+                Part::Variable { at } => {
+                    let why = format!("{} may be any flag, --feature-gates too", args[at]);
+                    gates.unreadable = Some(why);
+                    continue;
+                }
+            };
+            if !certain {
+                let why = format!("{} may be a value of the flag before it", args[at]);
+                gates.unreadable = Some(why);
             }
         }
         gates
@@ -114,15 +126,6 @@ impl FeatureGates {
     /// that no longer has them refuses to start.
     pub fn named(&self, migration: &Migration) -> Vec<&'static str> {
         migration.gates().filter(|gate| self.set.contains_key(*gate)).collect()
-    }
-}
-
-/// A boolean as Go flags take it: `strconv.ParseBool`.
-pub fn go_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 
@@ -274,6 +277,13 @@ mod tests {
                 ],
                 Gate::Enabled,
             ),
+            // No flags are read after two dashes.
+            (20, &["--", "--feature-gates=StreamingProxyRedirects=false"], Gate::Enabled),
+            (
+                20,
+                &["--etcd-prefix", "/x", "--feature-gates=StreamingProxyRedirects=false"],
+                Gate::Disabled,
+            ),
             // Deprecated gates do not follow AllBeta; the beta one of 1.17 may have.
             (20, &["--feature-gates=AllBeta=false"], Gate::Enabled),
             (17, &["--feature-gates=AllBeta=false"], Gate::Unknown),
@@ -313,6 +323,12 @@ mod tests {
             &["--feature-gates=StreamingProxyRedirects=off"],
             &["--feature-gates=$(GATES)"],
             &["--feature-gates"],
+            &["$(FLAGS)"],
+            &["--$(FLAG)=StreamingProxyRedirects=false"],
+            &["--anonymous-auth", "$(FLAGS)"],
+            // Nobody knows whether what stands before takes a value.
+            &["--x", "--feature-gates=StreamingProxyRedirects=false"],
+            &["--x", "--", "--feature-gates=StreamingProxyRedirects=false"],
         ] {
             assert_eq!(gate(20, args), Gate::Unknown, "{args:?}");
             assert_eq!(gate(24, args), Gate::Removed, "{args:?}");

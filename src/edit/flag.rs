@@ -6,7 +6,7 @@ use super::{
     Edited, Error, File, Place, Splice, line_around, line_of, spliced,
     words::{Word, Words},
 };
-use crate::decision::gate::go_bool;
+use crate::arguments::{self, go_bool};
 
 /// Words that belong together, from one setting of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +64,9 @@ pub fn remove(
     Ok(Edited::Changed(new))
 }
 
-/// Whether a word is the flag, as pflag reads it: two dashes, `_` for `-`, a value after `=`.
+/// Whether a word is the flag, as the kubelet reads it.
 fn is_flag(word: &str, flag: &str) -> bool {
-    let name = word.strip_prefix("--").map(|rest| rest.split_once('=').map_or(rest, |(n, _)| n));
-    name.is_some_and(|name| name.replace('_', "-") == flag)
+    arguments::named(word).is_some_and(|(name, _)| name == flag)
 }
 
 /// Whether a word has the flag's name in it.

@@ -3,20 +3,30 @@
 use std::ops::Range;
 
 use super::{Error, File, Place, Splice};
-use crate::decision::gate::{FeatureGates, Setting, go_bool};
+use crate::{
+    arguments::go_bool,
+    decision::gate::{FeatureGates, Setting},
+};
 
 /// A list of gates in a file.
 #[derive(Clone, Debug)]
 pub struct List<'a> {
     /// The list.
     pub text: &'a str,
-    /// Its bytes; `None` where the file spells them in another way, with escapes say.
+    /// Its bytes; `None` where the file spells them in another way.
     pub at: Option<Range<usize>>,
+    /// In which way then.
+    pub why: &'static str,
     /// The line that it is on.
     pub line: usize,
     /// Whether a comma can be written there.
     pub extends: bool,
 }
+
+/// A list is spelled with escapes.
+pub const ESCAPES: &str = "the gate is in a list with escapes";
+/// A list goes over more than one line.
+pub const MANY_LINES: &str = "the gate is in a list over several lines";
 
 /// What has to be done to lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +79,21 @@ pub fn says(lists: &[List<'_>], gate: &str) -> Option<(Setting, usize)> {
     lists.iter().enumerate().rev().find_map(last)
 }
 
+/// Looks whether lists can be understood.
+///
+/// # Errors
+/// Where one cannot.
+pub fn understood(file: File, lists: &[List<'_>]) -> Result<(), Error> {
+    for list in lists {
+        let gates = FeatureGates::from_args([format!("--feature-gates={}", list.text).as_str()]);
+        if let Some(why) = gates.unreadable() {
+            let place = Place { file, line: list.line };
+            return Err(Error::Gates { place, why: why.to_owned() });
+        }
+    }
+    Ok(())
+}
+
 /// What makes lists say this of a gate; `None` where they do. Whatever was said of it more than
 /// once is then said once.
 ///
@@ -80,13 +105,7 @@ pub fn plan(
     gate: &str,
     setting: Setting,
 ) -> Result<Option<Plan>, Error> {
-    for list in lists {
-        let gates = FeatureGates::from_args([format!("--feature-gates={}", list.text).as_str()]);
-        if let Some(why) = gates.unreadable() {
-            let place = Place { file, line: list.line };
-            return Err(Error::Gates { place, why: why.to_owned() });
-        }
-    }
+    understood(file, lists)?;
     let now = says(lists, gate);
     if now.map_or(Setting::Default, |(now, _)| now) == setting {
         return Ok(None);
@@ -105,7 +124,7 @@ pub fn plan(
         let place = Place { file, line: list.line };
         let at = |range: Range<usize>| match &list.at {
             Some(at) => Ok(at.start + range.start..at.start + range.end),
-            None => Err(Error::Style { place, what: "the gate is in a list with escapes" }),
+            None => Err(Error::Style { place, what: list.why }),
         };
         // The last word is the one that counts, so that is the one that stays.
         if let Some(word) = word
@@ -194,7 +213,7 @@ mod tests {
     use super::*;
 
     fn edited(text: &str, setting: Setting) -> String {
-        let list = List { text, at: Some(0..text.len()), line: 1, extends: true };
+        let list = List { text, at: Some(0..text.len()), why: ESCAPES, line: 1, extends: true };
         match plan(File::Manifest, &[list], "G", setting).unwrap() {
             None => "unchanged".to_owned(),
             Some(plan) if !plan.emptied.is_empty() => "emptied".to_owned(),
@@ -235,7 +254,13 @@ mod tests {
 
     #[test]
     fn the_last_word_wins_over_several_lists() {
-        let list = |text, start| List { text, at: Some(start..start + 6), line: 1, extends: true };
+        let list = |text, start| List {
+            text,
+            at: Some(start..start + 6),
+            why: ESCAPES,
+            line: 1,
+            extends: true,
+        };
         let lists = [list("G=true", 0), list("A=true", 10), list("G=fals", 20)];
         assert!(plan(File::Manifest, &lists, "G", Setting::Off).is_err(), "no Go boolean");
         let lists = [list("G=true", 0), list("A=true", 10), list("G=true", 20)];
@@ -250,12 +275,12 @@ mod tests {
     #[test]
     fn a_list_that_cannot_be_understood_is_refused() {
         for text in ["A", "G=off", "$(GATES)", "A=true,$(MORE)"] {
-            let list = List { text, at: Some(0..text.len()), line: 7, extends: true };
+            let list = List { text, at: Some(0..text.len()), why: ESCAPES, line: 7, extends: true };
             let refused = plan(File::Manifest, &[list], "G", Setting::Off).unwrap_err();
             assert_eq!(refused.reason(), "FeatureGatesUnreadable");
             assert!(refused.to_string().starts_with("the apiserver's manifest, line 7: "));
         }
-        let list = List { text: "G=true", at: None, line: 7, extends: true };
+        let list = List { text: "G=true", at: None, why: ESCAPES, line: 7, extends: true };
         let refused = plan(File::Manifest, &[list], "G", Setting::Off).unwrap_err();
         assert_eq!(refused.reason(), "Style");
     }

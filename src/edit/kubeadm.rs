@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::{
     Edited, Error, File, Place, Splice,
-    gates::{self, List},
+    gates::{self, ESCAPES, List, MANY_LINES},
     line_around, line_end, line_of, spliced,
     yaml::{self, Node, Quotes},
 };
-use crate::decision::gate::Setting;
+use crate::{decision::gate::Setting, documents};
 
 const FILE: File = File::ClusterConfiguration;
 
@@ -128,6 +128,7 @@ impl<'n> Configuration<'n> {
             Ok(List {
                 text: &scalar.value,
                 at: scalar.literal.clone(),
+                why: if scalar.lines { MANY_LINES } else { ESCAPES },
                 line: flag.value.line,
                 extends: scalar.quotes != Quotes::Plain || !self.in_braces(flag),
             })
@@ -290,7 +291,7 @@ fn is_feature_gates(name: &str) -> bool {
 /// Reads both texts and compares everything. Sections without anything in them count as none.
 fn verify(before: &str, after: &str, gate: &str, setting: Setting) -> Result<(), String> {
     let parse = |text: &str| -> Result<Value, String> {
-        serde_saphyr::from_str(text).map_err(|error| format!("it is no YAML then: {error}"))
+        documents::first(text).map_err(|why| format!("{why} then"))
     };
     let (mut old, mut new) = (parse(before)?, parse(after)?);
     let (old_args, new_args) = (take_arguments(&mut old)?, take_arguments(&mut new)?);

@@ -1,21 +1,25 @@
 //! The static pod manifest of a kube-apiserver.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use serde_json::Value;
 
 use super::{
     Edited, Error, File, Place, Splice,
-    gates::{self, List, Plan},
+    gates::{self, ESCAPES, List, MANY_LINES, Plan},
     line_around, line_end, line_of, spliced,
     yaml::{self, Node, Quotes},
 };
-use crate::decision::gate::Setting;
+use crate::{
+    arguments::{
+        Part,
+        apiserver::{self, Container},
+    },
+    decision::gate::Setting,
+    documents,
+};
 
 const FILE: File = File::Manifest;
-
-/// The program, and the name of the container that runs it.
-const PROGRAM: &str = "kube-apiserver";
 
 /// What a manifest says of a gate, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +41,11 @@ pub struct Named {
 pub fn set_gate(text: &str, gate: &str, setting: Setting) -> Result<Edited, Error> {
     let document = read(text)?;
     let line = CommandLine::find(&document)?;
-    let (flags, lists) = line.gates()?;
-    let Some(plan) = gates::plan(FILE, &lists, gate, setting)? else {
+    let gates = line.gates()?;
+    let Some(plan) = gates::plan(FILE, &gates.lists, gate, setting)? else {
         return Ok(Edited::Unchanged);
     };
-    let splices = line.splices(text, &flags, plan, gate, setting)?;
+    let splices = line.splices(text, &gates, plan, gate, setting)?;
     let first = splices.iter().map(|splice| splice.at.start).min().unwrap_or_default();
     let unverified = |what: String| {
         let place = Place { file: FILE, line: line_of(text, first) };
@@ -58,9 +62,8 @@ pub fn set_gate(text: &str, gate: &str, setting: Setting) -> Result<Edited, Erro
 /// Where the command line cannot be read with certainty.
 pub fn gate(text: &str, gate: &str) -> Result<Option<Named>, Error> {
     let document = read(text)?;
-    let (_, lists) = CommandLine::find(&document)?.gates()?;
-    // To plan is to look whether all lists can be understood.
-    gates::plan(FILE, &lists, gate, Setting::Default)?;
+    let lists = CommandLine::find(&document)?.gates()?.lists;
+    gates::understood(FILE, &lists)?;
     Ok(gates::says(&lists, gate).map(|(setting, index)| {
         let line = lists[index].line;
         let text = text.lines().nth(line - 1).unwrap_or_default().trim().to_owned();
@@ -86,8 +89,11 @@ struct Word<'n> {
     index: usize,
 }
 
-/// The words from the program's name on.
-struct CommandLine<'n>(Vec<Word<'n>>);
+/// The words of the container, and where the apiserver's own arguments begin.
+struct CommandLine<'n> {
+    words: Vec<Word<'n>>,
+    first: usize,
+}
 
 /// A flag with its list of gates: the index of the flag's word, and of the value's, which may be
 /// the same.
@@ -96,105 +102,116 @@ struct Flag {
     value: usize,
 }
 
+/// What a command line says of feature gates.
+struct Gates<'n> {
+    flags: Vec<Flag>,
+    lists: Vec<List<'n>>,
+    /// The word after which no flags are read.
+    end: Option<&'n Node>,
+}
+
 impl<'n> CommandLine<'n> {
     fn find(document: &'n Node) -> Result<Self, Error> {
-        let unexpected = |node: &Node, what: &str| Error::Unexpected {
-            place: node.place(FILE),
-            what: what.to_owned(),
-        };
         if document.get("kind").and_then(Node::text) != Some("Pod") {
             return Err(unexpected(document, "it is no Pod"));
         }
         let containers = document.get("spec").and_then(|spec| spec.get("containers"));
         let containers = containers.map(Node::items).unwrap_or_default();
-        let mut named =
-            containers.iter().filter(|c| c.get("name").and_then(Node::text) == Some(PROGRAM));
-        let (Some(container), None) = (named.next(), named.next()) else {
-            let what = format!("it has not exactly one container {PROGRAM}");
-            return Err(unexpected(document, &what));
-        };
-        let mut words = Vec::new();
-        for key in ["command", "args"] {
-            let Some(list) = container.get(key).filter(|list| !list.is_empty()) else { continue };
-            if list.items().is_empty() {
-                return Err(unexpected(list, "this is no list of arguments"));
+        let name = |container: &'n Node| container.get("name").and_then(Node::text);
+        let read = containers.iter().map(|container| Ok((container, words(container)?)));
+        let read = read.collect::<Result<Vec<(&Node, Vec<Word<'n>>)>, Error>>()?;
+        let named: Vec<(&str, Vec<&str>)> = read
+            .iter()
+            .map(|(container, words)| {
+                let words = words.iter().map(|word| word.text).collect();
+                (name(container).unwrap_or_default(), words)
+            })
+            .collect();
+        let at = match apiserver::container(&named) {
+            Container::At(at) if named[at].0 == apiserver::PROGRAM => at,
+            _ => {
+                let what = format!("it has not exactly one container {}", apiserver::PROGRAM);
+                return Err(unexpected(document, &what));
             }
-            for (index, node) in list.items().iter().enumerate() {
-                let text = node.text().ok_or_else(|| unexpected(node, "this is no argument"))?;
-                words.push(Word { node, text, list, index });
-            }
-        }
-        let is_program = |word: &Word<'_>| word.text.rsplit('/').next() == Some(PROGRAM);
-        let program = words.iter().position(is_program);
-        // What follows a shell's script are arguments of the shell.
-        let program =
-            program.filter(|at| !words[..*at].iter().any(|word| takes_a_script(word.text)));
-        let Some(program) = program else {
-            return Err(Error::HiddenCommand(container.place(FILE)));
         };
-        words.drain(..program);
-        Ok(Self(words))
+        let Some(first) = apiserver::first_argument(&named[at].1) else {
+            return Err(Error::HiddenCommand(containers[at].place(FILE)));
+        };
+        let words = read.into_iter().nth(at).map(|(_, words)| words).unwrap_or_default();
+        Ok(Self { words, first })
     }
 
     /// The words that set feature gates, and their lists.
-    fn gates(&self) -> Result<(Vec<Flag>, Vec<List<'n>>), Error> {
-        let (mut flags, mut lists) = (Vec::new(), Vec::new());
-        let mut words = self.0.iter().enumerate().skip(1);
-        while let Some((flag, word)) = words.next() {
-            let (name, value) = match word.text.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (word.text, None),
-            };
-            if name.contains("$(") {
-                return Err(Error::Variable(word.node.place(FILE)));
-            }
-            if name == "--" {
-                return Err(word.node.style(FILE, "no flags are read after this argument"));
-            }
-            if !is_feature_gates(name) {
-                continue;
-            }
-            let (value, text) = match value {
-                Some(text) => (flag, text),
-                None => match words.next() {
-                    Some((value, next)) => (value, next.text),
-                    None => {
+    fn gates(&self) -> Result<Gates<'n>, Error> {
+        let args: Vec<&str> = self.words[self.first..].iter().map(|word| word.text).collect();
+        let mut gates = Gates { flags: Vec::new(), lists: Vec::new(), end: None };
+        for part in apiserver::parts(&args) {
+            let (at, certain) = match part {
+                Part::Flag(flag) if flag.name == apiserver::FEATURE_GATES => {
+                    let (at, value) = (self.first + flag.at, self.first + flag.value_at);
+                    let Some(text) = flag.value else {
+                        let place = self.words[at].node.place(FILE);
                         let why = "--feature-gates has no value".to_owned();
-                        return Err(Error::Gates { place: word.node.place(FILE), why });
-                    }
-                },
+                        return Err(Error::Gates { place, why });
+                    };
+                    gates.flags.push(Flag { flag: at, value });
+                    gates.lists.push(self.list(value, text));
+                    (at, flag.certain)
+                }
+                Part::Flag(_) => continue,
+                Part::End { at, certain } => {
+                    gates.end = Some(self.words[self.first + at].node);
+                    (self.first + at, certain)
+                }
+                Part::Variable { at } => {
+                    return Err(Error::Variable(self.words[self.first + at].node.place(FILE)));
+                }
             };
-            let Word { node, list, text: all, .. } = self.0[value];
-            let scalar = node.scalar();
-            let literal = scalar.and_then(|scalar| scalar.literal.clone());
-            let quoted = scalar.is_some_and(|scalar| scalar.quotes != Quotes::Plain);
-            flags.push(Flag { flag, value });
-            lists.push(List {
-                text,
-                at: literal.map(|at| at.start + (all.len() - text.len())..at.end),
-                line: node.line,
-                // In brackets, a comma ends what has no quotes.
-                extends: quoted || !list.is_flow(),
-            });
+            if !certain {
+                let place = self.words[at].node.place(FILE);
+                let why = "this may be a value of the flag before it".to_owned();
+                return Err(Error::Gates { place, why });
+            }
         }
-        Ok((flags, lists))
+        Ok(gates)
+    }
+
+    /// The list of gates at the end of a word.
+    fn list(&self, value: usize, text: &'n str) -> List<'n> {
+        let Word { node, list, text: all, .. } = self.words[value];
+        let scalar = node.scalar();
+        let literal = scalar.and_then(|scalar| scalar.literal.clone());
+        let quoted = scalar.is_some_and(|scalar| scalar.quotes != Quotes::Plain);
+        List {
+            text,
+            at: literal.map(|at| at.start + (all.len() - text.len())..at.end),
+            why: if scalar.is_some_and(|scalar| scalar.lines) { MANY_LINES } else { ESCAPES },
+            line: node.line,
+            // In brackets, a comma ends what has no quotes.
+            extends: quoted || !list.is_flow(),
+        }
     }
 
     fn splices(
         &self,
         text: &str,
-        flags: &[Flag],
+        gates: &Gates<'_>,
         plan: Plan,
         gate: &str,
         setting: Setting,
     ) -> Result<Vec<Splice>, Error> {
         let mut splices = plan.splices;
+        if plan.add
+            && let Some(end) = gates.end
+        {
+            return Err(end.style(FILE, "no flags are read after this argument"));
+        }
         let mut gone: Vec<usize> = Vec::new();
-        for flag in plan.emptied.iter().map(|index| &flags[*index]) {
+        for flag in plan.emptied.iter().map(|index| &gates.flags[*index]) {
             gone.extend(flag.flag..=flag.value);
         }
         for index in &gone {
-            let word = &self.0[*index];
+            let word = &self.words[*index];
             let cut = if word.list.is_flow() {
                 self.cut_from_brackets(text, *index, &gone)?
             } else {
@@ -217,11 +234,11 @@ impl<'n> CommandLine<'n> {
         index: usize,
         gone: &[usize],
     ) -> Result<Range<usize>, Error> {
-        let word = self.0[index];
+        let word = self.words[index];
         let items = word.list.items();
         let leaves = |i: usize| {
             let is = |other: &usize| {
-                let other = self.0[*other];
+                let other = self.words[*other];
                 std::ptr::eq(other.list, word.list) && other.index == i
             };
             gone.iter().any(is)
@@ -247,8 +264,8 @@ impl<'n> CommandLine<'n> {
 
     /// A new argument after the last one, written like it.
     fn insertion(&self, text: &str, argument: &str) -> Result<Splice, Error> {
-        let last = self.0[self.0.len() - 1];
-        let siblings = self.0.iter().rev().filter(|word| std::ptr::eq(word.list, last.list));
+        let last = self.words[self.words.len() - 1];
+        let siblings = self.words.iter().rev().filter(|word| std::ptr::eq(word.list, last.list));
         let like = siblings.clone().find(|word| word.text.starts_with("--")).unwrap_or(&last);
         let quotes = like.node.scalar().map_or(Quotes::Plain, |scalar| scalar.quotes);
         let item = quotes.around(argument);
@@ -265,14 +282,24 @@ impl<'n> CommandLine<'n> {
     }
 }
 
-/// Whether this is a shell's `-c`, alone or among others as in `-ec`.
-fn takes_a_script(word: &str) -> bool {
-    word.strip_prefix('-').is_some_and(|flags| !flags.starts_with('-') && flags.contains('c'))
+/// The words in which a container starts its program.
+fn words(container: &Node) -> Result<Vec<Word<'_>>, Error> {
+    let mut words = Vec::new();
+    for key in ["command", "args"] {
+        let Some(list) = container.get(key).filter(|list| !list.is_empty()) else { continue };
+        if list.items().is_empty() {
+            return Err(unexpected(list, "this is no list of arguments"));
+        }
+        for (index, node) in list.items().iter().enumerate() {
+            let text = node.text().ok_or_else(|| unexpected(node, "this is no argument"))?;
+            words.push(Word { node, text, list, index });
+        }
+    }
+    Ok(words)
 }
 
-fn is_feature_gates(name: &str) -> bool {
-    let bare = name.strip_prefix("--").or_else(|| name.strip_prefix('-'));
-    bare.is_some_and(|bare| bare.replace('_', "-") == "feature-gates")
+fn unexpected(node: &Node, what: &str) -> Error {
+    Error::Unexpected { place: node.place(FILE), what: what.to_owned() }
 }
 
 /// The line of an item of a list that has the line for itself, and what stands before the item.
@@ -298,7 +325,7 @@ fn whole_line<'t>(text: &'t str, node: &Node) -> Result<(Range<usize>, &'t str),
 /// Reads both texts and compares everything.
 fn verify(before: &str, after: &str, gate: &str, setting: Setting) -> Result<(), String> {
     let parse = |text: &str| -> Result<Value, String> {
-        serde_saphyr::from_str(text).map_err(|error| format!("it is no YAML then: {error}"))
+        documents::first(text).map_err(|why| format!("{why} then"))
     };
     let (mut old, mut new) = (parse(before)?, parse(after)?);
     let (old_args, new_args) = (take_arguments(&mut old)?, take_arguments(&mut new)?);
@@ -315,7 +342,7 @@ fn verify(before: &str, after: &str, gate: &str, setting: Setting) -> Result<(),
 /// Takes the command and the arguments out of a Pod.
 fn take_arguments(pod: &mut Value) -> Result<Vec<String>, String> {
     let containers = pod.pointer_mut("/spec/containers").and_then(Value::as_array_mut);
-    let container = containers.into_iter().flatten().find(|c| c["name"] == PROGRAM);
+    let container = containers.into_iter().flatten().find(|c| c["name"] == apiserver::PROGRAM);
     let container = container.and_then(Value::as_object_mut);
     let container = container.ok_or_else(|| "the container is gone".to_owned())?;
     let mut all = Vec::new();
@@ -338,20 +365,19 @@ struct Arguments {
 
 impl Arguments {
     fn of(words: Vec<String>) -> Self {
-        let mut all = Self::default();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let (name, value) = match word.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (word.as_str(), None),
-            };
-            if !is_feature_gates(name) {
-                all.others.push(word);
-            } else if let Some(value) = value.or_else(|| words.next()) {
-                all.lists.push(value);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let first = apiserver::first_argument(&words).unwrap_or_default();
+        let (mut lists, mut taken) = (Vec::new(), BTreeSet::new());
+        for part in apiserver::parts(&words[first..]) {
+            if let Part::Flag(flag) = part
+                && flag.name == apiserver::FEATURE_GATES
+            {
+                lists.extend(flag.value.map(str::to_owned));
+                taken.extend([first + flag.at, first + flag.value_at]);
             }
         }
-        all
+        let others = words.iter().enumerate().filter(|(at, _)| !taken.contains(at));
+        Self { others: others.map(|(_, word)| (*word).to_owned()).collect(), lists }
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Scalar {
     pub quotes: Quotes,
     /// The bytes that are exactly what it says: no escapes, no folded lines.
     pub literal: Option<Range<usize>>,
+    /// It goes over several lines.
+    pub lines: bool,
 }
 
 /// How a scalar is written.
@@ -148,13 +150,16 @@ enum Open {
     Mapping { start: Span, flow: bool, entries: Vec<(Node, Node)>, key: Option<Node> },
 }
 
-/// Reads a text with one document, without anchors, aliases and tags.
+/// Reads a text with one document, without anchors, aliases and tags. Behind it there may be
+/// documents in which nothing is: whoever reads the first one only, as a kubelet does, and whoever
+/// reads all see the same.
 ///
 /// # Errors
 /// Where it is anything else.
 pub fn read(file: File, text: &str) -> Result<Node, Error> {
     let mut open: Vec<Open> = Vec::new();
     let mut documents = 0;
+    let mut second = Place { file, line: 1 };
     let mut root = None;
     for next in Parser::new_from_str(text) {
         let (event, span) = next.map_err(|error| syntax(file, &error))?;
@@ -166,10 +171,16 @@ pub fn read(file: File, text: &str) -> Result<Node, Error> {
         let node = match event {
             Event::DocumentStart(..) => {
                 documents += 1;
-                if documents > 1 {
-                    return Err(Error::Documents(place));
-                }
+                second = place;
                 continue;
+            }
+            Event::Scalar(value, ScalarStyle::Plain, ..) if documents > 1 && value.is_empty() => {
+                continue;
+            }
+            Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..)
+                if documents > 1 =>
+            {
+                return Err(Error::Documents(second));
             }
             Event::SequenceStart(style, ..) => {
                 let flow = style == StructureStyle::Flow;
@@ -240,7 +251,8 @@ fn scalar(text: &str, value: String, style: ScalarStyle, span: &Span) -> Option<
             text.get(inner.clone()) == Some(value.as_str()) && !raw.contains(['\n', '\r'])
         }),
     };
-    let content = Content::Scalar(Scalar { value, quotes, literal });
+    let lines = quotes == Quotes::Block || raw.contains(['\n', '\r']);
+    let content = Content::Scalar(Scalar { value, quotes, literal, lines });
     Some(Node { at, line: span.start.line(), content })
 }
 

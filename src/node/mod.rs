@@ -1,7 +1,6 @@
 //! What the programs on a node share: the node's own files and processes, and the StreamingNode by
 //! which they are told what is wanted and say what became of it.
 
-pub mod flags;
 pub mod host;
 pub mod process;
 pub mod status;

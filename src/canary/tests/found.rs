@@ -136,7 +136,7 @@ fn client(answers: &[(&str, u16, Value)]) -> Client {
 
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";
 const MIRRORS: &str =
-    "/api/v1/namespaces/kube-system/pods?&labelSelector=component%3Dkube-apiserver&limit=500";
+    "/api/v1/namespaces/kube-system/pods?&fieldSelector=spec.serviceAccountName%3D&limit=500";
 
 #[tokio::test]
 async fn all_apiservers_are_found() {

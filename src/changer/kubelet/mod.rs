@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     api::{Change, ChangeKind},
+    arguments,
     decision::{evidence::Says, migration::STREAMING_REDIRECTS},
     edit::{self, Edited},
     node::{
-        flags,
         host::Host,
         process::{self, Process},
     },
@@ -223,7 +223,7 @@ fn edited(path: &str, original: Found, remove_flag: RemoveFlag) -> Result<Option
 }
 
 fn says(kubelet: &Process) -> Says {
-    flags::boolean(kubelet.args.iter().skip(1).map(String::as_str), FLAG)
+    arguments::kubelet::boolean(kubelet.args.iter().skip(1).map(String::as_str), FLAG)
 }
 
 /// A unit or a drop-in, which systemd has to read anew.

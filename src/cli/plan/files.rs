@@ -8,6 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::objects::Objects;
+use crate::documents;
 
 mod object;
 
@@ -94,20 +95,22 @@ pub fn read(paths: &[PathBuf], stdin: &mut impl io::Read) -> Result<Objects, Err
     let mut objects = Objects::default();
     for path in paths {
         if path == Path::new(STDIN) {
-            let mut text = String::new();
-            stdin
-                .read_to_string(&mut text)
-                .map_err(|source| unreadable("standard input", source))?;
-            add(&mut objects, "standard input", &text)?;
+            let mut bytes = Vec::new();
+            stdin.read_to_end(&mut bytes).map_err(|source| unreadable("standard input", source))?;
+            add(&mut objects, "standard input", &text("standard input", bytes)?)?;
             continue;
         }
         for file in files(path)? {
             let name = file.display().to_string();
-            let text = fs::read_to_string(&file).map_err(|source| unreadable(&name, source))?;
-            add(&mut objects, &name, &text)?;
+            let bytes = fs::read(&file).map_err(|source| unreadable(&name, source))?;
+            add(&mut objects, &name, &text(&name, bytes)?)?;
         }
     }
     Ok(objects)
+}
+
+fn text(file: &str, bytes: Vec<u8>) -> Result<String, Error> {
+    documents::decode(bytes).map_err(|why| Error::Syntax { file: file.to_owned(), why })
 }
 
 fn unreadable(file: &str, source: io::Error) -> Error {
@@ -139,7 +142,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
 /// # Errors
 /// As [`read`].
 pub fn add(objects: &mut Objects, file: &str, text: &str) -> Result<(), Error> {
-    for (index, document) in documents(file, text)?.into_iter().enumerate() {
+    for (index, document) in read_documents(file, text)?.into_iter().enumerate() {
         let place = Place { file: file.to_owned(), document: index + 1, item: String::new() };
         if !document.is_null() {
             object::add(objects, &place, document, None)?;
@@ -148,7 +151,7 @@ pub fn add(objects: &mut Objects, file: &str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
+fn read_documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
     let syntax = |why: String| Error::Syntax { file: file.to_owned(), why };
     // JSON is YAML too, but a JSON parser reads a large dump many times faster.
     let json = text.trim_start().starts_with('{').then(|| {
@@ -159,31 +162,8 @@ fn documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
         Some(Err(error)) => Some(error),
         None => None,
     };
-    let yaml = serde_saphyr::from_multiple_with_options(text, yaml_options());
-    yaml.map_err(|error| syntax(not_json.map_or(error.to_string(), |json| json.to_string())))
-}
-
-/// The library's limits are for configuration files; a dump of thousands of nodes is larger. What
-/// a small file can blow up to (aliases, depth) stays limited.
-fn yaml_options() -> serde_saphyr::Options {
-    // The macro gives an option already.
-    let budget = serde_saphyr::budget! {
-        max_reader_input_bytes: None,
-        max_events: usize::MAX,
-        max_nodes: usize::MAX,
-        max_documents: usize::MAX,
-        max_total_scalar_bytes: usize::MAX,
-        max_total_comment_bytes: usize::MAX,
-    };
-    serde_saphyr::options! {
-        budget: budget,
-        with_snippet: false,
-        // Otherwise a node named n is one named false.
-        strict_booleans: true,
-        // What kubectl leaves unquoted because YAML 1.1 does not take it for a number is a text.
-        leading_zero_numbers_as_strings: true,
-        underscored_numbers_as_strings: true,
-    }
+    documents::yaml(text)
+        .map_err(|error| syntax(not_json.map_or(error.to_string(), |json| json.to_string())))
 }
 
 #[cfg(test)]
@@ -308,7 +288,8 @@ mod tests {
         };
         for (namespace, component, count) in [
             ("kube-system", "kube-apiserver", 1),
-            ("kube-system", "etcd", 0),
+            // Whatever its labels say, it runs one.
+            ("kube-system", "etcd", 1),
             ("other", "kube-apiserver", 0),
         ] {
             let seen = objects(&pod(namespace, component)).unwrap();

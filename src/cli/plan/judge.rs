@@ -195,7 +195,7 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
         objects.policies.insert(DEFAULT_POLICY.to_owned(), policy);
     }
     let mut cluster = cluster(&objects);
-    let instances = instances(cluster.instances(), options)?;
+    let instances = instances(cluster.instances(), &objects, options)?;
     cluster.set_instances(instances);
 
     let chosen = chosen(&cluster, options)?;
@@ -308,7 +308,11 @@ fn chosen(cluster: &Cluster, options: &Options) -> Result<String, Error> {
 
 /// The apiservers with what the user says of those that are not seen. What is seen wins, and a
 /// user who says otherwise is mistaken about the cluster or about the files.
-fn instances(seen: &[Apiserver], options: &Options) -> Result<Vec<Apiserver>, Error> {
+fn instances(
+    seen: &[Apiserver],
+    objects: &Objects,
+    options: &Options,
+) -> Result<Vec<Apiserver>, Error> {
     let migration = &STREAMING_REDIRECTS;
     let said = match &options.apiserver_gates {
         None => None,
@@ -337,6 +341,10 @@ fn instances(seen: &[Apiserver], options: &Options) -> Result<Vec<Apiserver>, Er
         let Some(said) = &said else { continue };
         if instance.minor.is_none() {
             return Err(Error::GatesWithoutVersion);
+        }
+        let pods = objects.pods.values().filter(|pod| pod.node() == instance.name);
+        if let Some(gate) = pods.into_iter().find_map(|pod| pod.contradicts(said)) {
+            return Err(Error::OtherGates { name: instance.name.clone(), gate });
         }
         match instance.gates.as_ref().filter(|gates| gates.unreadable().is_none()) {
             Some(seen) => {

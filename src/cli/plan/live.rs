@@ -7,9 +7,9 @@ use super::objects::{Objects, PolicyObject};
 use crate::{
     api::{StreamingNode, StreamingPolicy},
     cluster::{
-        AGENT_LABELS, AgentPod, ApiserverPod, NodeView, POD_SELECTOR, endpoint_addresses,
-        ready_nodes,
+        AGENT_LABELS, AgentPod, ApiserverPod, NodeView, POD_FIELDS, endpoint_addresses, ready_nodes,
     },
+    decision::version::Minor,
     pages::list,
 };
 
@@ -99,7 +99,7 @@ async fn agents(client: &Client, objects: &mut Objects) {
 /// Reads what shows the apiservers. Whatever of it cannot be read leaves them unknown.
 async fn control_plane(client: Client, objects: &mut Objects) {
     let pods = Api::<Pod>::namespaced(client.clone(), "kube-system");
-    match list(&pods, ListParams::default().labels(POD_SELECTOR)).await {
+    match list(&pods, ListParams::default().fields(POD_FIELDS)).await {
         Ok(pods) => objects
             .pods
             .extend(pods.iter().filter_map(|pod| Some((pod.name_any(), ApiserverPod::read(pod)?)))),
@@ -111,7 +111,7 @@ async fn control_plane(client: Client, objects: &mut Objects) {
         Err(error) => objects.warnings.push(unseen("endpoints of the Service kubernetes", &error)),
     }
     match client.apiserver_version().await {
-        Ok(info) => match info.git_version.parse() {
+        Ok(info) => match Minor::running(&info.git_version) {
             Ok(minor) => objects.served = Some(minor),
             Err(error) => objects.warnings.push(format!("the apiserver's version: {error}")),
         },

@@ -41,7 +41,7 @@ pub struct Args {
     target: Option<Minor>,
 
     /// The version of the apiservers whose pods cannot be seen.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = Minor::running)]
     apiserver_version: Option<Minor>,
 
     /// What the --feature-gates of those apiservers hold; "" for nothing.

@@ -8,11 +8,13 @@ use super::{Error, Place};
 use crate::{
     api::{GROUP, StreamingNode, StreamingPolicy, StreamingPolicySpec},
     cli::plan::objects::{Objects, PolicyObject},
-    cluster::{self, ApiserverPod, Content, NodeView, endpoint_addresses},
+    cluster::{ApiserverPod, Content, NodeView, endpoint_addresses, looks_like_apiserver},
 };
 
 /// The namespace of the apiservers' pods.
 const SYSTEM: &str = "kube-system";
+/// The value of the label `component` by which kubeadm and its relatives mark an apiserver's pod.
+const PROGRAM: &str = "kube-apiserver";
 /// So many overrides the schema lets through.
 const MAX_OVERRIDES: usize = 100;
 
@@ -64,14 +66,23 @@ pub(super) fn add(
         ("v1", "Pod") if named.is_apiserver() => {
             let (name, pod) = named.read::<Pod>()?;
             match ApiserverPod::read(&pod) {
-                Some(pod) => {
-                    if objects.pods.insert(name.clone(), pod).is_some() {
+                Some(read) if pod.metadata.namespace.as_deref() == Some(SYSTEM) => {
+                    if objects.pods.insert(name.clone(), read).is_some() {
                         again(objects, place, "Pod", &name);
                     }
                 }
-                None => objects.warnings.push(format!(
-                    "{place}: Pod {name} is no mirror pod of its node, and shows nothing"
+                // Whoever may make pods there may make one that looks like this.
+                Some(_) => objects.warnings.push(format!(
+                    "{place}: Pod {name} looks like an apiserver's, but only those in {SYSTEM} \
+                     are believed"
                 )),
+                None if pod.metadata.namespace.as_deref() == Some(SYSTEM) => {
+                    objects.warnings.push(format!(
+                        "{place}: Pod {name} is no mirror pod of its node, and shows nothing"
+                    ));
+                }
+                // A control plane of another cluster, say.
+                None => objects.skipped += 1,
             }
         }
         ("v1", "Endpoints") if named.is_at("default", "kubernetes") => {
@@ -134,6 +145,18 @@ fn check(spec: &StreamingPolicySpec) -> Result<(), String> {
     Ok(())
 }
 
+/// Takes out what is null: to Kubernetes that is as good as absent.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
 /// An object with the words for its errors.
 struct Named<'a> {
     place: &'a Place,
@@ -156,13 +179,23 @@ impl<'a> Named<'a> {
         self.at("/metadata/namespace") == Some(namespace) && self.name.as_deref() == Some(name)
     }
 
-    /// As the controller selects them.
+    /// Whether a pod looks like an apiserver's. Others are not read: a mistake in them is nobody's
+    /// concern here.
     fn is_apiserver(&self) -> bool {
-        let labels = self.value.pointer("/metadata/labels");
-        let selected = cluster::POD_SELECTOR.split_once('=').is_some_and(|(key, value)| {
-            labels.and_then(|labels| labels.get(key)).and_then(Value::as_str) == Some(value)
-        });
-        self.at("/metadata/namespace") == Some(SYSTEM) && selected
+        let containers = self.value.pointer("/spec/containers").and_then(Value::as_array);
+        fn words(container: &Value) -> Vec<&str> {
+            let lists = ["command", "args"].into_iter().filter_map(|key| container.get(key));
+            lists.filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect()
+        }
+        let named: Vec<(&str, Vec<&str>)> = containers
+            .into_iter()
+            .flatten()
+            .map(|container| {
+                let name = container.get("name").and_then(Value::as_str);
+                (name.unwrap_or_default(), words(container))
+            })
+            .collect();
+        self.at("/metadata/labels/component") == Some(PROGRAM) || looks_like_apiserver(&named)
     }
 
     fn malformed(&self, why: String) -> Error {
@@ -209,7 +242,8 @@ impl<'a> Named<'a> {
         let Some(name) = self.name.clone() else {
             return Err(self.malformed("metadata.name: missing, empty or no text".to_owned()));
         };
-        let value = self.value.take();
+        let mut value = self.value.take();
+        without_nulls(&mut value);
         let mut track = serde_path_to_error::Track::new();
         let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
         // An optional field shows as a question mark in the path, which tells a user nothing.

@@ -22,7 +22,7 @@ const NODES: &str = "/api/v1/nodes?&limit=500";
 const VERSION: &str = "/version";
 const POLICIES: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies?&limit=500";
 const PODS: &str =
-    "/api/v1/namespaces/kube-system/pods?&labelSelector=component%3Dkube-apiserver&limit=500";
+    "/api/v1/namespaces/kube-system/pods?&fieldSelector=spec.serviceAccountName%3D&limit=500";
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";
 
 fn version() -> Value {
