@@ -41,6 +41,12 @@ impl Condition {
 #[track_caller]
 pub fn install(bed: &Bed, extra: &[&str]) -> Output {
     bed.image();
+    // Replicas that an absent apiserver has ended several times would be started again only after minutes.
+    let deployment = bed.get(&["deployment", "sluice-controller", "-n", NAMESPACE]);
+    if deployment.is_some_and(|d| d["status"]["unavailableReplicas"].as_u64() > Some(0)) {
+        let replicas = ["pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=controller"];
+        bed.kubectl(&[&["delete", "--wait=false"][..], &replicas].concat()).succeeded();
+    }
     let args = ["upgrade", "--install", "sluice", CHART, "--namespace", NAMESPACE];
     let wait = ["--create-namespace", "--wait", "--timeout", "110s"];
     bed.helm(&[&args[..], &wait, extra].concat()).succeeded()

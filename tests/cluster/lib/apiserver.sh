@@ -77,6 +77,26 @@ set_apiserver() {
     in_host "$node" systemctl restart kubelet
   fi
   await 120 "the mirror pod of $image ${*:2}" apiserver_is "$node" "$version" "$command" "$old"
+  wake_controllers "$node"
+}
+
+# controllers_lead: the controller manager and the scheduler have renewed their leases in the last few seconds.
+controllers_lead() {
+  kubectl -n kube-system get lease kube-controller-manager kube-scheduler --request-timeout=5s -o json | jq -e '
+    [.items[].spec.renewTime | sub("[.][0-9]+"; "") | fromdate] | length == 2 and all(now - . < 6)'
+}
+
+# wake_controllers NODE: an apiserver that is away ends them, and their kubelet lets them wait longer each time, up to five
+# minutes: meanwhile no namespace gets a service account, and no DaemonSet a pod. A kubelet that has just started knows
+# nothing of that.
+wake_controllers() {
+  local what="the controller manager and the scheduler to lead"
+  # As much of the names as the kernel keeps.
+  if ! in_host "$1" sh -c 'pgrep -x kube-scheduler && pgrep -x kube-controller' || ! await 20 "$what" controllers_lead; then
+    in_host "$1" systemctl restart kubelet
+    kubelet_serves "$1"
+  fi
+  await 60 "$what" controllers_lead
 }
 
 # default_apiserver NODE: as kubeadm made it. A change that Sluice has begun there is forgotten: its guard would otherwise

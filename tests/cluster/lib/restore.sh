@@ -65,6 +65,8 @@ restore_host() {
     systemctl daemon-reload
     systemctl restart containerd kubelet'
   await 30 "$name to be as it joined" is_told_the_same "$name"
-  # The Node goes on saying Ready.
-  await 30 "the kubelet on $name to serve" in_host "$name" bash -c ": </dev/tcp/$(address "$name")/10250"
+  kubelet_serves "$name"
 }
+
+# kubelet_serves NAME: after a restart, while its Node goes on saying Ready.
+kubelet_serves() { await 30 "the kubelet on $1 to serve" in_host "$1" bash -c ": </dev/tcp/$(address "$1")/10250"; }
