@@ -70,7 +70,7 @@ facts: kubernetes ## what the real binaries say, against the tables that Sluice 
 	cargo test --locked --test facts -- --ignored --nocapture --test-threads=1
 
 .PHONY: e2e e2e-build
-e2e: $(NEXTEST) ## the whole, on CLUSTERS test clusters side by side
+e2e: kubernetes $(NEXTEST) ## the whole, on CLUSTERS test clusters side by side
 	$(MAKE) --no-print-directory --jobs e2e-build $(E2E:%=ready-%)
 	rm -rf $(CACHE)/failed
 	SLUICE_OPERATOR=$(CACHE)/operator/sluice \

@@ -272,6 +272,12 @@ impl Bed {
         self.change(&["apiserver"]);
     }
 
+    /// Puts another kubelet in the place of a node's, as an upgrade does; whether it comes up is the caller's question.
+    #[track_caller]
+    pub fn kubelet(&self, node: &str, version: &str) {
+        self.change(&["kubelet", node, version]);
+    }
+
     /// Builds the operator's image, loads it into every host, and returns its name. `$SLUICE_OPERATOR` is a static binary
     /// to use, else one is compiled.
     #[track_caller]

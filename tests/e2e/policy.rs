@@ -136,9 +136,10 @@ fn upgrades_are_foretold_and_come_true() {
     target("1.22");
     let message = becomes(&bed, "UpgradeSafe", "False", "GateOffByDefault");
     assert!(message.contains("old1") && !message.contains("old2"), "{message}");
+    // The cliff: new1's flag, harmless today, stops a kubelet of 1.22.
+    assert!(message.contains("The kubelet of new1 and old1 will not start at 1.22"), "{message}");
     target("1.24");
     let message = becomes(&bed, "UpgradeSafe", "False", "GateGone");
-    // The cliff: new1's flag, harmless today, stops a kubelet of 1.24.
     assert!(message.contains("The kubelet of new1 and old1 will not start at 1.24"), "{message}");
     let policy = bed.get(&["streamingpolicy", POLICY]).unwrap();
     let upgrades = policy["status"]["upgrades"].as_array().unwrap();
@@ -176,6 +177,26 @@ fn upgrades_are_foretold_and_come_true() {
     assert_eq!(exec(&bed, "old2"), Ok(()));
     let message = becomes(&bed, "Degraded", "True", "StreamsFail");
     assert!(message.contains("old1"), "{message}");
+
+    // And that kubelet, with the flag that the one before it ignored.
+    let version = || {
+        let node = bed.get(&["node", "new1"])?;
+        Some(node["status"]["nodeInfo"]["kubeletVersion"].as_str()?.to_owned())
+    };
+    let on_new1 = |script: &str| bed.host_exec("new1", &["sh", "-euc", script]).succeeded();
+    bed.kubelet("new1", "1.22.17");
+    bed.wait_for("the kubelet to refuse its flag", SECONDS, || {
+        let log = on_new1("journalctl --unit kubelet --lines 100 --output cat").stdout;
+        log.contains("unknown flag: --redirect-container-streaming").then_some(())
+    });
+    assert_eq!(version().as_deref(), Some("v1.20.15"), "it has never come up");
+    on_new1(
+        "sed -i 's/ --redirect-container-streaming=true//' /etc/default/kubelet; \
+         systemctl restart kubelet",
+    );
+    bed.wait_for("the kubelet to come up without it", SECONDS, || {
+        (version().as_deref() == Some("v1.22.17")).then_some(())
+    });
     bed.default_apiserver();
     becomes(&bed, "Degraded", "False", "AsExpected");
 }

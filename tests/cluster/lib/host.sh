@@ -32,7 +32,7 @@ in_host() {
 furnish() {
   local name=$1 node upper=$NODES/$1/upper unit kubelet stream=127.0.0.1 tls flags
   node=$(declaration "$name")
-  kubelet=$(value "$node" kubelet "$KUBERNETES_VERSION")
+  kubelet=$(declared_kubelet "$name")
   mkdir -p "$upper"/{etc/systemd/system/kubelet.service.d,etc/default,etc/containerd,etc/cni/net.d,usr/bin}
   flags="--node-ip=$(address "$name")"
   if [ "$(value "$node" redirect false)" = true ]; then
@@ -82,6 +82,19 @@ EOF
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
 }
+
+# declared_kubelet NAME: its version.
+declared_kubelet() { value "$(declaration "$1")" kubelet "$KUBERNETES_VERSION"; }
+
+# put_kubelet NAME VERSION: in the place of the one that is there, which runs on.
+put_kubelet() {
+  # shellcheck disable=SC2016  # expanded in the host
+  in_host "$1" sh -euc 'cat >/usr/bin/.kubelet; chmod 755 /usr/bin/.kubelet; mv /usr/bin/.kubelet /usr/bin/kubelet' \
+    <"$(binary "$2" kubelet)"
+}
+
+# has_declared_kubelet NAME
+has_declared_kubelet() { cmp -s "$NODES/$1/upper/usr/bin/kubelet" "$(binary "$(declared_kubelet "$1")" kubelet)"; }
 
 # streaming_certificate NAME: for the runtime's streaming server, from an authority that the host trusts: a kubelet trusts
 # no other, and so not the one that containerd makes for itself.

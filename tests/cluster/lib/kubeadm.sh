@@ -80,7 +80,7 @@ join_node() {
 # later; a control plane's apiserver is ready.
 node_works() {
   local node=$1 since=${2:-} version ready
-  version=v$(value "$(declaration "$node")" kubelet "$KUBERNETES_VERSION")
+  version=v$(declared_kubelet "$node")
   ready=$(kubectl get node "$node" -o json |
     jq -r '.status | "\(.nodeInfo.kubeletVersion) \(.conditions[] | select(.type == "Ready").status)"') || return 1
   [ "$ready" = "$version True" ] || return 1

@@ -33,7 +33,7 @@ need_go() {
   found=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || found=go0
   [ "$(printf '%s\n' "go$GO_VERSION" "$found" | sort -V | head -n 1)" = "go$GO_VERSION" ] || {
     found=${found#go0}
-    echo "Kubernetes is built with Go $GO_VERSION or later; PATH has ${found:-none}. Install it from go.dev, and add it to PATH." >&2
+    echo "Kubernetes is built with Go $GO_VERSION or later; PATH has ${found:-none}. Install it, and add it to PATH." >&2
     return 1
   }
 }

@@ -33,7 +33,7 @@ has_leftover_rules() {
   in_host "$1" sh -c '! pgrep -f "^/sluice agent" >/dev/null && nft list tables | grep -q " sluice$"'
 }
 
-is_told_the_same() { told_print "$1" 2>/dev/null | cmp -s - "$NODES/$1/told"; }
+is_told_the_same() { has_declared_kubelet "$1" && told_print "$1" 2>/dev/null | cmp -s - "$NODES/$1/told"; }
 
 is_as_joined() { is_told_the_same "$1" && ! has_leftover_rules "$1"; }
 
@@ -46,6 +46,7 @@ restore_host() {
   if is_told_the_same "$name"; then return; fi
   echo "what differs:"
   told_print "$name" | diff - "$NODES/$name/told" || true
+  has_declared_kubelet "$name" || put_kubelet "$name" "$(declared_kubelet "$name")"
   # What a changer knows of the files as they were is no longer so. Not the folders: they are mounted where one runs.
   in_host "$name" sh -c '[ ! -d /var/lib/sluice/changer ] || find /var/lib/sluice/changer -type f -delete'
   comm -23 <(told "$name") <(tar -t -f "$NODES/$name/told.tar" | sort) | in_host "$name" sh -c "cd / && xargs -r -d '\n' rm"
