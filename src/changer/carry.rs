@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{
     ask::Ask,
-    journal::{End, Journal, Stage, Store, Why, store},
+    journal::{End, Journal, Stage, Store, Why, store, wayback},
     permit,
     sight::Sight,
     step::{self, Act, Seen, Wanted},
@@ -93,7 +93,13 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     /// Where the node's disk does not let it. It is tried again.
     pub async fn turn(&mut self, sight: &Sight) -> Result<bool, store::Error> {
         let _lock = self.store.lock().await?;
-        let journal = self.journal()?;
+        let journal = match self.journal() {
+            Ok(None) if self.store.has_way_back() => return self.recall(sight, None).await,
+            Err(error @ store::Error::Journal { .. }) => {
+                return self.recall(sight, Some(error)).await;
+            }
+            read => read?,
+        };
         self.tell(journal.as_ref());
         let now = self.now();
         let is = |looks: fn(&Store, &Journal) -> bool| {
@@ -107,7 +113,7 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
                 reported: sight.reported(),
                 guard: self.trade.guard(journal.as_ref(), now),
                 reverted: is(|store, journal| !journal.is_ended() && store.is_reverted(journal)),
-                untidy: is(Store::is_untidy),
+                untidy: is(Store::is_untidy) || self.store.has_way_back(),
                 now,
                 arming: self.timing.arming,
             },
@@ -159,14 +165,17 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
                 }
             },
             (Act::Confirm, Some(journal), _) => {
+                // Before: nobody who cannot read the journal takes back what has proven itself.
+                self.store.close_way_back()?;
                 let next = journal.clone().confirmed(now);
                 self.put(Some(journal), next)
             }
             (Act::Undo(why), Some(journal), _) => self.undo(journal, why).await,
             (Act::GoOnUndoing, Some(journal), _) => self.go_on_undoing(journal, None).await,
             (Act::Tidy, journal, _) => {
-                if let Some(journal) = &journal {
-                    self.store.tidy(journal)?;
+                match &journal {
+                    Some(journal) => self.store.tidy(journal)?,
+                    None => self.store.close_way_back()?,
                 }
                 self.trade.remove_guard()?;
                 Ok(true)
@@ -191,6 +200,37 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
             },
             None => Ok(stored),
         }
+    }
+
+    /// The journal says nothing, or is gone. What the way back tells is enough to end the attempt.
+    async fn recall(
+        &mut self,
+        sight: &Sight,
+        error: Option<store::Error>,
+    ) -> Result<bool, store::Error> {
+        let Some(way_back) = self.store.way_back()? else {
+            // Nothing was under way. What was is set aside, and said once.
+            self.store.set_journal_aside()?;
+            return error.map_or(Ok(true), Err);
+        };
+        let known = self.store.recall(&way_back)?;
+        if error.is_none() && !self.store.is_touched(&known) {
+            // The journal is written next, and nothing is touched before.
+            self.store.close_way_back()?;
+            return Ok(true);
+        }
+        let wanted = match sight.wanted() {
+            Wanted::Change(change) if change.id == way_back.id => change.confirmed,
+            _ => false,
+        };
+        if let Err(error) = self.store.set_journal_aside() {
+            tracing::warn!(reason = error.reason(), %error, "the journal is not set aside");
+        }
+        if wanted && self.store.is_changed(&known) {
+            self.store.close_way_back()?;
+            return self.put(None, known.confirmed(self.now()));
+        }
+        self.undo(known, wayback::unreadable()).await
     }
 
     /// Writes down where the attempt is now.
@@ -250,8 +290,12 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
                 let kept = edits.iter().enumerate().map(|(number, edit)| {
                     self.store.keep(number, &edit.path, &edit.original, &edit.changed)
                 });
-                match kept.collect::<Result<Vec<_>, _>>() {
-                    Ok(files) => Journal::begun(change, files, before.as_ref(), now),
+                let begun = kept.collect::<Result<Vec<_>, _>>().and_then(|files| {
+                    let begun = Journal::begun(change, files, before.as_ref(), now);
+                    self.store.open_way_back(&begun).map(|()| begun)
+                });
+                match begun {
+                    Ok(begun) => begun,
                     Err(error) => Journal::unmade(change, failed(&error), before.as_ref(), now),
                 }
             }
@@ -306,11 +350,11 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
         stored: Option<Journal>,
     ) -> Result<bool, store::Error> {
         let Stage::Undoing(end) = journal.stage else { return Ok(false) };
-        let back = match self.store.restore(&journal, self.now()) {
-            Ok(mut notes) => match self.trade.take_back(&journal).await {
+        let back = match self.store.restore(&journal) {
+            Ok(mut restored) => match self.trade.take_back(&journal).await {
                 Ok(note) => {
-                    notes.extend(note);
-                    Ok(notes)
+                    restored.notes.extend(note);
+                    Ok(restored)
                 }
                 Err(trouble) => Err(format!("The originals are back, but {trouble}.")),
             },
@@ -318,8 +362,8 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
         };
         let now = self.now();
         match back {
-            Ok(notes) => {
-                let next = journal.clone().undone(end, &notes, now);
+            Ok(restored) => {
+                let next = journal.clone().left(end, &restored, now);
                 self.put(Some(stored.unwrap_or(journal)), next)
             }
             Err(trouble) => {

@@ -13,6 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::attributes;
 use fault::Takes;
 
 /// Who may do what with a file.
@@ -53,13 +54,13 @@ pub fn read(path: &Path) -> io::Result<Option<Found>> {
     Ok(Some(Found { bytes: fs::read(path)?, owner }))
 }
 
-/// Gives a file this content and this owner, at once.
+/// Gives a file this content and this owner, at once. Its other attributes stay.
 ///
 /// # Errors
 /// Where that is not possible; then the file is as it was.
 pub fn replace(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> {
     let next = beside(path, "next")?;
-    let written = write_new(&next, bytes, owner).and_then(|()| rename(&next, path));
+    let written = write_new(&next, bytes, owner, path).and_then(|()| rename(&next, path));
     if written.is_err() {
         // Whatever is left of it is overlooked, and written over the next time.
         let _ = remove(&next);
@@ -125,7 +126,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], owner: Option<Owner>, like: &Path) -> io::Result<()> {
     remove(path)?;
     fault::point(Takes::Room)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
@@ -137,6 +138,8 @@ fn write_new(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> 
         }
         file.set_permissions(Permissions::from_mode(mode))?;
     }
+    // After the permissions, which an access list has its own word in.
+    attributes::copy(like, &file)?;
     file.sync_all()
 }
 

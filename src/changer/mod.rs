@@ -9,10 +9,12 @@
 //! for the apiserver's manifest a static pod watches over that (`guard`).
 
 mod ask;
+mod attributes;
 #[cfg(test)]
 mod bed;
 mod carry;
 mod file;
+mod foreign;
 pub mod gate;
 pub mod guard;
 mod health;

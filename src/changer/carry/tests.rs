@@ -317,20 +317,152 @@ async fn a_journal_that_is_gone_begins_nothing_again() {
     settle(&mut node.gate_changer(), &confirms(&change)).await;
     assert_eq!(node.said(), "Confirmed Confirmed");
 
-    // One that says nothing lets nothing begin.
+    // One that says nothing lets nothing begin before that is said; then it is set aside.
     std::fs::write(node.state().join("ApiserverGate/journal.json"), "{").unwrap();
     let error = node.gate_changer().turn(&wants(&change)).await.unwrap_err();
     assert_eq!(error.reason(), "JournalUnreadable");
+    settle(&mut node.gate_changer(), &stored).await;
+    assert_eq!(node.said(), "Failed StateLost");
+    assert_eq!(asides(&node, "journal.json"), ["{"]);
+}
+
+/// What has been set aside of this file.
+fn asides(node: &Node, name: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(node.state().join("ApiserverGate")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let prefix = format!("{name}.aside-");
+    let is = |path: &std::path::PathBuf| {
+        path.file_name().unwrap().to_str().unwrap().starts_with(&prefix)
+    };
+    paths.filter(is).map(|path| std::fs::read_to_string(path).unwrap()).collect()
 }
 
 #[tokio::test]
-async fn the_last_word_of_an_apiserver_that_did_not_start() {
+async fn a_kubeadm_upgrade_during_the_step_is_not_undone() {
+    // kubeadm upgrade apply writes the manifest from its own configuration, which does not follow
+    // before the end: another image, no gate. Or it carries the gate, and the rest is new.
+    let upgrades: [fn(&Node) -> String; 2] = [
+        |_| ORIGINAL.replace("v1.20.2", "v1.21.14"),
+        |node| node.read(MANIFEST).replace("v1.20.2", "v1.21.14"),
+    ];
+    for (upgrade, by_guard) in upgrades.into_iter().zip([false, true]) {
+        let (node, change) = applied("a").await;
+        let upgraded = upgrade(&node);
+        node.write(MANIFEST, &upgraded);
+        advance(180);
+        if by_guard {
+            node.guard().unwrap().turn().await.unwrap();
+        }
+        settle(&mut node.gate_changer(), &wants(&change)).await;
+        assert_eq!(node.said(), "Failed FileAltered");
+        assert_eq!(node.read(MANIFEST), upgraded, "the apiserver is an older version again");
+        let message = node.report().unwrap().message;
+        assert!(message.contains("had not proven itself"), "{message}");
+        assert!(message.contains("is left as it is. Compare it with"), "{message}");
+        assert!(is_tidy(&node));
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_has_only_saved_from_an_editor_goes_back() {
     let (node, change) = applied("a").await;
-    let log = "/var/log/pods/kube-system_kube-apiserver-cp1_1/kube-apiserver/0.log";
-    node.write(log, "2026-01-02T03:04:05.6Z stderr F Error: unknown gate: X\n");
+    let saved = format!("# looked at\n{}", node.read(MANIFEST));
+    node.write(MANIFEST, &saved);
     advance(180);
     settle(&mut node.gate_changer(), &wants(&change)).await;
-    let message = node.report().unwrap().message;
-    let expected = "The apiserver's last word: Error: unknown gate: X. The original";
-    assert!(message.contains(expected), "{message}");
+    assert_eq!(node.said(), "RolledBack DeadlineExceeded");
+    assert_eq!(node.read(MANIFEST), ORIGINAL);
+    assert_eq!(asides(&node, "0-kube-apiserver.yaml.original"), [saved]);
+}
+
+#[tokio::test]
+async fn what_is_kept_aside_is_kept_once() {
+    let (node, change) = applied("a").await;
+    node.write(MANIFEST, "theirs");
+    // The folder takes nothing: its file system went read-only, or here, a folder is in the way.
+    let beside = |purpose: &str| {
+        node.path(MANIFEST).with_file_name(format!(".sluice-kube-apiserver.yaml.{purpose}"))
+    };
+    std::fs::remove_file(beside("original")).unwrap();
+    std::fs::create_dir(beside("next")).unwrap();
+    advance(180);
+    let mut changer = node.gate_changer();
+    for _ in 0..50 {
+        advance(1);
+        changer.turn(&wants(&change)).await.unwrap();
+        assert_eq!(node.said(), "Failed RestoreFailed");
+    }
+    assert_eq!(asides(&node, "0-kube-apiserver.yaml.original"), ["theirs"]);
+    std::fs::remove_dir(beside("next")).unwrap();
+    settle(&mut changer, &wants(&change)).await;
+    assert_eq!(node.read(MANIFEST), ORIGINAL);
+}
+
+/// As after a return to a version that does not know a stage.
+fn spoil_journal(node: &Node) {
+    let journal = node.state().join("ApiserverGate/journal.json");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let spoilt = text.replace("\"stage\": \"Applied\"", "\"stage\": \"Proving\"");
+    assert_ne!(text, spoilt);
+    std::fs::write(&journal, spoilt).unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_read_still_lets_the_original_come_back() {
+    // The changer cannot carry the change out any more, so it does not wait for the deadline.
+    let (node, change) = applied("a").await;
+    spoil_journal(&node);
+    settle(&mut node.gate_changer(), &wants(&change)).await;
+    assert_eq!(node.said(), "RolledBack JournalUnreadable");
+    assert_eq!(node.read(MANIFEST), ORIGINAL);
+    assert!(is_tidy(&node));
+    assert_eq!(asides(&node, "journal.json").len(), 1);
+    settle(&mut node.gate_changer(), &wants(&change)).await;
+    assert_eq!(node.read(MANIFEST), ORIGINAL, "it is not made again");
+
+    // The guard alone waits for it, and has the word of every version.
+    for gone in [false, true] {
+        let (node, change) = applied("a").await;
+        match gone {
+            true => std::fs::remove_file(node.state().join("ApiserverGate/journal.json")).unwrap(),
+            false => spoil_journal(&node),
+        }
+        let guard = node.guard().unwrap();
+        advance(179);
+        guard.turn().await.unwrap();
+        let armed = crate::changer::guard::Armed::read(node.store(GATE).folder()).unwrap();
+        assert_eq!(armed.at, at(179));
+        assert_ne!(node.read(MANIFEST), ORIGINAL);
+        advance(1);
+        guard.turn().await.unwrap();
+        assert_eq!(node.read(MANIFEST), ORIGINAL);
+        settle(&mut node.gate_changer(), &wants(&change)).await;
+        assert_eq!(node.said(), "RolledBack JournalUnreadable");
+        assert!(is_tidy(&node));
+    }
+
+    // What has proven itself stays.
+    let (node, change) = applied("a").await;
+    spoil_journal(&node);
+    settle(&mut node.gate_changer(), &confirms(&change)).await;
+    assert_eq!(node.said(), "Confirmed Confirmed");
+    assert!(node.read(MANIFEST).contains("StreamingProxyRedirects=false"));
+    advance(1_000);
+    std::fs::write(node.state().join("ApiserverGate/journal.json"), "{").unwrap();
+    assert!(node.gate_changer().turn(&NOTHING_WANTED).await.is_err());
+    assert!(node.read(MANIFEST).contains("StreamingProxyRedirects=false"));
+}
+
+#[tokio::test]
+async fn a_node_that_joins_before_the_edit_stops_it() {
+    fresh();
+    let node = Node::new();
+    let change = change("a", GATE);
+    settle(&mut node.gate_changer(), &wants(&change)).await;
+    node.guard().unwrap().turn().await.unwrap();
+    let joined = vec!["new1".to_owned()];
+    node.answers.edit(|known| known.scene.as_mut().unwrap().unjudged = joined);
+    settle(&mut node.gate_changer(), &wants(&change)).await;
+    assert_eq!(node.said(), "Refused VerdictUnseen");
+    assert_eq!(node.read(MANIFEST), ORIGINAL);
 }

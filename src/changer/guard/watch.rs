@@ -12,7 +12,7 @@ use crate::{
     api::ChangeKind,
     changer::{
         gate,
-        journal::{Journal, Stage, Store, store},
+        journal::{Journal, Stage, Store, Why, store, wayback},
     },
     controller::shutdown::{self, Shutdown},
     node::host::Host,
@@ -106,29 +106,21 @@ impl Guard {
     /// Where the node's disk does not let it. It is tried again.
     pub async fn turn(&self) -> Result<(), store::Error> {
         let _lock = self.store.lock().await?;
-        let journal = self.store.load()?;
+        let journal = match self.store.load() {
+            Ok(None) if self.store.has_way_back() => return self.look_back(None),
+            Err(error) => return self.look_back(Some(error)),
+            Ok(journal) => journal,
+        };
         let now = (self.clock)();
         let watched = self.began.elapsed();
         let (own, leave) = (&self.settings.change, self.settings.leave);
         match (decide(journal.as_ref(), own, now, watched, leave), journal) {
-            (Act::Arm, Some(journal)) => {
-                let folder = self.store.folder();
-                match Armed::read(folder) {
-                    Some(armed) if armed.beats(&journal.id, now) => Ok(()),
-                    _ => Armed { id: journal.id, at: now }.write(folder),
-                }
-            }
+            (Act::Arm, Some(journal)) => self.arm(journal.id),
             (Act::Undo(mut why), Some(journal)) => {
                 if let Some(word) = gate::said(&journal, &self.host.path(gate::LOGS)) {
                     why.message = format!("{} {word}", why.message);
                 }
-                let next = journal.undoing(why);
-                tracing::warn!(id = next.id, reason = next.reason, "going back");
-                // With a full disk the original comes back all the same.
-                if let Err(error) = self.store.save(&next) {
-                    tracing::warn!(reason = error.reason(), %error, "not written down");
-                }
-                self.go_on_undoing(next)
+                self.undo(journal, why)
             }
             (Act::GoOnUndoing, Some(journal)) => self.go_on_undoing(journal),
             (Act::Leave, _) => {
@@ -139,11 +131,45 @@ impl Guard {
         }
     }
 
+    fn arm(&self, id: String) -> Result<(), store::Error> {
+        let (folder, now) = (self.store.folder(), (self.clock)());
+        match Armed::read(folder) {
+            Some(armed) if armed.beats(&id, now) => Ok(()),
+            _ => Armed { id, at: now }.write(folder),
+        }
+    }
+
+    /// Keeps the time by what every version reads, where the journal says nothing.
+    fn look_back(&self, error: Option<store::Error>) -> Result<(), store::Error> {
+        let Some(way_back) = self.store.way_back()? else { return error.map_or(Ok(()), Err) };
+        if way_back.is_overdue((self.clock)()) {
+            let known = self.store.recall(&way_back)?;
+            if let Err(error) = self.store.set_journal_aside() {
+                tracing::warn!(reason = error.reason(), %error, "the journal is not set aside");
+            }
+            return self.undo(known, wayback::unreadable());
+        }
+        match way_back.id == self.settings.change {
+            true => self.arm(way_back.id),
+            false => Ok(()),
+        }
+    }
+
+    fn undo(&self, journal: Journal, why: Why) -> Result<(), store::Error> {
+        let next = journal.undoing(why);
+        tracing::warn!(id = next.id, reason = next.reason, "going back");
+        // With a full disk the original comes back all the same.
+        if let Err(error) = self.store.save(&next) {
+            tracing::warn!(reason = error.reason(), %error, "not written down");
+        }
+        self.go_on_undoing(next)
+    }
+
     fn go_on_undoing(&self, journal: Journal) -> Result<(), store::Error> {
         let Stage::Undoing(end) = journal.stage else { return Ok(()) };
         let now = (self.clock)();
-        let notes = self.store.restore(&journal, now)?;
-        tracing::warn!(id = journal.id, "the original is back");
-        self.store.save(&journal.undone(end, &notes, now))
+        let restored = self.store.restore(&journal)?;
+        tracing::warn!(id = journal.id, left = restored.left, "the attempt has ended");
+        self.store.save(&journal.left(end, &restored, now))
     }
 }

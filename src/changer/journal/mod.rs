@@ -1,7 +1,9 @@
 //! One attempt at a change, written down on the node before anything is touched. Pure; [`store`]
 //! keeps it on disk.
 
+mod aside;
 pub mod store;
+pub mod wayback;
 
 use std::path::Path;
 
@@ -96,6 +98,15 @@ pub struct Why {
     pub reason: &'static str,
     /// Sentences.
     pub message: String,
+}
+
+/// What came of putting the originals back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Sentences about what was found.
+    pub notes: Vec<String>,
+    /// A file holds what somebody else has put there, and keeps it.
+    pub left: bool,
 }
 
 /// A file that an attempt changes.
@@ -213,6 +224,17 @@ impl Journal {
         Self { stage: Stage::Ended(end), ..ended }
     }
 
+    /// The attempt is at its end, with what somebody else has put in the place of what it changed.
+    pub fn left(self, end: End, restored: &Restored, now: Timestamp) -> Self {
+        match restored.left {
+            false => self.undone(end, &restored.notes, now),
+            true => {
+                let left = Self { reason: "FileAltered".to_owned(), ..self };
+                left.undone(End::Failed, &restored.notes, now)
+            }
+        }
+    }
+
     /// The originals cannot come back yet.
     pub fn troubled(self, trouble: String, now: Timestamp) -> Self {
         let since = if self.trouble.is_none() { now } else { self.since };
@@ -232,7 +254,7 @@ impl Journal {
     /// Whether its time is over. A clock that shows a time before the attempt tells nothing, and
     /// what is unknown is not safe.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
-        now >= self.deadline || self.began.duration_since(now) > SLEW
+        is_overdue(self.began, self.deadline, now)
     }
 
     /// What is to be said of it; `None` while what was said last still holds.
@@ -295,6 +317,10 @@ impl Why {
     pub fn failed(reason: &'static str, message: String) -> Self {
         Self { end: End::Failed, reason, message }
     }
+}
+
+fn is_overdue(began: Timestamp, deadline: Timestamp, now: Timestamp) -> bool {
+    now >= deadline || began.duration_since(now) > SLEW
 }
 
 /// The ids before a new attempt's, the latest first.

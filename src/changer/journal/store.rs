@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
-use super::{Journal, Touched};
+use super::{Journal, Restored, Touched, aside};
 use crate::{
     api::ChangeKind,
-    changer::file::{self, Found},
+    changer::{
+        file::{self, Found},
+        foreign::{self, Whose},
+    },
     node::host::Host,
 };
 
@@ -22,6 +23,7 @@ const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// The folder of one kind of change.
 #[derive(Clone, Debug)]
 pub struct Store {
+    kind: ChangeKind,
     folder: PathBuf,
     host: Host,
 }
@@ -87,7 +89,7 @@ impl Error {
         }
     }
 
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }
     }
 }
@@ -116,7 +118,12 @@ impl Store {
     pub fn open(state: &Path, kind: ChangeKind, host: Host) -> Result<Self, Error> {
         let folder = state.join(kind.as_str());
         fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
-        Ok(Self { folder, host })
+        Ok(Self { kind, folder, host })
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> ChangeKind {
+        self.kind
     }
 
     /// The folder.
@@ -162,6 +169,18 @@ impl Store {
     pub fn save(&self, journal: &Journal) -> Result<(), Error> {
         let text = serde_json::to_vec_pretty(journal).map_err(Error::Encode)?;
         write(&self.journal(), &text)
+    }
+
+    /// Sets aside a journal that says nothing.
+    ///
+    /// # Errors
+    /// Where it stays.
+    pub fn set_journal_aside(&self) -> Result<(), Error> {
+        let path = self.journal();
+        if let Some(found) = file::read(&path).map_err(Error::io("read", &path))? {
+            aside::keep(&self.folder, "journal.json", &found)?;
+        }
+        remove(&path)
     }
 
     /// Reads a file of the node that is to be changed: a regular one.
@@ -223,13 +242,13 @@ impl Store {
         Ok(())
     }
 
-    /// Puts the originals back. Returns sentences about what else was found in their places, which
-    /// is kept.
+    /// Puts the originals back, but not over what somebody else has put in their places: that may be
+    /// newer, such as the manifest of a kubeadm upgrade, and would be undone.
     ///
     /// # Errors
     /// Where that is not possible: then it has to be tried again.
-    pub fn restore(&self, journal: &Journal, now: Timestamp) -> Result<Vec<String>, Error> {
-        let mut notes = Vec::new();
+    pub fn restore(&self, journal: &Journal) -> Result<Restored, Error> {
+        let Restored { mut notes, mut left } = Restored::default();
         for touched in &journal.files {
             let path = self.host.path(&touched.path);
             let (original, changed) = self.copies(touched)?;
@@ -245,11 +264,21 @@ impl Store {
                     notes.push(format!("What somebody else did to {} stays.", touched.path));
                     continue;
                 }
+                Some(found)
+                    if foreign::whose(&touched.path, &changed, &found.bytes) == Whose::Theirs =>
+                {
+                    left = true;
+                    notes.push(format!(
+                        "Somebody else has changed {} since, such as by a kubeadm upgrade, and it \
+                         is left as it is. Compare it with what it was before, {}, and see that it \
+                         says what it has to say.",
+                        touched.path,
+                        self.folder.join(&touched.original).display()
+                    ));
+                    continue;
+                }
                 Some(found) => {
-                    let aside = format!("{}.aside-{}", touched.original, now.as_second());
-                    let aside = self.folder.join(aside);
-                    file::replace(&aside, &found.bytes, Some(found.owner))
-                        .map_err(Error::io("write", &aside))?;
+                    let aside = aside::keep(&self.folder, &touched.original, &found)?;
                     notes.push(format!(
                         "{} held neither the original nor the change; what it held is kept as {}.",
                         touched.path,
@@ -261,7 +290,7 @@ impl Store {
             file::put_back(&path, &original).map_err(Error::io("put back", &path))?;
             notes.push(format!("The original {} is back.", touched.path));
         }
-        Ok(notes)
+        Ok(Restored { notes, left })
     }
 
     /// Whether a file that was changed holds its original again: somebody has put it back, or a
@@ -284,7 +313,7 @@ impl Store {
             let path = self.host.path(&touched.path);
             file::tidy(&path).map_err(Error::io("tidy", &path))?;
         }
-        Ok(())
+        self.close_way_back()
     }
 
     /// Whether something is there that only an attempt in progress needs.

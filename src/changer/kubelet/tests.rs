@@ -231,6 +231,20 @@ async fn a_kubelet_that_does_not_become_ready_gets_its_flag_back() {
 }
 
 #[tokio::test]
+async fn a_journal_that_cannot_be_read_brings_the_flag_back() {
+    let (node, systemd) = node();
+    let change = change("a", KIND);
+    settle(&mut changer(&node, &systemd), &wants(&change)).await;
+    assert!(!runs_with_flag(&node));
+    fs::write(node.state().join("KubeletFlag/journal.json"), "{\"stage\": \"Proving\"}").unwrap();
+    settle(&mut changer(&node, &systemd), &wants(&change)).await;
+    assert_eq!(node.said(), "RolledBack JournalUnreadable");
+    assert_eq!(node.read(KUBEADM), KUBEADM_TEXT);
+    assert!(runs_with_flag(&node));
+    assert_eq!(systemd.calls(), ["restart", "restart"]);
+}
+
+#[tokio::test]
 async fn a_restart_that_fails_is_undone_at_once() {
     let (node, systemd) = node();
     systemd.edit(|state| state.result = "failed");
