@@ -24,7 +24,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     controller::{serve as http, shutdown, shutdown::Shutdown},
-    node::host::Host,
+    node::{host::Host, machine::Machine},
     relay::{self, Listener, Relay, Upstream},
 };
 use attach::{Attachment, FAREWELL, RELAY_MARK, Streams};
@@ -147,7 +147,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
         remote: relay.remote_peers(),
         stored: stores,
     };
-    let reporter = report::Reporter::new(client, settings.node);
+    let reporter = report::Reporter::new(client, settings.node, Machine::read(&host));
     let reporting = tasks.spawn(reporter.clone().keep(sources, health.clone(), metrics));
 
     let own = cri::Own { pod_uid: settings.pod_uid, container: CONTAINER.to_owned() };

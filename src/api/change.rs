@@ -86,4 +86,11 @@ pub struct ChangeReport {
     pub message: String,
     /// Since when.
     pub since: Time,
+    /// The number of the start of the machine of which this is said, as in the Node's
+    /// status.nodeInfo. What was said of another one counts no more.
+    #[serde(default, rename = "bootID", skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The machine's number, likewise; absent where the program cannot see it.
+    #[serde(default, rename = "machineID", skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! What a changer asks the apiserver, live: nothing here is answered from a cache of ours.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -9,6 +9,8 @@ use kube::{Api, Client, api::ListParams, core::DeserializeGuard};
 use super::permit::{Policy, Scene, turns_off};
 use crate::{
     api::{Change, StreamingNode, StreamingPolicy},
+    cluster::{NodeView, Origin},
+    decision::evidence::Source,
     pages,
 };
 
@@ -78,8 +80,14 @@ impl Apiserver {
         })
     }
 
-    async fn nodes(&self) -> Result<Vec<DeserializeGuard<StreamingNode>>, Error> {
+    async fn judged(&self) -> Result<Vec<Judged>, Error> {
         let api: Api<DeserializeGuard<StreamingNode>> = Api::all(self.client.clone());
+        let known = pages::list(&api, ListParams::default()).await?;
+        Ok(known.into_iter().map(Judged::read).collect())
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
+        let api: Api<NodeView> = Api::all(self.client.clone());
         Ok(pages::list(&api, ListParams::default()).await?)
     }
 }
@@ -90,13 +98,9 @@ impl Ask for Apiserver {
             let policy = self.policy(&change.policy).await?;
             let (mut blocking, mut unjudged) = (Vec::new(), Vec::new());
             if turns_off(change, &policy, &self.node) {
-                for node in self.nodes().await? {
-                    match judged(node) {
-                        Judged::Passes => {}
-                        Judged::Blocks(name) => blocking.push(name),
-                        Judged::Unseen(name) => unjudged.push(name),
-                    }
-                }
+                let judged = self.judged().await?;
+                // After what is said of them: a Node that joins meanwhile is one of which nothing is.
+                (blocking, unjudged) = compare(judged, &self.nodes().await?);
             }
             Ok(Scene { policy, blocking, unjudged })
         };
@@ -116,24 +120,67 @@ impl Ask for Apiserver {
     }
 }
 
-/// What a StreamingNode says of its node, with the node's name.
-enum Judged {
-    Passes,
-    Blocks(String),
-    Unseen(String),
+/// What a StreamingNode says of its node.
+struct Judged {
+    name: String,
+    verdict: String,
+    /// The uid of the Node of which it is said.
+    uid: Option<String>,
+    kubelet: String,
+    /// Where the verdict comes from, where the node's own agent has decided it.
+    agent: Option<Origin>,
 }
 
-fn judged(node: DeserializeGuard<StreamingNode>) -> Judged {
-    let (metadata, verdict) = match node.0 {
-        Ok(node) => (node.metadata, node.status.map(|status| status.verdict)),
-        Err(error) => (error.metadata, None),
-    };
-    let name = metadata.name.unwrap_or_else(|| "a nameless node".to_owned());
-    match verdict.as_deref() {
-        Some("Safe" | "Overridden") => Judged::Passes,
-        Some("Blocks") => Judged::Blocks(name),
-        _ => Judged::Unseen(name),
+impl Judged {
+    fn read(node: DeserializeGuard<StreamingNode>) -> Self {
+        let (metadata, status) = match node.0 {
+            Ok(node) => (node.metadata, node.status.unwrap_or_default()),
+            Err(error) => (error.metadata, Default::default()),
+        };
+        let mut owners = metadata.owner_references.into_iter().flatten();
+        let by_agent = status.decided_by == Source::Agent.as_str();
+        Self {
+            name: metadata.name.unwrap_or_else(|| "a nameless node".to_owned()),
+            verdict: status.verdict,
+            uid: owners.find(|owner| owner.kind == "Node").map(|owner| owner.uid),
+            kubelet: status.kubelet_version,
+            agent: status.agent.filter(|_| by_agent).map(|agent| Origin::of_agent(&agent)),
+        }
     }
+
+    fn passes(&self) -> bool {
+        matches!(self.verdict.as_str(), "Safe" | "Overridden")
+    }
+
+    /// Whether it is said of this Node as it is now.
+    fn is_of(&self, node: &NodeView) -> bool {
+        self.uid == node.metadata.uid
+            && self.kubelet == node.kubelet_version
+            && self.agent.as_ref().is_none_or(|agent| agent.is(&node.origin))
+    }
+}
+
+/// The nodes that stand in the way, and those of which nothing is said that counts.
+fn compare(judged: Vec<Judged>, nodes: &[NodeView]) -> (Vec<String>, Vec<String>) {
+    let (mut blocking, mut unjudged) = (Vec::new(), Vec::new());
+    let mut passing = BTreeMap::new();
+    for judged in judged {
+        if judged.verdict == "Blocks" {
+            blocking.push(judged.name);
+        } else if judged.passes() {
+            passing.insert(judged.name.clone(), judged);
+        } else {
+            unjudged.push(judged.name);
+        }
+    }
+    for node in nodes {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let passes = passing.get(&name).is_some_and(|judged| judged.is_of(node));
+        if !passes && !blocking.contains(&name) && !unjudged.contains(&name) {
+            unjudged.push(name);
+        }
+    }
+    (blocking, unjudged)
 }
 
 #[cfg(test)]

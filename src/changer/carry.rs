@@ -13,7 +13,11 @@ use super::{
     step::{self, Act, Seen, Wanted},
     trade::{Plan, Proof, Trade},
 };
-use crate::api::{Change, ChangeReport};
+use crate::{
+    api::{Change, ChangeReport},
+    cluster::Origin,
+    node::machine::Machine,
+};
 
 /// What the time is, and how long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,7 @@ pub struct Carrier<T, A> {
     trade: T,
     ask: A,
     node: String,
+    machine: Machine,
     timing: Timing,
     /// What could not be written down, and what is written down instead.
     unsaved: Option<(Option<Journal>, Journal)>,
@@ -56,7 +61,13 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
         timing: Timing,
         told: watch::Sender<Option<ChangeReport>>,
     ) -> Self {
-        Self { store, trade, ask, node, timing, unsaved: None, told }
+        let machine = Machine::default();
+        Self { store, trade, ask, node, machine, timing, unsaved: None, told }
+    }
+
+    /// The same on this machine.
+    pub fn on(self, machine: Machine) -> Self {
+        Self { machine, ..self }
     }
 
     fn now(&self) -> Timestamp {
@@ -110,7 +121,7 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
             &Seen {
                 kind: T::KIND,
                 wanted: sight.wanted(),
-                reported: sight.reported(),
+                reported: self.reported(sight),
                 guard: self.trade.guard(journal.as_ref(), now),
                 reverted: is(|store, journal| !journal.is_ended() && store.is_reverted(journal)),
                 untidy: is(Store::is_untidy) || self.store.has_way_back(),
@@ -233,6 +244,14 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
         self.undo(known, wayback::unreadable()).await
     }
 
+    /// The id of the change in the last report, unless another machine of this name has said it.
+    fn reported<'a>(&self, sight: &'a Sight) -> Option<&'a str> {
+        let report = sight.reported()?;
+        let Machine { boot, id } = self.machine.clone();
+        let own = Origin { boot: boot.unwrap_or_default(), machine: id.unwrap_or_default() };
+        (!Origin::of_change(report).is_elsewhere(&own)).then_some(&*report.id)
+    }
+
     /// Writes down where the attempt is now.
     fn put(&mut self, before: Option<Journal>, next: Journal) -> Result<bool, store::Error> {
         tracing::info!(
@@ -253,6 +272,8 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
 
     fn tell(&self, journal: Option<&Journal>) {
         let Some(report) = journal.and_then(Journal::report) else { return };
+        let Machine { boot, id } = self.machine.clone();
+        let report = ChangeReport { boot_id: boot, machine_id: id, ..report };
         self.told.send_if_modified(|before| {
             let changed = before.as_ref() != Some(&report);
             *before = Some(report);

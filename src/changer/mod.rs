@@ -40,6 +40,7 @@ use crate::{
     controller::{serve as http, shutdown, shutdown::Shutdown},
     node::{
         host::Host,
+        machine::Machine,
         status::Writer,
         watch::{PATIENCE, Pace},
     },
@@ -125,6 +126,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let client = Client::try_from(config).map_err(Error::Client)?;
     let host = Host::new(settings.host.clone());
     let store = Store::open(&settings.state, settings.kind, host.clone())?;
+    let machine = Machine::read(&host);
     let listener = serve::bind(settings.port).await?;
     let health = Health::new(Instant::now());
 
@@ -160,12 +162,14 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
                     state: store.folder().to_owned(),
                     guard: settings.guard,
                 };
-                carry(store, trade, ask, settings.node, telling, sights, turned).await;
+                let carrier = carrier(store, trade, ask, settings.node, telling);
+                carrier.on(machine).run(sights, turned).await;
             }
             ChangeKind::KubeletFlag => {
                 let bus = kubelet::Bus::new(&host.path(kubelet::SOCKET), settings.unit);
                 let trade = KubeletFlag::new(host, bus);
-                carry(store, trade, ask, settings.node, telling, sights, turned).await;
+                let carrier = carrier(store, trade, ask, settings.node, telling);
+                carrier.on(machine).run(sights, turned).await;
             }
         }
     };
@@ -176,14 +180,12 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     Ok(())
 }
 
-async fn carry(
+fn carrier<T: Trade>(
     store: Store,
-    trade: impl Trade,
+    trade: T,
     ask: Apiserver,
     node: String,
     told: watch::Sender<Option<crate::api::ChangeReport>>,
-    sights: watch::Receiver<Sight>,
-    turned: impl Fn(),
-) {
-    Carrier::new(store, trade, ask, node, Timing::default(), told).run(sights, turned).await;
+) -> Carrier<T, Apiserver> {
+    Carrier::new(store, trade, ask, node, Timing::default(), told)
 }

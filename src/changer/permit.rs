@@ -36,7 +36,8 @@ pub struct Scene {
     pub policy: Policy,
     /// The nodes that stand in the way; asked for only where [`turns_off`] holds.
     pub blocking: Vec<String>,
-    /// The nodes of which nothing is said, or nothing that is understood; likewise.
+    /// The nodes of which nothing is said, or nothing that is understood, or of another Node of the
+    /// name than there is now; likewise.
     pub unjudged: Vec<String>,
 }
 

@@ -95,6 +95,8 @@ mod tests {
             reason: phase.to_owned(),
             message: "As it is.".to_owned(),
             since: Time(now()),
+            boot_id: None,
+            machine_id: None,
         }
     }
 

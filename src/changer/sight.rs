@@ -33,11 +33,11 @@ impl Sight {
         }
     }
 
-    /// The id of the change in the last report.
-    pub fn reported(&self) -> Option<&str> {
+    /// The last report.
+    pub fn reported(&self) -> Option<&ChangeReport> {
         match self {
-            Self::Node { reported: Some(report), .. } => Some(&report.id),
-            _ => None,
+            Self::Node { reported, .. } => reported.as_deref(),
+            Self::Nothing => None,
         }
     }
 }

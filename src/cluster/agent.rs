@@ -4,6 +4,7 @@ mod pod;
 
 pub use pod::{AGENT_LABELS, AgentPod, ready_nodes};
 
+use super::origin::Origin;
 use crate::{
     api::AgentReport,
     decision::{
@@ -32,6 +33,12 @@ pub(super) struct Agent {
     pub reported: bool,
     /// Whether its pod is ready.
     pub ready: bool,
+    /// Where what it says comes from.
+    origin: Origin,
+    /// What it says, where that does not say where it comes from.
+    unsigned: Option<Box<AgentReport>>,
+    /// The Node is another one than when that was said.
+    outlived: bool,
 }
 
 impl Agent {
@@ -40,6 +47,20 @@ impl Agent {
         self.claims = report.map(claims).unwrap_or_default();
         self.streams = report.map(streams).unwrap_or_default();
         self.reported = report.is_some();
+        self.origin = report.map(Origin::of_agent).unwrap_or_default();
+        let unsigned = report.filter(|_| self.origin.is_unknown());
+        self.outlived &= unsigned.is_some() && self.unsigned.as_deref() == unsigned;
+        self.unsigned = unsigned.cloned().map(Box::new);
+    }
+
+    /// The Node is gone, or another one: what was said before is not about it.
+    pub fn outlive(&mut self) {
+        self.outlived = self.unsigned.is_some();
+    }
+
+    /// Whether what it says is about the machine of this Node, as it runs now.
+    pub fn is_of(&self, node: &Origin) -> bool {
+        self.origin.is(node) && !self.outlived
     }
 
     /// What counts of what it says. A report outlives the agent that wrote it: where nobody vouches
@@ -105,7 +126,33 @@ mod tests {
             message: None,
             runtime: None,
             followed_redirect: None,
+            boot_id: None,
+            machine_id: None,
         }
+    }
+
+    #[test]
+    fn what_is_said_is_about_one_start_of_one_machine() {
+        let origin = |boot: &str| Origin { boot: boot.to_owned(), machine: String::new() };
+        let of = |boot: Option<&str>| AgentReport {
+            boot_id: boot.map(str::to_owned),
+            ..report("Absent", None)
+        };
+        let mut agent = Agent::default();
+        agent.hear(Some(&of(Some("a"))));
+        assert!(agent.is_of(&origin("a")) && !agent.is_of(&origin("b")));
+        // The Node comes back under another uid, and the machine is the same.
+        agent.outlive();
+        assert!(agent.is_of(&origin("a")));
+        // An older agent does not say, so it counts only where the Node does not say either, and no
+        // longer than that Node.
+        agent.hear(Some(&of(None)));
+        assert!(!agent.is_of(&origin("a")) && agent.is_of(&Origin::default()));
+        agent.outlive();
+        agent.hear(Some(&of(None)));
+        assert!(!agent.is_of(&Origin::default()));
+        agent.hear(Some(&AgentReport { flag: "On".to_owned(), ..of(None) }));
+        assert!(agent.is_of(&Origin::default()));
     }
 
     #[test]

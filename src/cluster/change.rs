@@ -1,5 +1,7 @@
 //! What is to be changed, from what is known of the cluster.
 
+mod stored;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -7,10 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{ApiserverPod, Cluster, Content, Node, Policy, whole_seconds};
 use crate::{
-    api::{self, ChangeKind, GateSetting, Permit, StreamingNode, condition},
+    api::condition,
     decision::{
         apiserver::ControlPlane,
-        change::{Attempt, Phase, Target, Trial, Trials, Trouble, Wanted, Wisher},
+        change::{Attempt, Trial, Trials, Trouble, Wanted, Wisher},
         evidence::{Says, Source},
         gate::Setting,
         migration::{FlagBehaviour, STREAMING_REDIRECTS},
@@ -21,6 +23,8 @@ use crate::{
         safety::{Holds, Outcome},
     },
 };
+
+pub use stored::{read, wish};
 
 /// What is to be done, and said, in the whole cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -292,61 +296,4 @@ fn off_since(policy: &Policy) -> Option<Timestamp> {
 fn holds<'a>(policy: &'a Policy, kind: &str) -> Option<&'a Condition> {
     let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
     conditions.find(|c| c.type_ == kind && c.status == Holds::True.as_str())
-}
-
-/// A node's change, as it is stored; `None` where there is none.
-pub fn read(object: &StreamingNode) -> Option<Attempt> {
-    let change = object.spec.change.as_ref()?;
-    let report = object.status.as_ref().and_then(|status| status.change.as_ref());
-    let report = report.filter(|report| report.id == change.id);
-    let target = match (change.kind, change.gate) {
-        (ChangeKind::KubeletFlag, _) => Target::KubeletFlag,
-        (ChangeKind::ApiserverGate, Some(GateSetting::Disabled)) => Target::Gate(Setting::Off),
-        (ChangeKind::ApiserverGate, Some(GateSetting::Enabled)) => Target::Gate(Setting::On),
-        (ChangeKind::ApiserverGate, Some(GateSetting::Default) | None) => {
-            Target::Gate(Setting::Default)
-        }
-    };
-    Some(Attempt {
-        wanted: Wanted {
-            id: change.id.clone(),
-            target,
-            policy: change.policy.clone(),
-            generation: change.verdict.generation,
-            asked: change.verdict.at.0,
-            deadline: change.deadline_seconds,
-            confirmed: change.confirmed,
-        },
-        phase: report.map_or(Phase::Asked, |report| Phase::read(&report.phase)),
-        reason: report.map(|report| report.reason.clone()).unwrap_or_default(),
-        message: report.map(|report| report.message.clone()).unwrap_or_default(),
-    })
-}
-
-/// A change as a node is asked for it. `resource_version` is that of the policy that permits it.
-pub fn wish(wanted: &Wanted, resource_version: &str) -> api::Change {
-    let (kind, gate) = match wanted.target {
-        Target::KubeletFlag => (ChangeKind::KubeletFlag, None),
-        Target::Gate(setting) => (
-            ChangeKind::ApiserverGate,
-            Some(match setting {
-                Setting::Default => GateSetting::Default,
-                Setting::Off => GateSetting::Disabled,
-                Setting::On => GateSetting::Enabled,
-            }),
-        ),
-    };
-    api::Change {
-        id: wanted.id.clone(),
-        kind,
-        gate,
-        policy: wanted.policy.clone(),
-        verdict: Permit {
-            resource_version: resource_version.to_owned(),
-            generation: wanted.generation,
-            at: whole_seconds(wanted.asked),
-        },
-        deadline_seconds: wanted.deadline,
-        confirmed: wanted.confirmed,
-    }
 }

@@ -8,6 +8,7 @@ mod agent;
 mod apiserver;
 mod change;
 mod node;
+mod origin;
 mod policy;
 mod report;
 mod rollout;
@@ -21,6 +22,7 @@ pub use agent::{AGENT_LABELS, AgentChange, AgentPod, ready_nodes};
 pub use apiserver::{ApiserverPod, POD_FIELDS, endpoint_addresses, looks_like_apiserver};
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
+pub use origin::Origin;
 pub use policy::{Content, Policy, Wish};
 pub use report::{Moment, NodeReport, NodeScene, Summary, seconds as whole_seconds};
 pub use rollout::{Agents, AgentsOwner, Rollout, Running, Selector};
@@ -50,6 +52,10 @@ pub struct Node {
     pub kubelet: String,
     /// The labels, for policies to select by.
     pub labels: BTreeMap<String, String>,
+    /// Whether its kubelet is ready.
+    pub ready: bool,
+    /// Its machine.
+    pub origin: Origin,
     /// What decisions take: the Node's own claims and the agent's.
     pub facts: NodeFacts,
 }
@@ -67,6 +73,8 @@ pub struct Cluster {
     instances: Vec<Apiserver>,
     lost: Option<&'static str>,
     attempts: Attempts,
+    /// The same as they are stored, whatever machine says so.
+    stored: BTreeMap<String, (Attempt, Origin)>,
 }
 
 impl Cluster {
@@ -74,10 +82,16 @@ impl Cluster {
     pub fn set_node(&mut self, view: NodeView) -> bool {
         let Some(name) = view.metadata.name.clone() else { return false };
         let mut claims = view.claims();
-        claims.extend(self.agent_claims(&name));
+        let uid = view.metadata.uid.unwrap_or_default();
+        if self.nodes.get(&name).is_some_and(|known| known.uid != uid) {
+            self.agents.get_mut(&name).into_iter().for_each(Agent::outlive);
+        }
+        claims.extend(self.agent_claims(&name, &view.origin));
         claims.sort();
         let node = Node {
-            uid: view.metadata.uid.unwrap_or_default(),
+            uid,
+            ready: view.ready,
+            origin: view.origin,
             facts: NodeFacts { kubelet: Minor::running(&view.kubelet_version).ok(), claims },
             kubelet: view.kubelet_version,
             labels: view.metadata.labels.unwrap_or_default(),
@@ -85,12 +99,14 @@ impl Cluster {
         if self.nodes.get(&name) == Some(&node) {
             return false;
         }
-        self.nodes.insert(name, node);
+        self.nodes.insert(name.clone(), node);
+        self.bind_attempt(&name);
         true
     }
 
     /// Forgets a node; `true` if it was known.
     pub fn remove_node(&mut self, name: &str) -> bool {
+        self.agents.get_mut(name).into_iter().for_each(Agent::outlive);
         self.nodes.remove(name).is_some()
     }
 
@@ -117,7 +133,9 @@ impl Cluster {
 
     fn change_agent(&mut self, node: &str, change: impl FnOnce(&mut Agent)) -> AgentChange {
         let watched = self.agents_watched;
-        let claims = |agent: &Agent| agent.claims(agent.ready || !watched).collect::<Vec<_>>();
+        let origin = self.nodes.get(node).map(|node| node.origin.clone()).unwrap_or_default();
+        let vouched = |agent: &Agent| (agent.ready || !watched) && agent.is_of(&origin);
+        let claims = |agent: &Agent| agent.claims(vouched(agent)).collect::<Vec<_>>();
         // What an agent says that is not there is of no interest.
         let streams = |agent: &Agent| {
             let there = if watched { agent.ready } else { agent.reported };
@@ -143,9 +161,15 @@ impl Cluster {
         changed
     }
 
-    fn agent_claims(&self, node: &str) -> impl Iterator<Item = Claim> + '_ {
+    fn agent_claims(&self, node: &str, origin: &Origin) -> impl Iterator<Item = Claim> + '_ {
         let agent = self.agents.get(node);
-        agent.into_iter().flat_map(|agent| agent.claims(agent.ready || !self.agents_watched))
+        let vouched = agent.is_some_and(|agent| self.vouches(agent, origin));
+        agent.into_iter().flat_map(move |agent| agent.claims(vouched))
+    }
+
+    /// Whether what an agent says is true now of the node from which it comes.
+    fn vouches(&self, agent: &Agent, node: &Origin) -> bool {
+        (agent.ready || !self.agents_watched) && agent.is_of(node)
     }
 
     /// Whether a node's agent is there, as far as anybody looks, and what it says of the streams.
@@ -207,13 +231,30 @@ impl Cluster {
         self.instances = instances;
     }
 
-    /// Takes what a node's change has come to; `true` if that is something else than before.
-    pub fn set_attempt(&mut self, node: &str, attempt: Option<Attempt>) -> bool {
-        let before = match attempt.clone() {
-            Some(attempt) => self.attempts.insert(node.to_owned(), attempt),
+    /// Takes what a node's change has come to, as it is stored, and the machine that says so; `true` if
+    /// that is something else than before.
+    pub fn set_attempt(&mut self, node: &str, stored: Option<(Attempt, Origin)>) -> bool {
+        match stored {
+            Some(stored) => self.stored.insert(node.to_owned(), stored),
+            None => self.stored.remove(node),
+        };
+        self.bind_attempt(node)
+    }
+
+    /// What a changer said on another machine, or before the machine's last start, has to be said again.
+    fn bind_attempt(&mut self, node: &str) -> bool {
+        let known = self.nodes.get(node);
+        let bound = self.stored.get(node).map(|(attempt, origin)| {
+            match known.is_none_or(|known| origin.is(&known.origin)) {
+                true => attempt.clone(),
+                false => attempt.unanswered(),
+            }
+        });
+        let before = match bound.clone() {
+            Some(bound) => self.attempts.insert(node.to_owned(), bound),
             None => self.attempts.remove(node),
         };
-        before != attempt
+        before != bound
     }
 
     /// The changes of all nodes.

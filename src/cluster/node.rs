@@ -10,6 +10,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
+use super::origin::Origin;
 use crate::{
     arguments::kubelet,
     decision::{
@@ -28,6 +29,10 @@ pub struct NodeView {
     pub metadata: ObjectMeta,
     /// `status.nodeInfo.kubeletVersion`, or empty.
     pub kubelet_version: String,
+    /// `status.nodeInfo.bootID` and `.machineID`.
+    pub origin: Origin,
+    /// Whether its condition Ready is true.
+    pub ready: bool,
 }
 
 impl NodeView {
@@ -119,17 +124,34 @@ struct RawMeta {
 #[serde(rename_all = "camelCase", default)]
 struct RawStatus {
     node_info: RawNodeInfo,
+    conditions: Option<Vec<RawCondition>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawCondition {
+    r#type: Option<String>,
+    status: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct RawNodeInfo {
     kubelet_version: String,
+    #[serde(rename = "bootID")]
+    boot_id: Option<String>,
+    #[serde(rename = "machineID")]
+    machine_id: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for NodeView {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Raw { metadata, status } = Raw::deserialize(deserializer)?;
+        let info = status.node_info;
+        let is_ready = |condition: &RawCondition| {
+            condition.r#type.as_deref() == Some("Ready")
+                && condition.status.as_deref() == Some("True")
+        };
         Ok(Self {
             metadata: ObjectMeta {
                 name: metadata.name,
@@ -139,7 +161,12 @@ impl<'de> Deserialize<'de> for NodeView {
                 annotations: Some(metadata.annotations.0).filter(|kept| !kept.is_empty()),
                 ..ObjectMeta::default()
             },
-            kubelet_version: status.node_info.kubelet_version,
+            kubelet_version: info.kubelet_version,
+            origin: Origin {
+                boot: info.boot_id.unwrap_or_default(),
+                machine: info.machine_id.unwrap_or_default(),
+            },
+            ready: status.conditions.iter().flatten().any(is_ready),
         })
     }
 }
@@ -195,10 +222,21 @@ mod tests {
                 "managedFields": [{"manager": "kubelet"}],
             },
             "spec": {"podCIDR": "10.0.0.0/24"},
-            "status": {"images": [{"names": ["a"]}], "nodeInfo": {"kubeletVersion": "v1.18.20", "osImage": "d"}},
+            "status": {
+                "images": [{"names": ["a"]}],
+                "nodeInfo": {
+                    "kubeletVersion": "v1.18.20", "osImage": "d", "bootID": "b", "machineID": "m",
+                },
+                "conditions": [
+                    {"type": "MemoryPressure", "status": "False"},
+                    {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"},
+                ],
+            },
         }))
         .unwrap();
         assert_eq!(view.kubelet_version, "v1.18.20");
+        let origin = Origin { boot: "b".to_owned(), machine: "m".to_owned() };
+        assert_eq!((&view.origin, view.ready), (&origin, true));
         assert_eq!(view.metadata.annotations.as_ref().map(BTreeMap::len), Some(1));
         assert_eq!(view.metadata.labels.as_ref().map(BTreeMap::len), Some(1));
         assert_eq!(view.metadata.managed_fields, None);
@@ -213,6 +251,7 @@ mod tests {
         ] {
             let view: NodeView = serde_json::from_value(node).unwrap();
             assert_eq!((view.kubelet_version.as_str(), view.claims()), ("", vec![]));
+            assert!(!view.ready && view.origin.is_unknown());
         }
     }
 

@@ -170,6 +170,12 @@ const PASSING: [(&str, SignedDuration); 6] = [
 ];
 
 impl Attempt {
+    /// The same as if nobody had answered.
+    pub fn unanswered(&self) -> Self {
+        let (reason, message) = (String::new(), String::new());
+        Self { wanted: self.wanted.clone(), phase: Phase::Asked, reason, message }
+    }
+
     /// Whether something may still come of it.
     pub fn is_under_way(&self) -> bool {
         !self.phase.has_ended()

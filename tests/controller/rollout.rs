@@ -207,6 +207,7 @@ async fn an_agent_is_believed_while_it_is_ready() {
             "status": {"agent": {
                 "flag": flag, "since": "2026-01-01T00:00:00Z", "streams": streams,
                 "reason": "RuntimeAway", "message": "The runtime does not answer.",
+                "bootID": "b", "machineID": "m",
             }},
         })
     };

@@ -6,12 +6,15 @@ use crate::{
     agent::{attach::Attached, kubelet::Kubelet},
     api::{AgentReport, FollowedRedirect, RuntimeReport},
     cluster::whole_seconds,
+    node::machine::Machine,
     relay::RemotePeer,
 };
 
 /// Makes reports; remembers what belongs to the kubelet that runs now.
 #[derive(Debug, Default)]
 pub struct Composer {
+    /// The machine that it reports of.
+    machine: Machine,
     /// The kubelet of the last report.
     process: Option<(u32, u64)>,
     /// Whether another kubelet than that of the stored report may run now.
@@ -22,6 +25,11 @@ pub struct Composer {
 }
 
 impl Composer {
+    /// Makes reports of this machine.
+    pub fn of(machine: Machine) -> Self {
+        Self { machine, ..Self::default() }
+    }
+
     /// The report for what is seen now; `None` before anything is. What is `known` keeps its times.
     pub fn compose(
         &mut self,
@@ -33,6 +41,8 @@ impl Composer {
     ) -> Option<AgentReport> {
         let flag = kubelet.flag?;
         let attached = attached?;
+        // What was said of another machine, or before the last start, was of another kubelet.
+        let known = known.filter(|known| self.is_own(known));
         self.follow(kubelet, remote, known);
         let same = known.filter(|known| known.flag == flag.as_str());
         Some(AgentReport {
@@ -50,7 +60,14 @@ impl Composer {
                 reachable: attached.reachable,
             }),
             followed_redirect: self.followed.clone(),
+            boot_id: self.machine.boot.clone(),
+            machine_id: self.machine.id.clone(),
         })
+    }
+
+    fn is_own(&self, known: &AgentReport) -> bool {
+        let Machine { boot, id } = &self.machine;
+        (&known.boot_id, &known.machine_id) == (boot, id)
     }
 
     /// A followed redirect is proof about the kubelet that gave it, and about no later one. The
@@ -165,6 +182,19 @@ mod tests {
         assert_eq!(other, first);
         let off = compose(&mut composer, &kubelet(2, Says::Off), None, Some(&same), 40);
         assert_eq!((off.flag.as_str(), off.since.0), ("Off", at(40)));
+    }
+
+    #[test]
+    fn what_is_stored_of_another_start_of_the_machine_does_not_count() {
+        let of = |boot: &str| {
+            Composer::of(Machine { boot: Some(boot.to_owned()), id: Some("m".to_owned()) })
+        };
+        let one = kubelet(1, Says::On);
+        let first = compose(&mut of("b"), &one, remote("10.0.0.1", 5), None, 6);
+        assert_eq!(first.boot_id.as_deref(), Some("b"));
+        assert_eq!(compose(&mut of("b"), &one, None, Some(&first), 20), first);
+        let later = compose(&mut of("c"), &one, None, Some(&first), 20);
+        assert_eq!((later.since.0, later.followed_redirect), (at(20), None));
     }
 
     #[test]

@@ -13,7 +13,10 @@ use super::{attach::Attached, health::Health, kubelet::Kubelet, metrics::Metrics
 pub use crate::node::status::Error;
 use crate::{
     api::AgentReport,
-    node::status::{RETRY_MAX, RETRY_MIN, Writer},
+    node::{
+        machine::Machine,
+        status::{RETRY_MAX, RETRY_MIN, Writer},
+    },
     relay::RemotePeer,
 };
 use compose::Composer;
@@ -77,17 +80,18 @@ enum Report {
 #[derive(Clone)]
 pub struct Reporter {
     writer: Writer,
+    machine: Machine,
 }
 
 impl Reporter {
-    /// A reporter for this node.
-    pub fn new(client: Client, node: String) -> Self {
-        Self { writer: Writer::new(client, node, MANAGER) }
+    /// A reporter for this node, on this machine.
+    pub fn new(client: Client, node: String, machine: Machine) -> Self {
+        Self { writer: Writer::new(client, node, MANAGER), machine }
     }
 
     /// Keeps the report in the StreamingNode true, until the process ends.
     pub async fn keep(self, mut sources: Sources, health: Health, metrics: Metrics) {
-        let mut composer = Composer::default();
+        let mut composer = Composer::of(self.machine);
         let mut retry: Option<(Instant, Duration)> = None;
         loop {
             let due = async {

@@ -10,6 +10,7 @@ use crate::{
 const POLICY: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies/cluster";
 const NODES: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500";
 const MORE: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500&continue=more";
+const ALL: &str = "/api/v1/nodes?&limit=500";
 const NODE: &str = "/api/v1/nodes/cp1";
 
 /// Asks an apiserver that gives these answers.
@@ -34,7 +35,9 @@ fn nodes(nodes: &[(&str, Value)], more: &str) -> Value {
     let items = nodes
         .iter()
         .map(|(name, rest)| {
-            let mut node = json!({"metadata": {"name": name}, "spec": {}});
+            let owner = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid(name)});
+            let metadata = json!({"name": name, "ownerReferences": [owner]});
+            let mut node = json!({"metadata": metadata, "spec": {}});
             node.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
             node
         })
@@ -44,7 +47,22 @@ fn nodes(nodes: &[(&str, Value)], more: &str) -> Value {
 }
 
 fn verdict(verdict: &str) -> Value {
-    json!({"status": {"verdict": verdict}})
+    json!({"status": {"verdict": verdict, "kubeletVersion": "v1.20.2"}})
+}
+
+fn uid(name: &str) -> String {
+    format!("uid-of-{name}")
+}
+
+/// The Nodes of these names.
+fn all(names: &[&str]) -> Value {
+    let node = |name: &&str| {
+        json!({"metadata": {"name": name, "uid": uid(name)}, "status": {"nodeInfo": {
+            "kubeletVersion": "v1.20.2", "bootID": "b", "machineID": "m",
+        }}})
+    };
+    let items: Vec<Value> = names.iter().map(node).collect();
+    json!({"apiVersion": "v1", "kind": "NodeList", "metadata": {}, "items": items})
 }
 
 async fn scene(answers: &[(&str, u16, Value)], change: &Change) -> Result<Scene, Error> {
@@ -67,11 +85,49 @@ async fn all_nodes_are_asked_for_and_what_is_not_said_to_be_safe_does_not_pass()
         ],
         "",
     );
-    let answers = [(POLICY, 200, policy("StaticPod")), (NODES, 200, first), (MORE, 200, second)];
+    let answers = [
+        (POLICY, 200, policy("StaticPod")),
+        (NODES, 200, first),
+        (MORE, 200, second),
+        (ALL, 200, all(&["a", "b", "c", "d", "e", "f"])),
+    ];
     let scene = scene(&answers, &off()).await.unwrap();
     assert!(matches!(&scene.policy, Policy::Is(policy) if policy.metadata.generation == Some(3)));
     assert_eq!(scene.blocking, ["b"]);
     assert_eq!(scene.unjudged, ["d", "e", "f"]);
+}
+
+#[tokio::test]
+async fn each_node_needs_a_verdict_of_its_own_as_it_is_now() {
+    let agent = |boot: &str| {
+        json!({"status": {
+            "verdict": "Safe", "kubeletVersion": "v1.20.2", "decidedBy": "Agent",
+            "agent": {"flag": "Off", "since": "2026-01-01T00:00:00Z", "bootID": boot},
+        }})
+    };
+    let older = json!({"status": {"verdict": "Safe", "kubeletVersion": "v1.19.16"}});
+    let other = json!({"metadata": {"name": "other", "ownerReferences": [
+        {"apiVersion": "v1", "kind": "Node", "name": "other", "uid": "before"},
+    ]}, "status": verdict("Safe")["status"].clone()});
+    let nobodys = json!({"metadata": {"name": "nobodys"}, "status": other["status"].clone()});
+    let known = nodes(
+        &[
+            ("same", verdict("Safe")),
+            ("own", agent("b")),
+            ("rebooted", agent("a")),
+            ("upgraded", older),
+            ("other", other),
+            ("nobodys", nobodys),
+            // Its Node is gone already.
+            ("gone", verdict("Safe")),
+        ],
+        "",
+    );
+    let there = all(&["same", "own", "rebooted", "upgraded", "other", "nobodys", "joined"]);
+    let answers = [(POLICY, 200, policy("StaticPod")), (NODES, 200, known), (ALL, 200, there)];
+    let scene = scene(&answers, &off()).await.unwrap();
+    assert!(scene.blocking.is_empty());
+    assert_eq!(scene.unjudged, ["rebooted", "upgraded", "other", "nobodys", "joined"]);
 }
 
 #[tokio::test]
@@ -83,15 +139,24 @@ async fn nodes_are_not_asked_for_where_the_gate_stays_on() {
 
 #[tokio::test]
 async fn a_policy_that_is_gone_or_cannot_be_read_and_an_apiserver_that_does_not_say() {
-    let none = (NODES, 200, nodes(&[], ""));
-    let seen = scene(std::slice::from_ref(&none), &off()).await.unwrap();
+    let none = [(NODES, 200, nodes(&[], "")), (ALL, 200, all(&[]))];
+    let seen = scene(&none, &off()).await.unwrap();
     assert_eq!(seen.policy, Policy::Missing);
-    let seen = scene(&[(POLICY, 200, policy("Magic")), none], &off()).await.unwrap();
+    let [known, there] = none;
+    let seen = scene(&[(POLICY, 200, policy("Magic")), known, there], &off()).await.unwrap();
     assert!(matches!(&seen.policy, Policy::Unreadable(why) if why.contains("Magic")), "{seen:?}");
     for (answers, reason) in [
         (&[(POLICY, 403, failure(403))][..], "AskForbidden"),
         (&[(POLICY, 500, failure(500))], "AskRefused"),
         (&[(POLICY, 200, policy("StaticPod")), (NODES, 403, failure(403))], "AskForbidden"),
+        (
+            &[
+                (POLICY, 200, policy("StaticPod")),
+                (NODES, 200, nodes(&[], "")),
+                (ALL, 403, failure(403)),
+            ],
+            "AskForbidden",
+        ),
     ] {
         assert_eq!(scene(answers, &off()).await.unwrap_err().reason(), reason);
     }

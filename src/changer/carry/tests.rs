@@ -466,3 +466,38 @@ async fn a_node_that_joins_before_the_edit_stops_it() {
     assert_eq!(node.said(), "Refused VerdictUnseen");
     assert_eq!(node.read(MANIFEST), ORIGINAL);
 }
+
+#[tokio::test]
+async fn what_another_machine_of_this_name_has_reported_is_not_lost_here() {
+    fresh();
+    let node = Node::new();
+    let change = change("a", GATE);
+    let machine = |id: &str| crate::node::machine::Machine {
+        boot: Some(format!("boot of {id}")),
+        id: Some(id.to_owned()),
+    };
+    let mut reports = Vec::new();
+    for id in ["old", "old", "new"] {
+        let reported = reports.last().cloned();
+        let sight = Sight::Node { wanted: Some(Box::new(change.clone())), reported };
+        let _ = std::fs::remove_dir_all(node.state());
+        settle(&mut node.gate_changer().on(machine(id)), &sight).await;
+        let report = node.report().unwrap();
+        assert_eq!(report.machine_id.as_deref(), Some(id));
+        reports.push(Box::new(report));
+    }
+    let reasons: Vec<_> = reports.iter().map(|report| report.reason.as_str()).collect();
+    assert_eq!(reasons, ["Preparing", "StateLost", "Preparing"]);
+}
+
+#[tokio::test]
+async fn the_last_word_of_an_apiserver_that_did_not_start() {
+    let (node, change) = applied("a").await;
+    let log = "/var/log/pods/kube-system_kube-apiserver-cp1_1/kube-apiserver/0.log";
+    node.write(log, "2026-01-02T03:04:05.6Z stderr F Error: unknown gate: X\n");
+    advance(180);
+    settle(&mut node.gate_changer(), &wants(&change)).await;
+    let message = node.report().unwrap().message;
+    let expected = "The apiserver's last word: Error: unknown gate: X. The original";
+    assert!(message.contains(expected), "{message}");
+}

@@ -277,6 +277,8 @@ impl Journal {
             reason: reason.to_owned(),
             message,
             since: whole_seconds(self.since),
+            boot_id: None,
+            machine_id: None,
         })
     }
 

@@ -88,15 +88,14 @@ impl World {
 
     /// Takes what a node's object says of its change; `true` if that is something new.
     pub(super) fn attempt(&mut self, name: &str, object: Option<&StreamingNode>) -> bool {
-        let attempt = object.and_then(read_attempt);
         let before = self.cluster.attempts().get(name).cloned();
-        if let Some(after) = &attempt
+        let changed = self.cluster.set_attempt(name, object.and_then(read_attempt));
+        if let Some(after) = self.cluster.attempts().get(name)
             && self.listed.contains(&Kind::StreamingNode)
         {
             let told = changes::of_step(&self.cluster, name, before.as_ref(), after);
             self.changes.told.extend(told);
         }
-        let changed = self.cluster.set_attempt(name, attempt);
         self.dirty_policies |= changed;
         changed
     }

@@ -296,6 +296,61 @@ fn an_agent_that_was_ready_is_believed_through_its_kubelets_restart() {
 }
 
 #[test]
+fn what_an_agent_said_of_another_machine_is_not_said_of_this_one() {
+    for signed in [false, true] {
+        let mut stage = stage(json!({"proxy": {"mode": "Disabled"}}));
+        let machine = |number: &str, version: &str, uid: &str| {
+            let mut info = json!({"kubeletVersion": version});
+            if signed {
+                info["bootID"] = json!(format!("boot-{number}"));
+                info["machineID"] = json!(format!("machine-{number}"));
+            }
+            let metadata = json!({"name": "w1", "uid": uid});
+            from::<NodeView>(json!({"metadata": metadata, "status": {"nodeInfo": info}}))
+        };
+        let report = |number: &str| {
+            let mut report = json!({"flag": "Absent", "since": SINCE});
+            if signed {
+                report["bootID"] = json!(format!("boot-{number}"));
+                report["machineID"] = json!(format!("machine-{number}"));
+            }
+            report
+        };
+        stage.node(machine("1", "v1.19.16", "uid-of-w1"));
+        stage.work_off();
+        stage.pod("sluice-agent-1", true);
+        stage.reports(report("1"));
+        stage.work_off();
+        assert_eq!(stage.redirects(), [("Off", 1)]);
+        // The machine is replaced under its name: another Node, an older kubelet, started with the
+        // flag. Its agent has not been started yet, and garbage collection has not been by.
+        stage.world.apply(Change::Node(Event::Delete(machine("1", "v1.19.16", "uid-of-w1"))));
+        stage.node(machine("2", "v1.18.20", "another"));
+        stage.pod("sluice-agent-1", false);
+        stage.work_off();
+        for _ in 0..3 {
+            stage.pass(Duration::from_secs(9));
+            stage.work_off();
+            assert_eq!(stage.redirects(), [("Unknown", 1)], "{signed}");
+            assert_eq!(stage.stored["w1"].status.as_ref().unwrap().verdict, "Blocks");
+        }
+        if signed {
+            // Its own agent comes, and the machine starts again: until it has looked, nobody knows.
+            stage.pod("sluice-agent-2", true);
+            stage.reports(report("2"));
+            assert_eq!(stage.redirects(), [("Off", 1)]);
+            stage.node(machine("3", "v1.18.20", "another"));
+            assert_eq!(stage.redirects(), [("Unknown", 1)]);
+            // A word for on is kept: it can only keep the gate where it is.
+            let mut on = report("2");
+            on["flag"] = json!("On");
+            stage.reports(on);
+            assert_eq!(stage.redirects(), [("On", 1)]);
+        }
+    }
+}
+
+#[test]
 fn what_becomes_of_streams_is_judged_only_where_a_policy_asks() {
     let mut stage = stage(json!({}));
     stage.work_off();

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     api::{Change as Wish, GateSetting},
     controller::changes::{Published as Flags, Settings},
-    decision::change::{Tried, Trouble},
+    decision::change::{Phase, Tried, Trouble},
 };
 
 const OFF: &str = "--feature-gates=StreamingProxyRedirects=false";
@@ -71,6 +71,15 @@ impl Stage {
             "since": "2026-01-01T00:00:00Z",
         });
         object.status.get_or_insert_default().change = from(report);
+        self.told("cp1", |_| ());
+        self.work_off();
+    }
+
+    /// What is stored of the node comes again.
+    fn changer_again(&mut self) {
+        self.version += 1;
+        let version = self.version.to_string();
+        self.stored.get_mut("cp1").unwrap().metadata.resource_version = Some(version);
         self.told("cp1", |_| ());
         self.work_off();
     }
@@ -178,6 +187,42 @@ fn a_new_controller_goes_on_where_the_last_one_was() {
     new.work_off();
     new.tries(true);
     assert!(new.wish().is_some_and(|wish| wish.confirmed));
+}
+
+#[test]
+fn what_a_changer_said_on_another_machine_is_not_said_of_this_one() {
+    let mut stage = stage();
+    let on = |boot: &str, machine: &str| -> NodeView {
+        from(json!({
+            "metadata": {"name": "cp1", "uid": "uid-of-cp1"},
+            "status": {"nodeInfo": {
+                "kubeletVersion": "v1.20.2", "bootID": boot, "machineID": machine,
+            }},
+        }))
+    };
+    let phase = |stage: &Stage| stage.world.cluster.attempts()["cp1"].phase;
+    stage.node(on("b", "m"));
+    stage.tries(true);
+    stage.changer("Applied");
+    assert_eq!(phase(&stage), Phase::Asked, "nobody knows which machine says so");
+    let says = |stage: &mut Stage, boot: &str| {
+        let status = stage.stored.get_mut("cp1").unwrap().status.as_mut().unwrap();
+        let report = status.change.as_mut().unwrap();
+        (report.boot_id, report.machine_id) = (Some(boot.to_owned()), Some("m".to_owned()));
+        stage.changer_again();
+    };
+    says(&mut stage, "b");
+    assert_eq!(phase(&stage), Phase::Applied);
+    // It starts again, and its changer has not spoken yet; or another one has its name.
+    for other in [on("c", "m"), on("b", "n")] {
+        stage.node(other);
+        assert_eq!(phase(&stage), Phase::Asked);
+        stage.node(on("b", "m"));
+        assert_eq!(phase(&stage), Phase::Applied);
+    }
+    stage.node(on("c", "m"));
+    says(&mut stage, "c");
+    assert_eq!(phase(&stage), Phase::Applied);
 }
 
 #[test]
