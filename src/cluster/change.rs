@@ -11,14 +11,14 @@ use super::{ApiserverPod, Cluster, Content, Node, Policy, whole_seconds};
 use crate::{
     api::condition,
     decision::{
-        apiserver::ControlPlane,
+        apiserver::{Apiserver, ControlPlane},
         change::{Attempt, Trial, Trials, Trouble, Wanted, Wisher},
         evidence::{Says, Source},
         gate::Setting,
         migration::{FlagBehaviour, STREAMING_REDIRECTS},
         node::{self, Redirects},
         policy::{GateWish, Owner, PolicyFacts},
-        remediation::{self, Candidate, FlagScene},
+        remediation::{self, Candidate, FlagScene, Surroundings},
         rollout::{self, GateScene, Member, Permission, Plan},
         safety::{Holds, Outcome},
     },
@@ -80,6 +80,14 @@ impl Cluster {
         // As it is stored, so that what is read back compares equal.
         let now = whole_seconds(now).0;
         let names: Vec<&str> = self.instances.iter().map(|i| i.name.as_str()).collect();
+        let is_down = |name: &&str| {
+            let mut pods = self.pods.values().filter(|pod| pod.node() == *name);
+            pods.any(|pod| !pod.is_ready())
+        };
+        let down: Vec<&str> = names.iter().copied().filter(is_down).collect();
+        let unready = self.nodes.iter().filter(|(_, node)| !node.ready);
+        let unready: Vec<&str> = unready.map(|(name, _)| name.as_str()).collect();
+        let around = Surroundings { down: &down, unready: &unready, nodes: self.nodes.len() };
         let mut remediating = false;
         for (name, content) in self.wishes() {
             let Some(at_once) = content.facts.remediation else { continue };
@@ -91,6 +99,7 @@ impl Cluster {
                 at_once,
                 nodes: &nodes,
                 apiservers: &names,
+                around,
                 attempts: &self.attempts,
                 trials,
                 now,
@@ -112,6 +121,7 @@ impl Cluster {
                 at_once: 0,
                 nodes: &BTreeMap::new(),
                 apiservers: &names,
+                around,
                 attempts: &self.attempts,
                 trials,
                 now,
@@ -199,9 +209,11 @@ impl Cluster {
     fn permission(&self, name: &str, facts: &PolicyFacts, now: Timestamp) -> Permission {
         let judgement = self.judge(name, facts, now);
         if facts.gate == Some(GateWish::Enabled) {
-            return match judgement.plane.is_unknown() {
-                true => Permission::Unclear(judgement.redirects_disabled.message),
-                false => Permission::Granted,
+            // One that is not seen does not bar the way back of the others.
+            let is_seen = |i: &Apiserver| i.minor.is_some() && i.gates.is_some();
+            return match self.instances.iter().any(is_seen) {
+                false => Permission::Unclear(judgement.redirects_disabled.message),
+                true => Permission::Granted,
             };
         }
         let safe = judgement.safe_to_disable;
@@ -241,7 +253,8 @@ impl Cluster {
                 let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &plane, false);
                 let blocks = judged.redirects.possible();
                 let (unknown, flagged) = (takes && !told, matters && named);
-                (name.as_str(), Candidate { unknown, flagged, blocks })
+                let ready = node.ready;
+                (name.as_str(), Candidate { unknown, flagged, blocks, ready })
             })
             .collect()
     }

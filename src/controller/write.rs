@@ -59,6 +59,8 @@ pub enum Body {
         spec: Option<(StreamingNodeSpec, String)>,
         /// Whether the object is there already.
         exists: bool,
+        /// The version of the object from which the spec follows; `None` where that is not known.
+        version: Option<u64>,
         /// What is known of it.
         status: Option<StreamingNodeStatus>,
         /// Both, as the state compares them.
@@ -149,34 +151,47 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
             let stored = within(api.patch_status(name, &params, &Patch::Apply(patch))).await?;
             Ok(Stored::Policy(Box::new(stored)))
         }
-        (Key::Node(name), Body::Node { spec, exists, status, .. }) => {
+        (Key::Node(name), Body::Node { spec, exists, version, status, .. }) => {
             let api: Api<StreamingNode> = Api::all(client.clone());
             let mut stored = None;
             if let Some((spec, uid)) = spec {
-                let metadata = json!({
-                    "name": name,
-                    "ownerReferences": [
-                        {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid},
-                    ],
-                });
-                // An apply leaves what somebody else has added; null takes it away.
-                let exactly = json!({
-                    "metadata": metadata,
-                    "spec": {"policy": spec.policy, "proxy": spec.proxy, "change": spec.change},
-                });
-                let merge = Patch::Merge(exactly);
+                // What has been asked of the node, or said by it, meanwhile is looked at first (409).
+                let metadata = |version: Option<String>| {
+                    let mut metadata = json!({
+                        "name": name,
+                        "ownerReferences": [
+                            {"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid},
+                        ],
+                    });
+                    if let Some(version) = version {
+                        metadata["resourceVersion"] = json!(version);
+                    }
+                    metadata
+                };
+                let version = version.map(|version| version.to_string());
                 // Of a spec that it takes the last field of, an apply makes null in an apiserver of
                 // 1.20, which then refuses it.
                 let empty = *spec == StreamingNodeSpec::default();
                 let mut applied = None;
                 if !(*exists && empty) {
-                    let parts = json!({"metadata": metadata, "spec": spec});
+                    let parts = json!({"metadata": metadata(version.clone()), "spec": spec});
                     let patch = Patch::Apply(object("StreamingNode", name, parts));
                     applied = Some(within(api.patch(name, &apply(MANAGER), &patch)).await?);
                 }
-                stored = match applied.filter(|applied| applied.spec == *spec) {
-                    Some(applied) => Some(applied),
-                    None => Some(within(api.patch(name, &by(MANAGER), &merge)).await?),
+                stored = match applied {
+                    Some(applied) if applied.spec == *spec => Some(applied),
+                    applied => {
+                        let applied = applied.and_then(|applied| applied.metadata.resource_version);
+                        // An apply leaves what somebody else has added; null takes it away.
+                        let exactly = json!({
+                            "metadata": metadata(applied.or(version)),
+                            "spec": {
+                                "policy": spec.policy, "proxy": spec.proxy, "change": spec.change,
+                            },
+                        });
+                        let merge = Patch::Merge(exactly);
+                        Some(within(api.patch(name, &by(MANAGER), &merge)).await?)
+                    }
                 };
             }
             if let Some(status) = status {
@@ -259,4 +274,58 @@ fn object(kind: &str, name: &str, parts: serde_json::Value) -> serde_json::Value
 
 async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
     tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Timeout)?.map_err(Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use http::{Request, Response};
+    use kube::client::Body as Payload;
+    use tower_test::mock;
+
+    use super::*;
+    use crate::scripted;
+
+    /// Writes a spec to an apiserver that answers so; tells what it was asked to apply.
+    async fn asked(version: Option<u64>, code: u16) -> (Value, Result<Stored, Error>) {
+        let (service, handle) = mock::pair::<Request<Payload>, Response<Payload>>();
+        let serving = tokio::spawn(async move {
+            let mut handle = pin!(handle);
+            let (request, respond) = handle.next_request().await.unwrap();
+            let asked = request.into_body().collect_bytes().await.unwrap();
+            let asked: Value = serde_json::from_slice(&asked).unwrap();
+            let answer = match code {
+                200 => asked.clone(),
+                code => scripted::failure(code, "Conflict"),
+            };
+            let answer = Payload::from(serde_json::to_vec(&answer).unwrap());
+            respond.send_response(Response::builder().status(code).body(answer).unwrap());
+            asked
+        });
+        let spec = StreamingNodeSpec { policy: Some("gate".to_owned()), ..Default::default() };
+        let body = Body::Node {
+            spec: Some((spec, "uid-of-w1".to_owned())),
+            exists: version.is_some(),
+            version,
+            status: None,
+            wanted: Wanted { spec: Some(1), status: 1 },
+        };
+        let write = Write { key: Key::Node("w1".to_owned()), body, occurrences: Vec::new() };
+        let client = Client::new(service, "default");
+        let written = perform(&client, &write).await;
+        (serving.await.unwrap(), written)
+    }
+
+    #[tokio::test]
+    async fn what_a_node_is_asked_for_follows_from_what_was_stored() {
+        let (asked_for, written) = asked(Some(70), 200).await;
+        assert_eq!(asked_for["metadata"]["resourceVersion"], "70");
+        assert!(matches!(written, Ok(Stored::Node(Some(_)))));
+        let (asked_for, _) = asked(None, 200).await;
+        assert_eq!(asked_for["metadata"].get("resourceVersion"), None, "there is none yet");
+        // A leader that has not seen what another one has asked for meanwhile.
+        let (_, written) = asked(Some(70), 409).await;
+        assert_eq!(written.unwrap_err().reason(), "WriteConflict");
+    }
 }

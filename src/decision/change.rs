@@ -17,6 +17,10 @@ pub const ANSWERS: SignedDuration = SignedDuration::from_secs(15);
 /// A trial that failed is repeated after this long while a change waits for it.
 pub const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
+/// A changer has said by so long after a change's deadline what became of it, if it can: what it was
+/// asked for may have been begun late, and a guard may have taken it back before.
+const UNREPORTED: SignedDuration = SignedDuration::from_secs(120);
+
 /// So long a trial that has passed proves something.
 const PROVES: SignedDuration = SignedDuration::from_mins(10);
 
@@ -185,6 +189,26 @@ impl Attempt {
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         let deadline = SignedDuration::from_secs(self.wanted.deadline.into());
         now >= self.wanted.asked + deadline
+    }
+
+    /// Whether nobody has said what became of it although its time was over long ago: the node, its
+    /// kubelet or its changer is down.
+    pub fn is_lost(&self, now: Timestamp) -> bool {
+        self.lost_at().is_some_and(|at| at <= now)
+    }
+
+    /// When [`Self::is_lost`] begins to hold, if nobody says anything until then.
+    pub fn lost_at(&self) -> Option<Timestamp> {
+        let begun = matches!(self.phase, Phase::Preparing | Phase::Applied);
+        let deadline = SignedDuration::from_secs(self.wanted.deadline.into());
+        begun.then(|| self.wanted.asked + deadline + UNREPORTED)
+    }
+
+    /// Whether a later state of its policy withdraws it, since nobody speaks of it any more. Its
+    /// changer puts the original back when it returns.
+    pub fn is_withdrawn(&self, wisher: &Wisher<'_>, now: Timestamp) -> bool {
+        let same = self.wanted.policy == wisher.name && self.wanted.generation == wisher.generation;
+        !same && (self.is_lost(now) || self.is_silent(now))
     }
 
     /// When it is asked for anew, if it was refused for something that passes.

@@ -12,9 +12,13 @@ use super::{
         Wanted, Wisher,
     },
     named::Named,
-    rollout::{Plan, asked_anew, failed, passed},
+    rollout::{Plan, asked_anew, failed, lost, passed},
     safety::{Holds, Outcome},
 };
+
+/// One node in so many may be unready for reasons of its own; where more are, something goes on in
+/// the cluster, and no kubelet is restarted into that.
+const UNREADY: usize = 10;
 
 /// So soon a node's agent says that the flag is gone.
 const SEEN: SignedDuration = SignedDuration::from_secs(60);
@@ -28,6 +32,19 @@ pub struct Candidate {
     pub flagged: bool,
     /// It stands in the way of turning the gate off.
     pub blocks: bool,
+    /// Its Node is ready. The kubelet of one that is not could not prove itself.
+    pub ready: bool,
+}
+
+/// How the rest of the cluster is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// The apiservers whose pods are not ready.
+    pub down: &'a [&'a str],
+    /// The Nodes that are not ready, whatever policy they follow.
+    pub unready: &'a [&'a str],
+    /// How many Nodes there are.
+    pub nodes: usize,
 }
 
 /// Everything that the next step follows from.
@@ -41,6 +58,8 @@ pub struct FlagScene<'a> {
     pub nodes: &'a BTreeMap<&'a str, Candidate>,
     /// The names of the apiservers.
     pub apiservers: &'a [&'a str],
+    /// How they and the Nodes are.
+    pub around: Surroundings<'a>,
     /// The changes of all nodes.
     pub attempts: &'a Attempts,
     /// What the canary found.
@@ -64,9 +83,14 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
     let strangers = flags().filter(|(node, attempt)| !mine(node, attempt));
     plan.changes.extend(strangers.map(|(node, _)| (node.clone(), None)));
 
-    let (mut busy, mut broken) = (Vec::new(), Vec::new());
+    let (mut busy, mut broken, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (node, attempt) in flags().filter(|(node, attempt)| mine(node, attempt)) {
-        if attempt.is_under_way() {
+        if attempt.is_under_way() && attempt.is_withdrawn(wisher, scene.now) {
+            plan.changes.insert(node.clone(), None);
+        } else if attempt.is_under_way() {
+            if attempt.is_lost(scene.now) {
+                missing.push((node.as_str(), attempt));
+            }
             busy.push(node.as_str());
             go_on(scene, &mut plan, node, attempt);
         } else if attempt.blocks(wisher) {
@@ -84,6 +108,12 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
             first.message, first.reason
         );
         let reason = "RemediationFailed";
+        plan.trouble = Some(Trouble { reason, message: message.clone() });
+        return says(plan, Holds::False, reason, message);
+    }
+    if let Some((node, attempt)) = missing.first() {
+        let message = format!("{} No other node is changed.", lost(node, attempt));
+        let reason = "ChangeOverdue";
         plan.trouble = Some(Trouble { reason, message: message.clone() });
         return says(plan, Holds::False, reason, message);
     }
@@ -114,9 +144,14 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         let message = format!("Waiting for the change of the apiserver on {node} to end.");
         return says(plan, Holds::False, "ApiserverChanging", message);
     }
-    let room = scene.at_once.saturating_sub(busy.len());
+    let bar = bar(scene, &left, &busy);
+    let room = match bar {
+        Some(_) => 0,
+        None => scene.at_once.saturating_sub(busy.len()),
+    };
     let (mut asked, mut refused) = (Vec::new(), None);
-    for node in left.iter().filter(|node| !busy.contains(node)).take(room) {
+    let can = |node: &&&str| !busy.contains(*node) && scene.nodes[**node].ready;
+    for node in left.iter().filter(can).take(room) {
         let ended = scene.attempts.get(*node);
         // What became of its apiserver must not be forgotten.
         if ended.is_some_and(|a| a.blocks(wisher) && a.wanted.target != Target::KubeletFlag) {
@@ -147,6 +182,9 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         );
         return says(plan, Holds::False, "ChangerSilent", message);
     }
+    if let Some((reason, message)) = bar {
+        return says(plan, Holds::False, reason, message);
+    }
     let changing: Named<'_> = busy.into_iter().chain(asked).collect();
     let message = match (changing.is_empty(), refused) {
         (true, Some((node, attempt))) => asked_anew(node, attempt),
@@ -164,9 +202,43 @@ fn left<'a>(scene: &FlagScene<'a>) -> Vec<&'a str> {
     left.into_iter().map(|(_, name)| name).collect()
 }
 
+/// Why no other kubelet is restarted now.
+fn bar(scene: &FlagScene<'_>, left: &[&str], busy: &[&str]) -> Option<(&'static str, String)> {
+    let waiting: Vec<&str> = left.iter().copied().filter(|node| !busy.contains(node)).collect();
+    if waiting.is_empty() {
+        return None;
+    }
+    let Surroundings { down, unready, nodes } = scene.around;
+    if !down.is_empty() {
+        let down: Named<'_> = down.iter().copied().collect();
+        let message = format!("Waiting for the apiserver on {down} to be ready.");
+        return Some(("ApiserversNotReady", message));
+    }
+    // A kubelet that is being restarted makes its Node unready, and is meant to.
+    let unready: Named<'_> = unready.iter().copied().filter(|node| !busy.contains(node)).collect();
+    let bound = scene.at_once.max(nodes / UNREADY);
+    if unready.count() > bound {
+        let message = format!(
+            "Waiting for Nodes to be ready: {unready} are not, and no kubelet is restarted while \
+             that holds for more than {bound} of {nodes}."
+        );
+        return Some(("NodesNotReady", message));
+    }
+    let is_ready = |node: &&str| scene.nodes[*node].ready;
+    if busy.is_empty() && !waiting.iter().any(is_ready) {
+        let waiting: Named<'_> = waiting.into_iter().collect();
+        let message = format!(
+            "The kubelet of {waiting} still has the flag. The Node is not ready, so a kubelet could \
+             not prove itself there."
+        );
+        return Some(("NodesNotReady", message));
+    }
+    None
+}
+
 fn go_on(scene: &FlagScene<'_>, plan: &mut Plan, node: &str, attempt: &Attempt) {
     let wanted = attempt.asked_again(scene.now);
-    if let Some(at) = attempt.next_ask(scene.now) {
+    for at in [attempt.next_ask(scene.now), attempt.lost_at()].into_iter().flatten() {
         plan.looks_at(at);
     }
     let mut confirmed = wanted.confirmed;

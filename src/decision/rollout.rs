@@ -3,6 +3,10 @@
 //! Nothing is remembered here: everything follows from what the nodes' changers say, from the
 //! command lines that the apiservers run with, and from what the canary found, so that a controller
 //! that starts anew goes on where the last one was.
+//!
+//! Turning the gate on is the way back, which mends execs that fail. So nothing bars it that may be
+//! broken just then: not execs, not a node that stands in the way, not another apiserver or a node
+//! that is down. Each apiserver that can be changed is, and keeps the gate once it is ready with it.
 
 mod scene;
 
@@ -27,6 +31,11 @@ const BASELINE_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 /// static pods once a minute, if not before, and replaces the mirror pod of another manifest.
 const LASTS: SignedDuration = SignedDuration::from_secs(120);
 
+/// What the execs are called that have to work before anything is changed, as a trial.
+pub fn baseline(policy: &str, generation: i64) -> String {
+    format!("before.{policy}.{generation}")
+}
+
 /// What is done next, and said.
 pub fn plan(scene: &GateScene<'_>) -> Plan {
     let mut plan = Plan::default();
@@ -41,6 +50,10 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
     let mut under_way = None;
     for (node, attempt) in scene.gates() {
         if !attempt.is_under_way() {
+            continue;
+        }
+        if scene.wish.is_some_and(|(wisher, _)| attempt.is_withdrawn(&wisher, scene.now)) {
+            plan.changes.insert(node.clone(), None);
             continue;
         }
         let refused = matches!(scene.permission, Permission::Refused(_))
@@ -61,6 +74,14 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
         if refused || !wanted_still(node, attempt) {
             plan.changes.insert(node.clone(), None);
             continue;
+        }
+        if attempt.is_lost(scene.now) {
+            let message = lost(node, attempt);
+            plan.trouble.get_or_insert(Trouble { reason: "ChangeOverdue", message });
+            if scene.wish.is_some_and(|(_, wish)| wish == GateWish::Enabled) {
+                plan.changes.insert(node.clone(), Some(attempt.wanted.clone()));
+                continue;
+            }
         }
         under_way.get_or_insert((node, attempt));
     }
@@ -102,7 +123,20 @@ fn failure(node: &str, attempt: &Attempt) -> String {
     )
 }
 
-/// A change is under way on this node, and on no other.
+/// What is said of a change of which nobody speaks any more.
+pub(super) fn lost(node: &str, attempt: &Attempt) -> String {
+    let deadline = SignedDuration::from_secs(attempt.wanted.deadline.into());
+    format!(
+        "{node}: the change had to prove itself or go back within {} s of {}, and no changer says \
+         what became of it: the node, its kubelet or its changer may be down. Bring it back. Or have \
+         the change withdrawn by any change of the policy's spec, such as pausing it and going on: \
+         its changer then puts the original back when it returns.",
+        deadline.as_secs(),
+        attempt.wanted.asked.strftime("%FT%TZ"),
+    )
+}
+
+/// A change is under way on this node, and on no other that answers.
 fn go_on(
     scene: &GateScene<'_>,
     mut plan: Plan,
@@ -115,13 +149,22 @@ fn go_on(
     let Target::Gate(setting) = wanted.target else { return plan };
     let goes = scene.goes(setting);
     let keep = |plan: &mut Plan, wanted| plan.changes.insert(node.to_owned(), Some(wanted));
+    if let Some(trouble) = plan.trouble.clone().filter(|_| attempt.is_lost(now)) {
+        keep(&mut plan, wanted);
+        return plan.stops(trouble.reason, trouble.message);
+    }
+    if let Some(at) = attempt.lost_at() {
+        plan.looks_at(at);
+    }
     if wanted.confirmed {
         keep(&mut plan, wanted);
         return plan.waits("ChangingApiserver", format!("{node}: {goes} has proven itself."));
     }
     match attempt.phase {
         Phase::Asked => {
-            plan.next = attempt.next_ask(now);
+            if let Some(at) = attempt.next_ask(now) {
+                plan.looks_at(at);
+            }
             keep(&mut plan, wanted);
             if attempt.is_silent(now) {
                 return plan.waits(
@@ -173,6 +216,19 @@ fn go_on(
             Some(trouble)
         }
     };
+    if wish == GateWish::Enabled {
+        // No exec fails because the gate is on: one that does, fails for another reason.
+        let enough = SignedDuration::from_secs((back / 2).into());
+        if now >= wanted.asked + enough {
+            plan.canary = trouble.as_ref().map(failed);
+            keep(&mut plan, Wanted { confirmed: true, ..wanted });
+            let message = format!(
+                "{node}: the apiserver is ready with {goes}, which stays whatever else is wrong."
+            );
+            return plan.waits("ChangingApiserver", message);
+        }
+        plan.looks_at(wanted.asked + enough);
+    }
     keep(&mut plan, wanted);
     let Some(trouble) = trouble else {
         return plan.waits(
@@ -181,13 +237,13 @@ fn go_on(
         );
     };
     plan.canary = Some(failed(&trouble));
+    let then = match wish {
+        GateWish::Disabled => "The original comes back unless that ends.",
+        GateWish::Enabled => "It stays on all the same.",
+    };
     plan.waits(
         "CanaryFailed",
-        format!(
-            "{node}: the apiserver runs with {goes}, but {} The original comes back unless that \
-             ends.",
-            trouble.message
-        ),
+        format!("{node}: the apiserver runs with {goes}, but {} {then}", trouble.message),
     )
 }
 
@@ -197,6 +253,9 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
     let others: Vec<_> =
         scene.members.iter().filter(|m| !scene.is_as_wished(m.apiserver, wish)).collect();
     if others.is_empty() && !scene.members.is_empty() {
+        if let Some(trouble) = plan.trouble.clone() {
+            return plan.stops(trouble.reason, trouble.message);
+        }
         // An apiserver of the newest version decides: it is where the others are going.
         let newest = scene.members.iter().max_by_key(|member| member.apiserver.minor);
         let setting = newest.and_then(|member| scene.setting(member.apiserver, wish));
@@ -228,8 +287,15 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         Permission::Unclear(why) => return plan.waits("ApiserversUnclear", why.clone()),
         Permission::Refused(_) | Permission::Granted => {}
     }
-    let hidden: Named<'_> = scene
-        .members
+    // What bars one apiserver from the way back bars no other.
+    let open: Vec<_> =
+        others.iter().copied().filter(|member| scene.is_open(member, wish)).collect();
+    let (looked_at, others): (Vec<_>, _) = match wish {
+        GateWish::Disabled => (scene.members.iter().collect(), others),
+        GateWish::Enabled if open.is_empty() => (others.clone(), others),
+        GateWish::Enabled => (open.clone(), open),
+    };
+    let hidden: Named<'_> = looked_at
         .iter()
         .filter(|member| member.apiserver.unseen.is_some() || member.apiserver.gates.is_none())
         .map(|member| member.apiserver.name.as_str())
@@ -252,8 +318,13 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         let message = format!("{gate} cannot be set as the policy wants it on {unable}.");
         return plan.stops("GateRemoved", message);
     }
-    let unready: Named<'_> = scene
-        .members
+    if wish == GateWish::Enabled
+        && let Some(trouble) = plan.trouble.clone()
+        && others.iter().all(|member| !scene.is_open(member, wish))
+    {
+        return plan.stops(trouble.reason, trouble.message);
+    }
+    let unready: Named<'_> = looked_at
         .iter()
         .filter(|member| !member.ready)
         .map(|member| member.apiserver.name.as_str())
@@ -263,11 +334,13 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         return plan.waits("ApiserversNotReady", message);
     }
     // One change at a time in the whole cluster: a kubelet that restarts answers no exec.
-    let mut busy = scene.attempts.iter().filter(|(_, attempt)| attempt.is_under_way());
+    let mut busy = scene.attempts.iter().filter(|(_, attempt)| {
+        attempt.is_under_way() && !(wish == GateWish::Enabled && attempt.is_lost(now))
+    });
     if let Some(node) = scene.asked.or_else(|| busy.next().map(|(node, _)| node.as_str())) {
         return plan.waits("NodesChanging", format!("Waiting for the change of {node} to end."));
     }
-    let proves = format!("before.{}.{}", wisher.name, wisher.generation);
+    let proves = baseline(wisher.name, wisher.generation);
     let trouble = match change::proof(scene.trials, &proves, BASELINE_AGAIN, now) {
         Proof::Passed => {
             plan.canary = Some(passed(&scene.trials[&proves].message));
@@ -287,8 +360,9 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
             Some(trouble)
         }
     };
-    if let Some(trouble) = trouble {
-        plan.canary = Some(failed(&trouble));
+    plan.canary = trouble.as_ref().map(failed).or(plan.canary.take());
+    // The way back is what mends execs that fail because the gate is off.
+    if let Some(trouble) = trouble.filter(|_| wish == GateWish::Disabled) {
         let message = format!("Nothing has been changed, but already {}", trouble.message);
         plan.trouble = Some(Trouble { reason: "CanaryFailed", message: message.clone() });
         return plan.stops("CanaryFailed", message);
@@ -296,10 +370,12 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
     let Some(next) = others.first() else { return plan };
     let node = &next.apiserver.name;
     let Some(setting) = scene.setting(next.apiserver, wish) else { return plan };
-    let broken = scene
-        .attempts
-        .get(node)
-        .filter(|attempt| attempt.blocks(wisher) && attempt.wanted.target == Target::KubeletFlag);
+    let broken = scene.attempts.get(node).filter(|attempt| {
+        // What became of a kubelet is forgotten before the way back is barred.
+        wish == GateWish::Disabled
+            && attempt.blocks(wisher)
+            && attempt.wanted.target == Target::KubeletFlag
+    });
     if let Some(attempt) = broken {
         return plan.stops("ChangeFailed", failure(node, attempt));
     }

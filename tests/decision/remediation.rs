@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use sluice::decision::{
     change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
-    remediation::{Candidate, FlagScene, plan},
+    remediation::{Candidate, FlagScene, Surroundings, plan},
     rollout::Plan,
     safety::Holds,
 };
@@ -20,6 +20,8 @@ struct Host {
     works: bool,
     /// Whether its changer refuses to begin, and with which reason.
     refuses: bool,
+    /// Whether its Node is ready.
+    ready: bool,
     reason: &'static str,
     journal: Option<(String, Phase)>,
 }
@@ -33,6 +35,8 @@ struct Stage {
     paused: bool,
     /// A node of which no agent tells.
     unknown: Option<String>,
+    /// Apiservers whose pods are not ready.
+    down: Vec<&'static str>,
     now: Timestamp,
     /// The order in which nodes were asked.
     asked: Vec<String>,
@@ -49,6 +53,7 @@ impl Stage {
             generation: 1,
             paused: false,
             unknown: None,
+            down: Vec::new(),
             now: Timestamp::from_second(1_000_000).unwrap(),
             asked: Vec::new(),
         }
@@ -69,12 +74,15 @@ impl Stage {
             .hosts
             .iter()
             .map(|(name, host)| {
-                let Host { flagged, blocks, .. } = *host;
+                let Host { flagged, blocks, ready, .. } = *host;
                 let unknown = self.unknown.as_deref() == Some(name);
-                (name.as_str(), Candidate { unknown, flagged, blocks: blocks && flagged })
+                let blocks = blocks && flagged;
+                (name.as_str(), Candidate { unknown, flagged, blocks, ready })
             })
             .collect();
         let paused = self.paused;
+        let unready = self.hosts.iter().filter(|(_, host)| !host.ready);
+        let unready: Vec<&str> = unready.map(|(name, _)| name.as_str()).collect();
         let plan = plan(&FlagScene {
             wisher: Some(Wisher {
                 name: "cluster",
@@ -85,6 +93,7 @@ impl Stage {
             at_once: self.at_once,
             nodes: &nodes,
             apiservers: &["cp1"],
+            around: Surroundings { down: &self.down, unready: &unready, nodes: self.hosts.len() },
             attempts: &self.attempts(),
             trials: &self.trials,
             now: self.now,
@@ -163,7 +172,7 @@ fn refusing(reason: &'static str) -> Stage {
 }
 
 fn host(flagged: bool, blocks: bool, works: bool) -> Host {
-    Host { flagged, blocks, works, refuses: false, reason: "R", journal: None }
+    Host { flagged, blocks, works, refuses: false, ready: true, reason: "R", journal: None }
 }
 
 #[test]
@@ -249,6 +258,84 @@ fn what_passes_is_asked_for_anew_and_what_does_not_ends_it() {
     let mut stage = refusing("FlagSourceUnknown");
     assert_eq!(stage.settle(), (Holds::False, "RemediationFailed"));
     assert_eq!(stage.asked, ["a"]);
+}
+
+#[test]
+fn no_kubelet_is_restarted_into_a_cluster_with_trouble_of_its_own() {
+    let hosts = ["a", "b", "c", "d"].map(|name| (name, host(true, true, true)));
+    // An apiserver that is down.
+    let mut stage = Stage::new(&hosts, 1);
+    stage.down = vec!["cp1"];
+    assert_eq!(stage.settle(), (Holds::False, "ApiserversNotReady"));
+    assert_eq!(stage.asked, [""; 0]);
+    stage.down.clear();
+    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+
+    // One Node may be unready for reasons of its own: it is passed over. Two are too many here.
+    let mut stage = Stage::new(&hosts, 1);
+    let ready = |stage: &mut Stage, names: [&str; 2], ready| {
+        names.iter().for_each(|name| stage.hosts.get_mut(*name).unwrap().ready = ready);
+    };
+    ready(&mut stage, ["a", "b"], false);
+    assert_eq!(stage.settle(), (Holds::False, "NodesNotReady"));
+    assert_eq!(stage.asked, [""; 0]);
+    ready(&mut stage, ["b", "b"], true);
+    assert_eq!(stage.settle(), (Holds::False, "NodesNotReady"));
+    assert_eq!((stage.asked.len(), stage.flagged()), (3, vec!["a"]));
+    ready(&mut stage, ["a", "a"], true);
+    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+    // Of many nodes, one in ten.
+    let names: Vec<String> = (10..40).map(|number| format!("n{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (&**name, host(true, false, true))).collect();
+    for (unready, said) in [(3, 27), (4, 0)] {
+        let mut stage = Stage::new(&many, 1);
+        names[..unready].iter().for_each(|name| stage.hosts.get_mut(name).unwrap().ready = false);
+        stage.settle();
+        assert_eq!(stage.asked.len(), said);
+    }
+}
+
+#[test]
+fn a_node_that_is_gone_for_good_does_not_hold_up_all_others_in_silence() {
+    let began = Timestamp::from_second(1_000_000).unwrap();
+    let wisher = |generation| Wisher { name: "cluster", generation, deadline: 180, paused: false };
+    let wanted = Wanted::new(&wisher(1), Target::KubeletFlag, began);
+    let (reason, message) = ("Preparing".to_owned(), "Said.".to_owned());
+    let attempt = |phase| {
+        let (wanted, reason, message) = (wanted.clone(), reason.clone(), message.clone());
+        Attempt { wanted, phase, reason, message }
+    };
+    let candidate = |ready| Candidate { unknown: false, flagged: true, blocks: true, ready };
+    let nodes: BTreeMap<&str, Candidate> =
+        [("old1", candidate(false)), ("old2", candidate(true))].into();
+    let judge = |phase, generation, seconds| {
+        plan(&FlagScene {
+            wisher: Some(wisher(generation)),
+            at_once: 1,
+            nodes: &nodes,
+            apiservers: &["cp1"],
+            around: Surroundings { down: &[], unready: &["old1"], nodes: 2 },
+            attempts: &[("old1".to_owned(), attempt(phase))].into(),
+            trials: &Trials::new(),
+            now: began + SignedDuration::from_secs(seconds),
+        })
+    };
+    for phase in [Phase::Preparing, Phase::Applied] {
+        // It may be about to say so.
+        let plan = judge(phase, 1, 299);
+        assert_eq!(plan.trouble, None);
+        assert!(plan.next.is_some_and(|at| at <= began + SignedDuration::from_secs(300)));
+        let plan = judge(phase, 1, 300);
+        let trouble = plan.trouble.unwrap();
+        assert_eq!(trouble.reason, "ChangeOverdue");
+        assert!(trouble.message.starts_with("old1: the change had to"), "{}", trouble.message);
+        assert!(plan.changes["old1"].is_some(), "not forgotten");
+        assert!(!plan.changes.contains_key("old2"), "and not gone on over it");
+        // Somebody has read that, and changes the policy.
+        let plan = judge(phase, 2, 300);
+        assert_eq!((plan.trouble, plan.changes["old1"].as_ref()), (None, None));
+        assert_eq!(plan.changes["old2"].as_ref().map(|wanted| wanted.generation), Some(2));
+    }
 }
 
 proptest! {

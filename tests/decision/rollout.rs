@@ -56,6 +56,10 @@ struct Stage {
     off_since: Option<Timestamp>,
     now: Timestamp,
     confirmed_unproven: bool,
+    /// A change of something else, on another node.
+    elsewhere: Option<(String, Attempt)>,
+    /// Hosts without power.
+    dead: Vec<String>,
 }
 
 impl Stage {
@@ -80,6 +84,8 @@ impl Stage {
             off_since: None,
             now: Timestamp::from_second(1_000_000).unwrap(),
             confirmed_unproven: false,
+            elsewhere: None,
+            dead: Vec::new(),
         }
     }
 
@@ -94,7 +100,7 @@ impl Stage {
             };
             (node.clone(), attempt)
         };
-        self.stored.iter().map(read).collect()
+        self.stored.iter().map(read).chain(self.elsewhere.clone()).collect()
     }
 
     fn instances(&self) -> Vec<Apiserver> {
@@ -157,7 +163,9 @@ impl Stage {
                     let passed = |tried: &Tried| tried.trouble.is_none();
                     let proven = self.trials.get(&wanted.id).is_some_and(passed);
                     let before = self.stored.get(node).is_some_and(|w| w.confirmed);
-                    self.confirmed_unproven |= wanted.confirmed && !before && !proven;
+                    // The way back needs no proof but an apiserver that is ready with it.
+                    let off = self.wish == GateWish::Disabled;
+                    self.confirmed_unproven |= off && wanted.confirmed && !before && !proven;
                     self.stored.insert(node.clone(), wanted.clone());
                 }
                 None => drop(self.stored.remove(node)),
@@ -225,6 +233,9 @@ impl Stage {
     fn turn(&mut self) -> Plan {
         let plan = self.control();
         for node in self.hosts.keys().cloned().collect::<Vec<_>>() {
+            if self.dead.contains(&node) {
+                continue;
+            }
             if self.changers {
                 self.change(&node);
             }
@@ -237,7 +248,8 @@ impl Stage {
 
     fn check(&self) {
         let under_way = |node: &&String| {
-            self.hosts[*node].journal.as_ref().is_some_and(|j| !j.phase.has_ended())
+            let alive = !self.dead.contains(*node);
+            alive && self.hosts[*node].journal.as_ref().is_some_and(|j| !j.phase.has_ended())
         };
         assert!(self.hosts.keys().filter(under_way).count() <= 1, "two at once");
         assert!(!self.confirmed_unproven, "confirmed without proof");
@@ -408,6 +420,113 @@ fn kubeadms_configuration_follows_what_has_proven_itself() {
     stage.now += SignedDuration::from_secs(120);
     stage.control();
     assert_eq!(stage.config, Setting::Off);
+}
+
+/// The gate is off everywhere, and is to be turned on again.
+fn turned_off(hosts: usize) -> Stage {
+    let mut stage = Stage::new(hosts, 20, GateWish::Enabled);
+    for host in stage.hosts.values_mut() {
+        (host.manifest, host.runs) = (Setting::Off, Setting::Off);
+    }
+    stage
+}
+
+#[test]
+fn the_way_back_is_open_where_execs_fail() {
+    // Because the gate is off; or for another reason, which the way back does not mend.
+    for after in [true, false] {
+        let mut stage = turned_off(2);
+        stage.works = (false, after);
+        let plan = stage.settle();
+        assert_eq!(said(&plan), (Holds::False, "AsWanted"), "{after}");
+        assert_eq!(stage.manifests(), [Setting::Default; 2], "{after}");
+    }
+    // The same does not let the gate be turned off.
+    let mut stage = Stage::new(2, 20, GateWish::Disabled);
+    stage.works = (false, true);
+    assert_eq!(said(&stage.settle()), (Holds::False, "CanaryFailed"));
+    assert_eq!(stage.manifests(), [Setting::Default; 2]);
+}
+
+#[test]
+fn the_way_back_is_said_to_go_on_while_execs_fail() {
+    let mut stage = turned_off(1);
+    stage.works = (false, false);
+    let mut heard = Vec::new();
+    while stage.manifests() != [Setting::Default] || !stage.stored.is_empty() {
+        let plan = stage.turn();
+        let canary = plan.canary.as_ref().map(|canary| canary.holds);
+        heard.push((said(&plan).1, canary));
+    }
+    assert!(heard.contains(&("CanaryFailed", Some(Holds::False))), "{heard:?}");
+}
+
+#[test]
+fn the_way_back_does_not_wait_for_what_is_broken() {
+    // An apiserver that does not come up; a node that blocks; a kubelet that died in its change.
+    let mut stage = turned_off(3);
+    stage.permission = Permission::Refused("old1 redirects.".to_owned());
+    stage.hosts.get_mut("cp1").unwrap().ready = false;
+    let wisher = Wisher { name: "cluster", generation: 1, deadline: DEADLINE, paused: false };
+    let long_ago = stage.now - SignedDuration::from_secs(1_000);
+    let dead = Attempt {
+        wanted: Wanted::new(&wisher, Target::KubeletFlag, long_ago),
+        phase: Phase::Preparing,
+        reason: "Preparing".to_owned(),
+        message: "Said.".to_owned(),
+    };
+    stage.elsewhere = Some(("w1".to_owned(), dead));
+    stage.works = (false, false);
+    for _ in 0..300 {
+        stage.turn();
+        stage.hosts.get_mut("cp1").unwrap().ready = false;
+    }
+    assert_eq!(said(&stage.plan()), (Holds::True, "ApiserversNotReady"));
+    assert_eq!(stage.manifests(), [Setting::Off, Setting::Default, Setting::Default]);
+    // The other way each of them bars it.
+    stage.wish = GateWish::Disabled;
+    assert_eq!(said(&stage.plan()).1, "Refused");
+    stage.permission = Permission::Granted;
+    assert_eq!(said(&stage.plan()).1, "ApiserversNotReady");
+    stage.hosts.get_mut("cp1").unwrap().ready = true;
+    assert_eq!(said(&stage.plan()).1, "NodesChanging");
+}
+
+#[test]
+fn a_change_of_which_nobody_speaks_any_more_is_said_to_be_stuck() {
+    for wish in [GateWish::Disabled, GateWish::Enabled] {
+        let (mut stage, new) = match wish {
+            GateWish::Disabled => (Stage::new(2, 20, wish), Setting::Off),
+            GateWish::Enabled => (turned_off(2), Setting::Default),
+        };
+        let old = stage.manifests()[1];
+        while stage.manifests() != [new, old] {
+            stage.turn();
+        }
+        // A second later it is told, and cp1 loses its power for good; its Node stays.
+        stage.dead.push("cp1".to_owned());
+        stage.hosts.get_mut("cp1").unwrap().ready = false;
+        let asked = stage.stored["cp1"].asked;
+        stage.now = asked + SignedDuration::from_secs(i64::from(DEADLINE) + 119);
+        assert_eq!(stage.control().trouble, None);
+        stage.now += SignedDuration::from_secs(1);
+        let plan = stage.settle();
+        assert_eq!(plan.trouble.as_ref().unwrap().reason, "ChangeOverdue");
+        assert_eq!(said(&plan), (Holds::False, "ChangeOverdue"));
+        assert!(stage.stored.contains_key("cp1"), "it is not forgotten");
+        match wish {
+            GateWish::Disabled => assert_eq!(stage.manifests(), [new, old], "nothing goes on"),
+            GateWish::Enabled => assert_eq!(stage.manifests(), [new, new], "the other goes back"),
+        }
+        // What the README says helps.
+        stage.generation += 1;
+        assert_eq!(stage.control().changes.get("cp1"), Some(&None));
+        let then = match wish {
+            GateWish::Disabled => "ApiserversNotReady",
+            GateWish::Enabled => "AsWanted",
+        };
+        assert_eq!(said(&stage.settle()).1, then);
+    }
 }
 
 #[test]

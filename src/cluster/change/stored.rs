@@ -1,13 +1,49 @@
 //! Changes as they are stored, and as nodes are asked for them.
 
-use super::super::{origin::Origin, whole_seconds};
+use super::super::{Cluster, Policy, origin::Origin, whole_seconds};
 use crate::{
-    api::{self, ChangeKind, GateSetting, Permit, StreamingNode},
+    api::{self, ChangeKind, GateSetting, Permit, StreamingNode, condition},
     decision::{
-        change::{Attempt, Phase, Target, Wanted},
+        change::{Attempt, Phase, Target, Tried, Wanted},
         gate::Setting,
+        rollout::baseline,
+        safety::Holds,
     },
 };
+
+impl Cluster {
+    /// The trials before anything is changed that policies may still speak of.
+    pub fn baselines(&self) -> impl Iterator<Item = String> + '_ {
+        self.policies.iter().filter_map(|(name, policy)| Some(baseline(name, policy.generation?)))
+    }
+
+    /// What has been proven before anything is changed, as the policies' stored statuses say: another
+    /// controller has tried it. How old it is counts from when the condition became true.
+    pub fn proven(&self) -> impl Iterator<Item = (String, Tried)> + '_ {
+        self.policies.iter().filter_map(|(name, policy)| {
+            // What the condition says could be about a kubelet: that is another trial.
+            if policy.content.as_ref().ok()?.facts.remediation.is_some() {
+                return None;
+            }
+            let found = passed(policy)?;
+            let tried = Tried {
+                trouble: None,
+                message: found.message.clone(),
+                at: found.last_transition_time.0,
+            };
+            Some((baseline(name, policy.generation?), tried))
+        })
+    }
+}
+
+fn passed(policy: &Policy) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    conditions.find(|found| {
+        found.type_ == condition::CANARY_PASSED
+            && found.status == Holds::True.as_str()
+            && found.observed_generation == policy.generation
+    })
+}
 
 /// A node's change, as it is stored, and where the report of it comes from; `None` where there is none.
 pub fn read(object: &StreamingNode) -> Option<(Attempt, Origin)> {

@@ -32,6 +32,8 @@ pub(super) struct Changes {
     pub settings: Settings,
     pub plans: Plans,
     trials: Trials,
+    /// Something has been planned since the process began.
+    planned: bool,
     /// What is being tried.
     trying: Option<String>,
     kubeadm: Option<Kubeadm>,
@@ -79,6 +81,13 @@ pub struct DueTrial {
     pub nodes: Vec<String>,
 }
 
+#[cfg(test)]
+impl Changes {
+    pub fn trials(&self) -> &Trials {
+        &self.trials
+    }
+}
+
 impl World {
     /// From now on changes are made with these settings.
     pub fn with_changes(mut self, settings: Settings) -> Self {
@@ -109,6 +118,10 @@ impl World {
     pub(super) fn plan(&mut self, now: Timestamp) {
         let kubeadm = self.changes.kubeadm.as_ref();
         let config = kubeadm.and_then(|kubeadm| kubeadm.says.as_ref().ok().copied());
+        // What another controller has proven is not tried again.
+        if !std::mem::replace(&mut self.changes.planned, true) {
+            self.changes.trials.extend(self.cluster.proven());
+        }
         let mut plans = self.cluster.plans(&self.changes.trials, config, now);
         if let (Some(Err(why)), Some(told)) = (
             kubeadm.map(|kubeadm| kubeadm.says.as_ref()),
@@ -127,11 +140,9 @@ impl World {
         let nodes: HashSet<&String> = old.changes.keys().chain(plans.changes.keys()).collect();
         let dirty = nodes.into_iter().filter(|node| of(node, old) != of(node, &plans));
         self.dirty_nodes.extend(dirty.cloned());
-        let ids: HashSet<&str> =
-            self.cluster.attempts().values().map(|a| a.wanted.id.as_str()).collect();
-        self.changes
-            .trials
-            .retain(|proves, _| ids.contains(proves.as_str()) || proves.starts_with("before."));
+        let ids = self.cluster.attempts().values().map(|a| a.wanted.id.clone());
+        let asked: HashSet<String> = ids.chain(self.cluster.baselines()).collect();
+        self.changes.trials.retain(|proves, _| asked.contains(proves));
         self.changes.plans = plans;
     }
 

@@ -177,7 +177,9 @@ impl World {
             let occurrences = occurrence.into_iter().collect();
             let spec = report.spec.filter(|_| spec).map(|spec| (spec, node.uid.clone()));
             let (exists, status) = (stored.is_some(), status.then_some(report.status));
-            let body = Body::Node { spec, exists, status, wanted };
+            // A version that is no number says nothing.
+            let version = stored.map(|stored| stored.version).filter(|known| *known != u64::MAX);
+            let body = Body::Node { spec, exists, version, status, wanted };
             writes.push(Write { key, body, occurrences });
         }
     }

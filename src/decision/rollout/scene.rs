@@ -123,6 +123,17 @@ impl<'a> GateScene<'a> {
         flags::setting(self.migration, self.track, apiserver.minor?, wish)
     }
 
+    /// Whether an apiserver can be changed now, whatever becomes of the others.
+    pub(super) fn is_open(&self, member: &Member<'_>, wish: GateWish) -> bool {
+        let apiserver = member.apiserver;
+        let lost = self.attempts.get(&apiserver.name).is_some_and(|a| a.is_lost(self.now));
+        member.ready
+            && !lost
+            && apiserver.unseen.is_none()
+            && apiserver.gates.is_some()
+            && self.setting(apiserver, wish).is_some()
+    }
+
     pub(super) fn goes(&self, setting: Setting) -> String {
         let gate = self.migration.gate;
         match setting {

@@ -190,6 +190,104 @@ fn a_new_controller_goes_on_where_the_last_one_was() {
 }
 
 #[test]
+fn a_new_controller_does_not_try_again_what_is_proven() {
+    let mut old = stage();
+    old.tries(true);
+    assert_eq!(old.said("CanaryPassed"), brief("True", "Answered"));
+    let status = old.world.cluster.policies()["gate"].status.clone().unwrap();
+    for (later, generation, remediates, asked) in [
+        (0, 1, false, true),
+        (599, 1, false, true),
+        // It is old, about another spec, or may be about a kubelet.
+        (600, 1, false, false),
+        (0, 2, false, false),
+        (0, 1, true, false),
+    ] {
+        let mut new = Stage::with(World::new(None).with_changes(Settings::default()));
+        new.version = 500;
+        new.spec = old.spec.clone();
+        if remediates {
+            new.spec["nodes"] = json!({"remediation": "KubeletFlag"});
+        }
+        new.pass(Duration::from_secs(later));
+        new.list(|event| Change::Pod(Box::new(event)), vec![pod("", true)]);
+        new.list(Change::Endpoints, vec![from(json!({"metadata": {"name": "kubernetes"}}))]);
+        let mut status = status.clone();
+        for condition in &mut status.conditions {
+            let canary = condition.type_ == "CanaryPassed";
+            condition.observed_generation = Some(if canary { 1 } else { generation });
+        }
+        let mut known = policy(400, new.spec.clone(), json!(status));
+        known.0.as_mut().unwrap().metadata.generation = Some(generation);
+        new.list(Change::Policy, vec![known]);
+        new.list(Change::StreamingNode, vec![]);
+        new.list(Change::Node, vec![node("cp1", "v1.20.2"), node("w1", "v1.20.2")]);
+        new.due().into_iter().for_each(|write| new.store(write, |status| status));
+        let wish = new.world.changes.plans.changes.get("cp1");
+        assert_eq!(wish.is_some(), asked, "{later} {generation} {remediates}");
+        assert_eq!(new.world.trial(new.now).is_none(), asked, "{later} {generation} {remediates}");
+    }
+}
+
+#[test]
+fn trials_that_nobody_speaks_of_any_more_are_forgotten() {
+    let mut stage = stage();
+    stage.tries(true);
+    for generation in 2..10 {
+        stage.version += 1;
+        let mut object = policy(stage.version, stage.spec.clone(), Value::Null);
+        object.0.as_mut().unwrap().metadata.generation = Some(generation);
+        stage.world.apply(Change::Policy(Event::Apply(object)));
+        let tried = Tried { trouble: None, message: "Tried.".to_owned(), at: stage.now };
+        let proves = crate::decision::rollout::baseline("gate", generation);
+        stage.world.apply(Change::Tried(proves, tried));
+        stage.due();
+    }
+    assert_eq!(stage.world.changes.trials().len(), 1);
+    stage.world.apply(Change::Policy(Event::Delete(policy(6_000, json!({}), Value::Null))));
+    stage.due();
+    assert_eq!(stage.world.changes.trials().len(), 0);
+}
+
+#[test]
+fn a_spec_follows_from_a_version_of_the_object() {
+    let mut stage = stage();
+    stage.tries(false);
+    // What somebody says of the node meanwhile has another version, and is looked at first.
+    stage.told("cp1", |object| object.metadata.resource_version = Some("700".to_owned()));
+    stage.version = 700;
+    let tried = Tried { trouble: None, message: "Tried.".to_owned(), at: stage.now };
+    let proves = crate::decision::rollout::baseline("gate", 1);
+    stage.world.apply(Change::Tried(proves, tried));
+    let writes = stage.due();
+    let mut specs = writes.iter().filter_map(|write| match &write.body {
+        Body::Node { spec: Some((spec, _)), version, .. } => {
+            Some((spec.change.is_some(), *version))
+        }
+        _ => None,
+    });
+    assert_eq!(specs.next(), Some((true, Some(700))));
+}
+
+#[test]
+fn the_way_back_while_nodes_redirect_and_the_gate_is_off() {
+    let mut stage = stage();
+    stage.told_pod(OFF, true);
+    stage.list(Change::Node, vec![node("cp1", "v1.20.2"), node("w1", "v1.18.20")]);
+    stage.spec = json!({"streamingProxyRedirects": "Enabled", "apply": "StaticPod"});
+    stage.version += 1;
+    let mut object = policy(stage.version, stage.spec.clone(), Value::Null);
+    object.0.as_mut().unwrap().metadata.generation = Some(2);
+    stage.world.apply(Change::Policy(Event::Apply(object)));
+    stage.work_off();
+    stage.tries(false);
+    assert_eq!(stage.said("CanaryPassed"), brief("False", "NoAnswer"));
+    let wish = stage.wish().expect("the gate is turned on again");
+    assert_eq!(wish.gate, Some(GateSetting::Default));
+    assert_eq!(stage.said("Progressing"), brief("True", "ChangingApiserver"));
+}
+
+#[test]
 fn what_a_changer_said_on_another_machine_is_not_said_of_this_one() {
     let mut stage = stage();
     let on = |boot: &str, machine: &str| -> NodeView {
