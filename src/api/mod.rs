@@ -44,6 +44,9 @@ pub mod condition {
     /// No selected node's kubelet has the redirect flag any more. Only on policies with a
     /// remediation.
     pub const NODES_REMEDIATED: &str = "NodesRemediated";
+    /// Runtimes of nodes that do not redirect listen on more than loopback all the same. Only on
+    /// policies with a remediation.
+    pub const RUNTIME_EXPOSED: &str = "RuntimeExposed";
     /// Something is wrong with the cluster or the policy.
     pub const DEGRADED: &str = "Degraded";
 }

@@ -2,6 +2,8 @@
 
 mod pod;
 
+use std::net::SocketAddr;
+
 pub use pod::{AGENT_LABELS, AgentPod, ready_nodes};
 
 use super::origin::Origin;
@@ -33,6 +35,8 @@ pub(super) struct Agent {
     pub reported: bool,
     /// Whether its pod is ready.
     pub ready: bool,
+    /// The runtime whose streaming server listens on more than loopback, and where.
+    pub exposed: Option<(String, SocketAddr)>,
     /// Where what it says comes from.
     origin: Origin,
     /// What it says, where that does not say where it comes from.
@@ -47,6 +51,7 @@ impl Agent {
         self.claims = report.map(claims).unwrap_or_default();
         self.streams = report.map(streams).unwrap_or_default();
         self.reported = report.is_some();
+        self.exposed = report.and_then(exposed);
         self.origin = report.map(Origin::of_agent).unwrap_or_default();
         let unsigned = report.filter(|_| self.origin.is_unknown());
         self.outlived &= unsigned.is_some() && self.unsigned.as_deref() == unsigned;
@@ -86,6 +91,12 @@ fn claims(report: &AgentReport) -> Vec<Claim> {
     let next = report.next_start.as_deref();
     let next = next.map(|text| Claim { source: Source::EnvFiles, says: says(text) });
     std::iter::once(running).chain(next).collect()
+}
+
+fn exposed(report: &AgentReport) -> Option<(String, SocketAddr)> {
+    let runtime = report.runtime.as_ref()?;
+    let address: SocketAddr = runtime.streaming_address.as_ref()?.parse().ok()?;
+    (!address.ip().is_loopback()).then(|| (runtime.name.clone(), address))
 }
 
 fn streams(report: &AgentReport) -> Streams {

@@ -136,6 +136,7 @@ impl Cluster {
         let origin = self.nodes.get(node).map(|node| node.origin.clone()).unwrap_or_default();
         let vouched = |agent: &Agent| (agent.ready || !watched) && agent.is_of(&origin);
         let claims = |agent: &Agent| agent.claims(vouched(agent)).collect::<Vec<_>>();
+        let exposed = |agent: &Agent| agent.exposed.clone().filter(|_| vouched(agent));
         // What an agent says that is not there is of no interest.
         let streams = |agent: &Agent| {
             let there = if watched { agent.ready } else { agent.reported };
@@ -147,7 +148,7 @@ impl Cluster {
         let heard = claims(agent);
         let changed = AgentChange {
             evidence: claims(&before) != heard,
-            proxy: streams(&before) != streams(agent),
+            proxy: streams(&before) != streams(agent) || exposed(&before) != exposed(agent),
         };
         if agent.is_unknown() {
             self.agents.remove(node);

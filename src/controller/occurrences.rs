@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Conditions whose transitions are told, and the status that is good news.
-const TOLD: [(&str, &str); 7] = [
+const TOLD: [(&str, &str); 8] = [
     (condition::SAFE_TO_DISABLE, "True"),
     (condition::REDIRECTS_DISABLED, "True"),
     (condition::UPGRADE_SAFE, "True"),
@@ -19,6 +19,7 @@ const TOLD: [(&str, &str); 7] = [
     (condition::PROXY_READY, "True"),
     (condition::CANARY_PASSED, "True"),
     (condition::NODES_REMEDIATED, "True"),
+    (condition::RUNTIME_EXPOSED, "False"),
 ];
 
 /// The transitions between the status that a policy has and the one it gets. A first status is no

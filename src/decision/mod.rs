@@ -15,6 +15,7 @@ pub mod apiserver;
 pub mod canary;
 pub mod change;
 pub mod evidence;
+pub mod exposed;
 pub mod flags;
 pub mod gate;
 pub mod migration;

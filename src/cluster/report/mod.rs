@@ -1,5 +1,6 @@
 //! From judgements to statuses, the same for the controller and the command line.
 
+mod exposed;
 mod flags;
 mod moment;
 mod node;

@@ -59,12 +59,14 @@ impl Moment<'_> {
         let mut status =
             status(&judgement, &cluster.instances, facts.track, policy.generation, old, now);
         let none = Told::default();
+        let exposed = cluster.exposed(policy);
         let told =
             told.filter(|_| cluster.lost.is_none() && policy.content.is_ok()).unwrap_or(&none);
         let more = [
             (condition::PROXY_READY, proxy.as_ref()),
             (condition::CANARY_PASSED, told.canary.as_ref()),
             (condition::NODES_REMEDIATED, told.remediated.as_ref()),
+            (condition::RUNTIME_EXPOSED, exposed.as_ref()),
         ];
         status.conditions.extend(more.into_iter().filter_map(|(kind, outcome)| {
             Some(condition(kind, outcome?, policy.generation, old, now))

@@ -351,6 +351,39 @@ fn what_an_agent_said_of_another_machine_is_not_said_of_this_one() {
 }
 
 #[test]
+fn a_runtime_that_still_listens_for_redirects_is_named() {
+    let mut stage = stage(json!({"nodes": {"remediation": "KubeletFlag"}}));
+    stage.work_off();
+    stage.pod("a", true);
+    let exposed = |stage: &Stage| {
+        let report = stage.world.cluster.at(stage.now).policy_report("gate", None).unwrap();
+        let found = report.conditions.into_iter().find(|c| c.type_ == "RuntimeExposed");
+        found.map(|found| (found.status, found.message)).unwrap_or_default()
+    };
+    let report = |flag: &str, address: &str| {
+        json!({"flag": flag, "since": SINCE, "runtime": {
+            "name": "containerd", "version": "1.6.20", "streamingAddress": address,
+        }})
+    };
+    for (flag, address, expected) in [
+        ("On", "10.0.0.7:10010", "False"),
+        ("Absent", "127.0.0.1:10010", "False"),
+        ("Absent", "[::1]:10010", "False"),
+        ("Absent", "10.0.0.7:10010", "True"),
+    ] {
+        stage.work_off();
+        stage.reports(report(flag, address));
+        assert_eq!(exposed(&stage).0, expected, "{flag} {address}");
+    }
+    let message = exposed(&stage).1;
+    assert!(message.contains("stream_server_address = \"127.0.0.1\""), "{message}");
+    assert!(stage.world.is_dirty(), "it is told");
+    // Nobody asked to have anything taken off.
+    stage.edit(json!({}));
+    assert_eq!(exposed(&stage).0, "");
+}
+
+#[test]
 fn what_becomes_of_streams_is_judged_only_where_a_policy_asks() {
     let mut stage = stage(json!({}));
     stage.work_off();
