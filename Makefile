@@ -58,7 +58,7 @@ unit: ## tests that need nothing but cargo
 
 .PHONY: controller-test
 controller-test: kubernetes $(NEXTEST) ## the controller against a real apiserver and etcd
-	$(NEXTEST) nextest run --locked --test controller --run-ignored only
+	$(NEXTEST) nextest run --locked --test controller --run-ignored only --test-threads 4
 
 .PHONY: relay-test
 relay-test: ## the relay behind real nftables rules, in a network namespace (needs root)
@@ -81,8 +81,9 @@ ready-%:
 	$(CLUSTER) --name $* up
 	$(CLUSTER) --name $* image >/dev/null
 
-.PHONY: test
-test: lint unit relay-test controller-test e2e ## everything
+.PHONY: test test-all
+test: lint unit facts relay-test controller-test e2e ## everything
+test-all: kubernetes-all test ## everything, and the facts of every Kubernetes that the test bed knows
 
 .PHONY: demo
 demo: ## a cluster, helm install, kubectl apply, and the verdict
