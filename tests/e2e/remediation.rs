@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     bed::Bed,
-    managed::{ROLLOUT, change, ends, fresh, fresh_alone, policy, runs_with_flag},
+    managed::{change, ends, fresh, fresh_alone, policy, runs_with_flag},
 };
 
 /// Where the kubelets of these hosts have their flags from.
@@ -93,19 +93,16 @@ fn a_kubelet_that_does_not_come_back_gets_its_flag_back_and_no_other_is_touched(
     // A node of which no agent tells yet would let the others go first.
     policy(&bed, "streamingProxyRedirects: Disabled");
     ends(&bed, "ProxyReady", "True", "EvidenceOnly");
+    // This kubelet comes up with its flag and not without.
+    let needs = "ExecStartPre=/bin/grep -q redirect-containe[r]-streaming";
+    let script = format!(
+        "printf '[Service]\\n{needs} {KUBELET_ARGS}\\n' >{OWN_DROP_IN}; systemctl daemon-reload"
+    );
+    bed.host_exec("old1", &["sh", "-euc", &script]).succeeded();
     policy(&bed, "streamingProxyRedirects: Disabled, nodes: {remediation: KubeletFlag}");
-    bed.wait_for("the edit", ROLLOUT, || {
-        (!args("old1").contains("redirect-container-streaming")).then_some(())
-    });
-    // Somebody mistypes another flag in the same moment.
-    let edit = "s/--node-ip=/--no-such-flag &/";
-    bed.host_exec("old1", &["sed", "-i", edit, KUBELET_ARGS]).succeeded();
-    assert!(args("old1").contains("--no-such-flag"), "{}", args("old1"));
-    // Whether that succeeds is the unit's matter.
-    bed.host_exec("old1", &["systemctl", "restart", "kubelet"]);
-
     let message = ends(&bed, "NodesRemediated", "False", "RemediationFailed");
     assert!(message.contains("old1 could not be changed"), "{message}");
+    assert!(message.contains("The original /etc/default/kubelet is back"), "{message}");
     assert_eq!(["old1", "new1"].map(args), originals, "byte for byte");
     runs_with_flag(&bed, "old1", true);
     assert_eq!(change(&bed, "new1"), (None, None), "one failure ends it");
