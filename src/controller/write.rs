@@ -62,7 +62,7 @@ pub enum Body {
         /// The version of the object from which the spec follows; `None` where that is not known.
         version: Option<u64>,
         /// What is known of it.
-        status: Option<StreamingNodeStatus>,
+        status: Option<Box<StreamingNodeStatus>>,
         /// Both, as the state compares them.
         wanted: Wanted,
     },

@@ -176,7 +176,7 @@ impl World {
             let occurrence = occurrences::of_node(&name, node, &known.verdict, &report);
             let occurrences = occurrence.into_iter().collect();
             let spec = report.spec.filter(|_| spec).map(|spec| (spec, node.uid.clone()));
-            let (exists, status) = (stored.is_some(), status.then_some(report.status));
+            let (exists, status) = (stored.is_some(), status.then_some(Box::new(report.status)));
             // A version that is no number says nothing.
             let version = stored.map(|stored| stored.version).filter(|known| *known != u64::MAX);
             let body = Body::Node { spec, exists, version, status, wanted };

@@ -134,7 +134,7 @@ impl Stage {
                     // These parts are other managers'.
                     let before = stored.status.take().unwrap_or_default();
                     let (agent, change) = (before.agent, before.change);
-                    stored.status = Some(mangle(StreamingNodeStatus { agent, change, ..status }));
+                    stored.status = Some(mangle(StreamingNodeStatus { agent, change, ..*status }));
                 }
                 stored.metadata.resource_version = Some(self.version.to_string());
                 let stored = stored.clone();
