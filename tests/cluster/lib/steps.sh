@@ -33,7 +33,7 @@ await() {
       echo "gave up waiting for: $what" >&2
       return 1
     fi
-    sleep 0.3
+    sleep 0.7
   done
 }
 
