@@ -56,7 +56,8 @@ pub struct Survey<'a> {
     pub on: Named<'a>,
     /// All nodes that may redirect.
     pub unknown: Named<'a>,
-    /// Nodes whose kubelet will not start in a version without the flag: see [`next_start_has_flag`].
+    /// Nodes whose kubelet's next start has the flag on its command line, with whatever value: in a
+    /// version without it, it will not come up.
     pub flagged: Named<'a>,
     /// Nodes of which nobody knows that.
     pub flag_unknown: Named<'a>,
