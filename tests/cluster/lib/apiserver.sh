@@ -27,7 +27,7 @@ CHANGE=sluice.dev/change
 as_new_pod() { awk -v line="    $CHANGE: \"$(date +%s%N)\"" '{ print } /^  annotations:$/ { print line }'; }
 as_declared() { grep -v "^    $CHANGE: "; }
 
-mirror_pod() { kubectl -n kube-system get pod "kube-apiserver-$1" --request-timeout=2s -o json; }
+mirror_pod() { ask_any "/api/v1/namespaces/kube-system/pods/kube-apiserver-$1"; }
 
 # apiserver_is NODE VERSION COMMAND OLD: the mirror pod shows that command line in a container other than OLD that is
 # ready, and the server says it is that version.
@@ -36,7 +36,7 @@ apiserver_is() {
     .spec.containers[0] as $spec | .status.containerStatuses[0] as $status |
     $spec.image == $image and ($spec.command | join(" ")) == $command
     and $status.ready and $status.containerID != $old' || return 1
-  [ "$(kubectl_on "$1" get --raw /version --request-timeout=2s | jq -r .gitVersion)" = "v$2" ] && instance_ready "$1"
+  [ "$(instance_version "$1")" = "v$2" ] && instance_ready "$1"
 }
 
 # apiserver_answers NODE VERSION COMMAND: that process runs there, is ready, and says it is that version.
@@ -44,8 +44,7 @@ apiserver_answers() {
   local process
   # shellcheck disable=SC2016  # expanded on the host
   process=$(in_host "$1" sh -c 'tr "\0" " " <"/proc/$(pgrep -x kube-apiserver)/cmdline"') || return 1
-  [ "$process" = "$3 " ] && instance_ready "$1" &&
-    [ "$(kubectl_on "$1" get --raw /version --request-timeout=2s | jq -r .gitVersion)" = "v$2" ]
+  [ "$process" = "$3 " ] && instance_ready "$1" && [ "$(instance_version "$1")" = "v$2" ]
 }
 
 command_line() { awk '/^    - / { sub(/^    - /, ""); line = line (line ? " " : "") $0 } /^    image: / { exit } END { print line }'; }
@@ -74,7 +73,8 @@ set_apiserver() {
   # A kubelet replaces the mirror pod when it starts the new one, which 1.20.15 does only when the old one has ended. Then no
   # apiserver answers, and it tries again after a minute or more; when it is started itself, at once.
   if [ "$wanted" != "$running" ] && ! await 3 "the mirror pod" apiserver_is "$node" "$version" "$command" "$old"; then
-    in_host "$node" systemctl restart kubelet
+    restart_kubelet "$node"
+    node_ready 60 "$node"
   fi
   await 120 "the mirror pod of $image ${*:2}" apiserver_is "$node" "$version" "$command" "$old"
   wake_controllers "$node"
@@ -82,8 +82,9 @@ set_apiserver() {
 
 # controllers_lead: the controller manager and the scheduler have renewed their leases in the last few seconds.
 controllers_lead() {
-  kubectl -n kube-system get lease kube-controller-manager kube-scheduler --request-timeout=5s -o json | jq -e '
-    [.items[].spec.renewTime | sub("[.][0-9]+"; "") | fromdate] | length == 2 and all(now - . < 6)'
+  ask_any /apis/coordination.k8s.io/v1/namespaces/kube-system/leases | jq -e '
+    [.items[] | select(.metadata.name | IN("kube-controller-manager", "kube-scheduler")).spec.renewTime |
+      sub("[.][0-9]+"; "") | fromdate] | length == 2 and all(now - . < 6)'
 }
 
 # wake_controllers NODE: an apiserver that is away ends them, and their kubelet lets them wait longer each time, up to five
@@ -93,8 +94,8 @@ wake_controllers() {
   local what="the controller manager and the scheduler to lead"
   # As much of the names as the kernel keeps.
   if ! in_host "$1" sh -c 'pgrep -x kube-scheduler && pgrep -x kube-controller' || ! await 20 "$what" controllers_lead; then
-    in_host "$1" systemctl restart kubelet
-    kubelet_serves "$1"
+    restart_kubelet "$1"
+    node_ready 60 "$1"
   fi
   await 60 "$what" controllers_lead
 }

@@ -4,11 +4,26 @@
 AUTHORITIES="ca.crt ca.key front-proxy-ca.crt front-proxy-ca.key sa.key sa.pub"
 PKI=/etc/kubernetes/pki
 
-# kubectl_on NODE ARGS…: as administrator, through that node's apiserver and no other.
-kubectl_on() { KUBECACHEDIR=$CLIENTS "$BIN/kubectl" --kubeconfig "$NODES/$1/admin.conf" "${@:2}"; }
+# ask ADDRESS PATH: what the apiserver there has at that path, as administrator. What is awaited is asked for again and
+# again, and kubectl takes twenty times as long to start.
+ask() {
+  # The certificate, then its key.
+  [ "$STATE/admin.pem" -nt "$ADMIN_CONF" ] || (
+    umask 077
+    awk '/^ *client-(certificate|key)-data: / { print $2 }' "$ADMIN_CONF" |
+      while read -r line; do base64 -d <<<"$line"; done >"$STATE/admin.pem"
+  )
+  curl --silent --fail --max-time 5 --insecure --cert "$STATE/admin.pem" "https://$1:6443$2"
+}
+
+# ask_any PATH: through the load balancer.
+ask_any() { ask "$BALANCER_ADDRESS" "$1"; }
 
 # instance_ready NAME: its own apiserver says so.
-instance_ready() { [ "$(kubectl_on "$1" get --raw /readyz --request-timeout=2s)" = ok ]; }
+instance_ready() { [ "$(ask "$(address "$1")" /readyz)" = ok ]; }
+
+# instance_version NAME: v1.20.15
+instance_version() { ask "$(address "$1")" /version | jq -r .gitVersion; }
 
 # keep_pristine NAME: what `kubeadm init` has just made there. The authorities' keys let any later control plane join; the
 # manifest and kubeadm-config are what `up` and `apiserver` go back to. The manifest is kept without the node's address.

@@ -76,15 +76,16 @@ join_node() {
   keep_joined "$1"
 }
 
-# node_works NAME [SINCE]: Ready, with the declared kubelet, and its kube-proxy running, which was started at SINCE or
-# later; a control plane's apiserver is ready.
+# node_works NAME [SINCE]: Ready, as its kubelet has said since it was restarted, with the declared kubelet, and its
+# kube-proxy running, which was started at SINCE or later; a control plane's apiserver is ready.
 node_works() {
-  local node=$1 since=${2:-} version ready
-  version=v$(declared_kubelet "$node")
-  ready=$(kubectl get node "$node" -o json |
-    jq -r '.status | "\(.nodeInfo.kubeletVersion) \(.conditions[] | select(.type == "Ready").status)"') || return 1
-  [ "$ready" = "$version True" ] || return 1
-  kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector "spec.nodeName=$node" -o json |
+  local node=$1 since=${2:-} restarted
+  restarted=$(cat "$NODES/$node/restarted" 2>/dev/null) || restarted=""
+  ask_any "/api/v1/nodes/$node" |
+    jq -e --arg version "v$(declared_kubelet "$node")" --arg restarted "$restarted" '
+      .status | .nodeInfo.kubeletVersion == $version
+      and any(.conditions[]; .type == "Ready" and .status == "True" and .lastHeartbeatTime > $restarted)' || return 1
+  ask_any "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app=kube-proxy&fieldSelector=spec.nodeName=$node" |
     jq -e --arg since "$since" '
       [.items[] | select(.metadata.deletionTimestamp == null)] | length == 1
       and all(.[].status.containerStatuses[]?; .ready and .state.running.startedAt >= $since)
