@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
+    api::STREAMING_NODES,
     bed::{Bed, Client, Session},
     operator::{self, POLICY, SECONDS},
 };
@@ -55,7 +56,7 @@ pub fn policy(bed: &Bed, proxy: &str) {
 
 /// What the node's agent says of itself.
 pub fn report(bed: &Bed, node: &str) -> Option<Value> {
-    let node = bed.get(&["streamingnode", node])?;
+    let node = bed.get(&format!("{STREAMING_NODES}/{node}"))?;
     Some(node["status"]["agent"].clone()).filter(|agent| !agent.is_null())
 }
 
@@ -144,11 +145,16 @@ pub fn process(bed: &Bed, node: &str) -> Option<String> {
 /// The pod of the node's agent, as `pod/NAME`.
 #[track_caller]
 pub fn pod_of(bed: &Bed, node: &str) -> String {
-    let field = format!("spec.nodeName={node}");
-    let label = "app.kubernetes.io/component=agent";
-    let of_node = ["get", "pods", "-n", operator::NAMESPACE, "-l", label, "-o", "name"];
-    let pod = bed.kubectl(&[&of_node[..], &["--field-selector", &field]].concat()).succeeded();
-    pod.text().to_owned()
+    let of_node = format!("fieldSelector=spec.nodeName={node}");
+    let agents = "labelSelector=app.kubernetes.io/component=agent";
+    let path = format!("/api/v1/namespaces/{}/pods?{agents}&{of_node}", operator::NAMESPACE);
+    let pods = bed.get(&path).expect("a list");
+    pods["items"][0]["metadata"]["name"].as_str().expect("an agent").to_owned()
+}
+
+/// Whether there still is that pod of an agent, and how it is.
+pub fn pod_named(bed: &Bed, name: &str) -> Option<Value> {
+    bed.get(&format!("/api/v1/namespaces/{}/pods/{name}", operator::NAMESPACE))
 }
 
 /// A port-forward to the node's pod, and the address that kubectl listens on.
@@ -189,7 +195,7 @@ pub fn metric(bed: &Bed, node: &str, name: &str, label: &str) -> Option<f64> {
 /// The node's address.
 #[track_caller]
 pub fn address(bed: &Bed, node: &str) -> Option<String> {
-    let object = bed.get(&["node", node])?;
+    let object = bed.get(&format!("/api/v1/nodes/{node}"))?;
     let addresses = object["status"]["addresses"].as_array()?;
     let address = addresses.iter().find(|a| a["type"] == "InternalIP")?["address"].as_str()?;
     Some(address.to_owned())

@@ -12,6 +12,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use crate::api;
 use crate::process::run;
 pub use crate::process::{Output, Session};
 
@@ -172,12 +175,25 @@ impl Bed {
         Session::start(self.command(client.subcommand()).args(args))
     }
 
-    /// `kubectl get … -o json`, or nothing if there is no such object.
+    /// What the API has at a path, or nothing if there is no such object.
     #[track_caller]
-    pub fn get(&self, args: &[&str]) -> Option<serde_json::Value> {
-        let args = [&["get", "-o", "json", "--ignore-not-found"], args].concat();
-        let output = self.kubectl(&args).succeeded();
-        (!output.text().is_empty()).then(|| output.json())
+    pub fn get(&self, path: &str) -> Option<Value> {
+        api::get(&self.state().join("admin.conf"), path)
+    }
+
+    /// Whether an apiserver behind the load balancer says that it is ready.
+    pub fn ready(&self) -> bool {
+        api::ready(&self.state().join("admin.conf"))
+    }
+
+    /// Whether that node's own apiserver does.
+    pub fn ready_on(&self, node: &str) -> bool {
+        api::ready(&self.state().join("nodes").join(node).join("admin.conf"))
+    }
+
+    /// Where the cluster script keeps what it knows of the cluster.
+    fn state(&self) -> PathBuf {
+        self.cache.join("clusters").join(&self.name)
     }
 
     #[track_caller]
@@ -198,7 +214,7 @@ impl Bed {
             &format!("pod {namespace}/{pod} to be ready"),
             Duration::from_secs(90),
             || {
-                let pod = self.get(&["pod", "-n", namespace, pod])?;
+                let pod = self.get(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"))?;
                 let conditions = pod["status"]["conditions"].as_array()?;
                 conditions
                     .iter()
@@ -321,14 +337,6 @@ impl Bed {
     #[track_caller]
     pub fn kubeconfig_of(&self, node: &str) -> PathBuf {
         run(self.command("kubeconfig").arg(node), None, COMMAND).succeeded().text().into()
-    }
-
-    /// Runs the current kubectl through the apiserver of one control plane only.
-    #[track_caller]
-    pub fn kubectl_through(&self, node: &str, args: &[&str]) -> Output {
-        let kubeconfig = self.kubeconfig_of(node);
-        // In front: what follows a `--` is not kubectl's.
-        run(self.command("kubectl").arg("--kubeconfig").arg(kubeconfig).args(args), None, COMMAND)
     }
 
     fn command(&self, subcommand: &str) -> Command {

@@ -73,7 +73,7 @@ fn a_followed_redirect_is_proof() {
     let peer = bed.wait_for("the followed redirect in the report", SECONDS, || {
         report(&bed, "old1")?["followedRedirect"]["peer"].as_str().map(str::to_owned)
     });
-    let control_plane = bed.get(&["node", "cp1"]).expect("cp1");
+    let control_plane = bed.get("/api/v1/nodes/cp1").expect("cp1");
     assert_eq!(
         peer,
         control_plane["status"]["addresses"][0]["address"].as_str().expect("an address")

@@ -75,7 +75,7 @@ fn hang(bed: &Bed) -> String {
 
 /// How often containers of these pods have been restarted.
 fn restarts(bed: &Bed) -> Option<i64> {
-    let pod = bed.get(&["pod", "-n", NAMESPACE, NODE])?;
+    let pod = bed.get(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{NODE}"))?;
     pod["status"]["containerStatuses"][0]["restartCount"].as_i64()
 }
 
@@ -158,9 +158,10 @@ fn a_closed_node_refuses_streams_while_its_agent_hangs() {
     through_the_agent(&bed);
     // One that is replaced carries nothing: it makes way at once, as streams are refused until the next one is there.
     let replaced = agent::pod_of(&bed, NODE);
-    bed.kubectl(&["delete", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"]).succeeded();
+    bed.kubectl(&["delete", "pod", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"])
+        .succeeded();
     bed.wait_for("the ending agent to make way", SECONDS, || {
-        bed.get(&[&replaced, "-n", NAMESPACE_OF_AGENTS]).is_none().then_some(())
+        agent::pod_named(&bed, &replaced).is_none().then_some(())
     });
     through_the_agent(&bed);
     // Nobody wants it any more: nothing is refused, and nothing is left.
@@ -211,7 +212,8 @@ fn an_agent_that_is_replaced_lets_running_streams_go_on() {
 
     let replaced = agent::pod_of(&bed, NODE);
     let (tried, failed) = knock(&bed, || {
-        bed.kubectl(&["delete", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"]).succeeded();
+        bed.kubectl(&["delete", "pod", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"])
+            .succeeded();
         bed.wait_for("the ending agent's rules to go", SECONDS, || {
             (!agent::has_rules(&bed, NODE)).then_some(())
         });
@@ -224,13 +226,13 @@ fn an_agent_that_is_replaced_lets_running_streams_go_on() {
     while ended.elapsed() < FAIL_OPEN {
         assert!(page(), "a page over the same port-forward, {:?} later", ended.elapsed());
     }
-    let still = bed.get(&[&replaced, "-n", NAMESPACE_OF_AGENTS]).expect("it waits for the stream");
+    let still = agent::pod_named(&bed, &replaced).expect("it waits for the stream");
     assert!(still["metadata"]["deletionTimestamp"].is_string(), "{still}");
 
     // With the stream it ends, and the next agent comes.
     drop(forward);
     bed.wait_for("another agent's pod", START, || {
-        bed.get(&[&replaced, "-n", NAMESPACE_OF_AGENTS]).is_none().then_some(())
+        agent::pod_named(&bed, &replaced).is_none().then_some(())
     });
     through_the_agent(&bed);
 }

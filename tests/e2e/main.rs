@@ -4,6 +4,7 @@
 //! several clusters; `cargo test --test e2e -- --ignored --test-threads=1` takes them one by one to the default one.
 
 mod agent;
+mod api;
 mod bed;
 mod cells;
 mod evidence;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::{
+    api::STREAMING_NODES,
     bed::Bed,
     operator::{self, NAMESPACE, POLICY, SECONDS},
 };
@@ -85,8 +86,8 @@ pub fn ends(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
 
 /// The name of the ready canary on a node.
 pub fn canary(bed: &Bed, node: &str) -> Option<String> {
-    let selector = format!("spec.nodeName={node}");
-    let pods = bed.get(&["pods", "-n", CANARIES, "--field-selector", &selector])?;
+    let on_node = format!("fieldSelector=spec.nodeName={node}");
+    let pods = bed.get(&format!("/api/v1/namespaces/{CANARIES}/pods?{on_node}"))?;
     let ready = |pod: &&Value| {
         let conditions = pod["status"]["conditions"].as_array();
         conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
@@ -125,7 +126,7 @@ pub fn old_or_new(bed: &Bed, node: &str, original: &str) -> bool {
 /// What kubeadm would start an apiserver with.
 #[track_caller]
 pub fn kubeadm_gates(bed: &Bed) -> Option<String> {
-    let config = bed.get(&["configmap", "-n", "kube-system", "kubeadm-config"]).expect("it");
+    let config = bed.get("/api/v1/namespaces/kube-system/configmaps/kubeadm-config").expect("it");
     let text = config["data"]["ClusterConfiguration"].as_str().expect("text").to_owned();
     let mut lines = text.lines().map(str::trim);
     lines.find_map(|line| line.strip_prefix("feature-gates: ").map(str::to_owned))
@@ -133,7 +134,7 @@ pub fn kubeadm_gates(bed: &Bed) -> Option<String> {
 
 /// The change that is wanted of a node, and what its changer says of it: id, phase.
 pub fn change(bed: &Bed, node: &str) -> (Option<String>, Option<String>) {
-    let Some(object) = bed.get(&["streamingnode", node]) else { return (None, None) };
+    let Some(object) = bed.get(&format!("{STREAMING_NODES}/{node}")) else { return (None, None) };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let id = text(&object["spec"]["change"]["id"]);
     let report = &object["status"]["change"];
@@ -216,8 +217,7 @@ pub fn turn_off_with_a_typo(bed: &Bed, node: &str) {
 #[track_caller]
 pub fn apiserver_is_ready(bed: &Bed, node: &str, ready: bool) {
     bed.wait_for(&format!("the apiserver of {node}, ready {ready}"), ROLLOUT, || {
-        let answer = bed.kubectl_through(node, &["get", "--raw", "/readyz"]);
-        (answer.success() == ready).then_some(())
+        (bed.ready_on(node) == ready).then_some(())
     });
 }
 
@@ -239,7 +239,7 @@ pub fn kill_controller(bed: &Bed) {
     // Between two leaders there is none.
     bed.wait_for("a leader to kill", SECONDS, || {
         let leader = operator::leader(bed)?;
-        let pod = bed.get(&["pod", "-n", NAMESPACE, &leader])?;
+        let pod = bed.get(&format!("/api/v1/namespaces/{NAMESPACE}/pods/{leader}"))?;
         let (node, uid) = (pod["spec"]["nodeName"].as_str()?, pod["metadata"]["uid"].as_str()?);
         // The process whose cgroup is the pod's.
         let find = format!(

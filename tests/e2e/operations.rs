@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    api::POLICIES,
     bed::Bed,
     operator::{
         self, NAMESPACE, POLICY, SECONDS, annotate, apply_example, becomes, events, install,
@@ -22,10 +23,11 @@ fn a_killed_leader_and_a_restarted_apiserver_lose_nothing() {
     annotate(&bed, "old2", false);
     apply_example(&bed);
     becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
-    let version = |kind: &str, name: &str| {
-        bed.get(&[kind, name]).unwrap()["metadata"]["resourceVersion"].clone()
+    let version = || {
+        let policy = bed.get(&format!("{POLICIES}/{POLICY}")).unwrap();
+        policy["metadata"]["resourceVersion"].clone()
     };
-    let before = (version("streamingpolicy", POLICY), version("streamingnode", "old1"));
+    let before = version();
 
     let first = bed.wait_for("a leader", SECONDS, || leader(&bed));
     bed.kubectl(&["delete", "pod", &first, "-n", NAMESPACE, "--grace-period=0", "--force"])
@@ -37,13 +39,13 @@ fn a_killed_leader_and_a_restarted_apiserver_lose_nothing() {
     becomes(&bed, "SafeToDisable", "True", "NoNodeRedirects");
     annotate(&bed, "old1", true);
     becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
-    assert_ne!(before.0, version("streamingpolicy", POLICY), "{second} wrote the change");
+    assert_ne!(before, version(), "{second} wrote the change");
 
     // The apiserver goes and comes back; who leads may change, the verdict may not.
     let log = bed.host_exec("cp1", &["pkill", "-KILL", "-x", "kube-apiserver"]);
     log.succeeded();
     bed.wait_for("the apiserver to answer again", Duration::from_secs(90), || {
-        bed.kubectl(&["get", "--raw", "/readyz"]).success().then_some(())
+        bed.ready().then_some(())
     });
     annotate(&bed, "old2", true);
     bed.wait_for("old2 to redirect", TAKEOVER, || {
@@ -64,7 +66,8 @@ fn a_policy_stored_before_the_schema_tightened_permits_nothing_and_stalls_nothin
         let patch = format!(r#"[{{"op":"{op}","path":"{track}","value":{value}}}]"#);
         bed.kubectl(&["patch", "crd", crd, "--type=json", "-p", &patch]).succeeded();
     };
-    let definition = bed.get(&["crd", crd]).unwrap();
+    let definition =
+        bed.get(&format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd}")).unwrap();
     let tight = definition.pointer(track).unwrap().to_string();
     patch("replace", r#"{"type":"string"}"#);
     // Of two policies of one second the first by name is the older one.
@@ -87,7 +90,7 @@ spec: {streamingProxyRedirects: Disabled, rolloutTrack: Reckless}
     bed.wait_for("an event to the author", SECONDS, || {
         events(&bed, "StreamingPolicy", "PolicyUnreadable").into_iter().next()
     });
-    let malformed = bed.get(&["streamingpolicy", "aged"]).unwrap();
+    let malformed = bed.get(&format!("{POLICIES}/aged")).unwrap();
     assert!(
         !malformed["status"]["conditions"].to_string().contains(r#""status":"True","type":"Safe"#),
         "{malformed}"
@@ -151,7 +154,7 @@ fn the_chart_upgrades_is_tested_and_goes_cleanly() {
     assert!(verdict.stdout.contains("NodesUnknown"), "{verdict}");
 
     bed.helm(&["uninstall", "sluice", "-n", NAMESPACE, "--wait"]).succeeded();
-    let kept = bed.get(&["streamingpolicy", POLICY]).unwrap();
+    let kept = bed.get(&format!("{POLICIES}/{POLICY}")).unwrap();
     assert_eq!(kept["spec"]["streamingProxyRedirects"], "Disabled", "policies outlive the chart");
     for kind in ["clusterrole", "clusterrolebinding"] {
         let left = bed.kubectl(&["get", kind, "-l", "app.kubernetes.io/name=sluice", "-o", "name"]);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::api::{POLICIES, STREAMING_NODES};
 use crate::bed::{Bed, Output};
 
 /// Where the chart is installed.
@@ -42,7 +43,8 @@ impl Condition {
 pub fn install(bed: &Bed, extra: &[&str]) -> Output {
     bed.image();
     // Replicas that an absent apiserver has ended several times would be started again only after minutes.
-    let deployment = bed.get(&["deployment", "sluice-controller", "-n", NAMESPACE]);
+    let deployment =
+        bed.get(&format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/sluice-controller"));
     if deployment.is_some_and(|d| d["status"]["unavailableReplicas"].as_u64() > Some(0)) {
         let replicas = ["pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=controller"];
         bed.kubectl(&[&["delete", "--wait=false"][..], &replicas].concat()).succeeded();
@@ -63,12 +65,9 @@ pub fn fresh(bed: &Bed) {
 pub fn fresh_with(bed: &Bed, values: &[&str]) {
     install(bed, values);
     bed.wait_for("the agents to be gone", AGENTS_END, || {
-        let agents = ["pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent"];
-        bed.kubectl(&[&["get", "-o", "name"][..], &agents].concat())
-            .succeeded()
-            .text()
-            .is_empty()
-            .then_some(())
+        let agents = "pods?labelSelector=app.kubernetes.io/component=agent";
+        let agents = bed.get(&format!("/api/v1/namespaces/{NAMESPACE}/{agents}"))?;
+        agents["items"].as_array()?.is_empty().then_some(())
     });
     // An agent that a test has killed takes its report nowhere.
     bed.kubectl(&["delete", "streamingnodes", "--all"]).succeeded();
@@ -90,7 +89,7 @@ pub fn annotate(bed: &Bed, node: &str, redirects: bool) {
 
 /// A policy's condition, once it stands for the policy as it is now.
 pub fn condition(bed: &Bed, policy: &str, kind: &str) -> Option<Condition> {
-    let policy = bed.get(&["streamingpolicy", policy])?;
+    let policy = bed.get(&format!("{POLICIES}/{policy}"))?;
     let conditions = policy["status"]["conditions"].as_array()?;
     let found = conditions.iter().find(|c| c["type"] == kind)?;
     (found["observedGeneration"] == policy["metadata"]["generation"]).then(|| Condition {
@@ -143,21 +142,23 @@ pub fn becomes(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
 
 /// A field of a StreamingNode's status.
 pub fn node_status(bed: &Bed, node: &str, field: &str) -> Option<String> {
-    let node = bed.get(&["streamingnode", node])?;
+    let node = bed.get(&format!("{STREAMING_NODES}/{node}"))?;
     node["status"][field].as_str().map(str::to_owned)
 }
 
 /// The Events of a kind of object with this reason: their messages.
 pub fn events(bed: &Bed, kind: &str, reason: &str) -> Vec<String> {
     let selector = format!("involvedObject.kind={kind},reason={reason}");
-    let events = bed.get(&["events", "-n", "default", "--field-selector", &selector]);
+    let events = "/api/v1/namespaces/default/events";
+    let events = bed.get(&format!("{events}?fieldSelector={selector}"));
     let items = events.and_then(|events| events["items"].as_array().cloned());
     items.unwrap_or_default().iter().map(|event| text(&event["message"])).collect()
 }
 
 /// The pod that holds the Lease.
 pub fn leader(bed: &Bed) -> Option<String> {
-    let lease = bed.get(&["lease", "sluice-controller", "-n", NAMESPACE])?;
+    let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
+    let lease = bed.get(&format!("{leases}/sluice-controller"))?;
     lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    api::{POLICIES, STREAMING_NODES},
     bed::{Bed, Client},
     operator::{
         self, POLICY, SECONDS, annotate, apply_example, becomes, condition, events, node_status,
@@ -66,8 +67,8 @@ fn the_floor_case_is_refused_by_name() {
 
     // The object is its Node's, and goes with it.
     let owners =
-        bed.get(&["streamingnode", "old1"]).unwrap()["metadata"]["ownerReferences"].clone();
-    assert_eq!(owners[0]["uid"], bed.get(&["node", "old1"]).unwrap()["metadata"]["uid"]);
+        bed.get(&format!("{STREAMING_NODES}/old1")).unwrap()["metadata"]["ownerReferences"].clone();
+    assert_eq!(owners[0]["uid"], bed.get("/api/v1/nodes/old1").unwrap()["metadata"]["uid"]);
 
     annotate(&bed, "old2", false);
     bed.wait_for("old2 to be off", SECONDS, || {
@@ -113,7 +114,7 @@ fn permitted_when_no_node_redirects_and_taken_back_when_one_may() {
     bed.remove("late1");
     becomes(&bed, "SafeToDisable", "True", "NoNodeRedirects");
     bed.wait_for("the StreamingNode to go with its Node", Duration::from_secs(60), || {
-        bed.get(&["streamingnode", "late1"]).is_none().then_some(())
+        bed.get(&format!("{STREAMING_NODES}/late1")).is_none().then_some(())
     });
 }
 
@@ -141,7 +142,7 @@ fn upgrades_are_foretold_and_come_true() {
     target("1.24");
     let message = becomes(&bed, "UpgradeSafe", "False", "GateGone");
     assert!(message.contains("The kubelet of new1 and old1 will not start at 1.24"), "{message}");
-    let policy = bed.get(&["streamingpolicy", POLICY]).unwrap();
+    let policy = bed.get(&format!("{POLICIES}/{POLICY}")).unwrap();
     let upgrades = policy["status"]["upgrades"].as_array().unwrap();
     let seen: Vec<_> = upgrades
         .iter()
@@ -180,14 +181,15 @@ fn upgrades_are_foretold_and_come_true() {
 
     // And that kubelet, with the flag that the one before it ignored.
     let version = || {
-        let node = bed.get(&["node", "new1"])?;
+        let node = bed.get("/api/v1/nodes/new1")?;
         Some(node["status"]["nodeInfo"]["kubeletVersion"].as_str()?.to_owned())
     };
     let on_new1 = |script: &str| bed.host_exec("new1", &["sh", "-euc", script]).succeeded();
     bed.kubelet("new1", "1.22.17");
     bed.wait_for("the kubelet to refuse its flag", SECONDS, || {
-        let log = on_new1("journalctl --unit kubelet --lines 100 --output cat").stdout;
-        log.contains("unknown flag: --redirect-container-streaming").then_some(())
+        // A refusal prints all flags after it: more lines than a journal is asked for without need.
+        let refusal = "journalctl --unit kubelet --output cat --lines 1 --grep 'unknown flag' || :";
+        on_new1(refusal).stdout.contains("--redirect-container-streaming").then_some(())
     });
     assert_eq!(version().as_deref(), Some("v1.20.15"), "it has never come up");
     on_new1(

@@ -18,8 +18,7 @@ const OWN_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-streams.conf
 
 /// The containers of a node's pods, and how often they were started.
 fn containers(bed: &Bed, node: &str) -> Vec<(String, u64)> {
-    let selector = format!("spec.nodeName={node}");
-    let pods = bed.get(&["pods", "--all-namespaces", "--field-selector", &selector]).expect("pods");
+    let pods = bed.get(&format!("/api/v1/pods?fieldSelector=spec.nodeName={node}")).expect("pods");
     let statuses = pods["items"].as_array().into_iter().flatten();
     let statuses = statuses.flat_map(|pod| pod["status"]["containerStatuses"].as_array());
     let mut all: Vec<_> = statuses

@@ -100,9 +100,7 @@ fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
         let took = broken.elapsed().as_secs_f64();
         eprintln!("power failure {power_fails}: the original was back after {took:.0} s");
         apiserver_is_ready(&bed, "cp1", true);
-        bed.wait_for("the load balancer to see it", ROLLOUT, || {
-            bed.kubectl(&["get", "--raw", "/readyz"]).success().then_some(())
-        });
+        bed.wait_for("the load balancer to see it", ROLLOUT, || bed.ready().then_some(()));
         let message = ends(&bed, "Degraded", "True", "ChangeRolledBack");
         assert!(message.contains("unrecognized feature gate: NoSuchGate"), "{message}");
         assert_eq!(kubeadm_gates(&bed), None);
@@ -203,12 +201,12 @@ fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
     let message = becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
     assert!(message.contains("old1"), "{message}");
     // What machines read says so, too.
-    let flags = bed.get(&["configmap", "-n", "sluice-system", "sluice-flags"]).expect("flags");
+    let flags = bed.get("/api/v1/namespaces/sluice-system/configmaps/sluice-flags").expect("flags");
     assert_eq!(flags["data"]["safe-to-disable"], "false");
 
     bed.apiserver_on("cp1", "1.20.15", &["--feature-gates=StreamingProxyRedirects=false"]);
     let mirror = || {
-        let pod = bed.get(&["pod", "-n", "kube-system", "kube-apiserver-cp1"])?;
+        let pod = bed.get("/api/v1/namespaces/kube-system/pods/kube-apiserver-cp1")?;
         pod.to_string().contains(OFF).then_some(())
     };
     bed.wait_for("the mirror pod to show the gate", SECONDS, mirror);

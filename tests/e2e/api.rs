@@ -1,0 +1,49 @@
+//! Reads of the test cluster's API. What waits for a condition asks several times a second, and a kubectl for each question
+//! takes a tenth of a second of the processor's time.
+
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+/// Where the chart's kinds are.
+pub const POLICIES: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies";
+pub const STREAMING_NODES: &str = "/apis/sluice.dev/v1alpha1/streamingnodes";
+
+const ANSWER: Duration = Duration::from_secs(30);
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_current_thread().enable_all().build().expect("a runtime for requests")
+});
+
+/// What is at a path, or nothing if there is no such object.
+#[track_caller]
+pub fn get(kubeconfig: &Path, path: &str) -> Option<Value> {
+    match read(kubeconfig, path, ANSWER) {
+        Ok(text) => Some(serde_json::from_str(&text).expect("the API speaks JSON")),
+        Err(kube::Error::Api(status)) if status.code == 404 => None,
+        Err(error) => panic!("get {path}: {error}"),
+    }
+}
+
+/// Whether the apiserver that the kubeconfig names says that it is ready.
+pub fn ready(kubeconfig: &Path) -> bool {
+    read(kubeconfig, "/readyz", Duration::from_secs(5)).is_ok_and(|answer| answer == "ok")
+}
+
+/// One request over a connection of its own, as a kubectl's: an apiserver that has been away in between is no trouble.
+fn read(kubeconfig: &Path, path: &str, deadline: Duration) -> kube::Result<String> {
+    let config = Kubeconfig::read_from(kubeconfig).expect("the cluster's kubeconfig");
+    let request = http::Request::get(path).body(Vec::new()).expect("a path");
+    RUNTIME.block_on(async {
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
+        let client = Client::try_from(config.expect("the cluster's kubeconfig"))?;
+        let answer = timeout(deadline, client.request_text(request)).await;
+        answer.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())))
+    })
+}
