@@ -2,7 +2,7 @@
 
 mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -16,6 +16,7 @@ use crate::{
         evidence::{Says, Source},
         gate::Setting,
         migration::{FlagBehaviour, STREAMING_REDIRECTS},
+        named::Named,
         node::{self, Redirects},
         policy::{GateWish, Owner, PolicyFacts},
         remediation::{self, Candidate, FlagScene, Surroundings},
@@ -89,7 +90,7 @@ impl Cluster {
         let unready: Vec<&str> = unready.map(|(name, _)| name.as_str()).collect();
         let around = Surroundings { down: &down, unready: &unready, nodes: self.nodes.len() };
         let mut remediating = false;
-        for (name, content) in self.wishes() {
+        for (name, content) in self.remediators() {
             let Some(at_once) = content.facts.remediation else { continue };
             let Some(wisher) = self.wisher(name) else { continue };
             remediating = true;
@@ -111,7 +112,11 @@ impl Cluster {
                 policy.is_some_and(|policy| policy != name && self.remediates(policy))
             };
             plan.changes.retain(|node, wanted| wanted.is_some() || !others(node));
-            let remediated = plan.progress.take();
+            let mut remediated = plan.progress.take();
+            if let Some(owned) = self.remediated_by_others(name) {
+                let outcome = remediated.take_if(|outcome| outcome.reason != "NoFlags");
+                remediated = Some(outcome.unwrap_or(owned));
+            }
             plans.take(plan, name);
             plans.told.entry(name.to_owned()).or_default().remediated = remediated;
         }
@@ -222,18 +227,48 @@ impl Cluster {
         }
         let stored = self.policies.get(name).is_some_and(says_safe);
         match safe.holds {
+            // Nothing depends on it, and it is not turned blindly all the same.
+            Holds::True if judgement.plane.is_unknown() => {
+                Permission::Unclear(judgement.redirects_disabled.message)
+            }
             Holds::True if stored => Permission::Granted,
             Holds::True => Permission::Unclear("The verdict is being written.".to_owned()),
             Holds::False | Holds::Unknown => Permission::Unclear(safe.message),
         }
     }
 
-    /// The nodes that follow this policy.
+    /// What is said where nodes that the policy selects are the concern of older policies.
+    fn remediated_by_others(&self, policy: &str) -> Option<Outcome> {
+        let mut older = self.remediators();
+        let at = older.iter().position(|(name, _)| *name == policy)?;
+        let (_, mine) = older[at];
+        older.truncate(at);
+        let selected = self.nodes.iter().filter(|(_, node)| mine.selects(&node.labels));
+        let (mut nodes, mut owners) = (Named::default(), BTreeSet::new());
+        for (name, node) in selected {
+            let owner = older.iter().find(|(_, content)| content.selects(&node.labels));
+            if let Some((owner, _)) = owner {
+                nodes.add(name);
+                owners.insert(*owner);
+            }
+        }
+        let owners: Named<'_> = owners.into_iter().collect();
+        (!nodes.is_empty()).then(|| Outcome {
+            holds: Holds::False,
+            reason: "OlderPolicyFollowed",
+            message: format!(
+                "StreamingPolicy {owners} {} older and takes the flag off {nodes}: see there.",
+                if owners.count() == 1 { "is" } else { "are" }
+            ),
+        })
+    }
+
+    /// The nodes whose flag is this policy's concern.
     fn candidates(&self, policy: &str) -> BTreeMap<&str, Candidate> {
-        let wishes = self.wishes();
+        let remediators = self.remediators();
         let plane = ControlPlane::of(&self.instances, &STREAMING_REDIRECTS, Default::default());
         let follows = |labels| {
-            let followed = wishes.iter().find(|(_, content)| content.selects(labels));
+            let followed = remediators.iter().find(|(_, content)| content.selects(labels));
             followed.is_some_and(|(name, _)| *name == policy)
         };
         let nodes = self.nodes.iter().filter(|(_, node)| follows(&node.labels));

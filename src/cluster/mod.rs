@@ -300,8 +300,25 @@ impl Cluster {
         self.served
     }
 
-    /// The readable policies that want something on nodes, oldest first.
+    /// The readable policies that want something on nodes, in the order in which they are heard about
+    /// streams: those that ask for something about them, oldest first, then those that only want
+    /// their flags away.
     fn wishes(&self) -> Vec<(&str, &Content)> {
+        let mut wishes = self.by_age();
+        wishes.sort_by_key(|(_, content)| !content.streams);
+        wishes
+    }
+
+    /// The readable policies that want kubelets to lose their flag, oldest first. Each node is the
+    /// concern of the first that selects it, whoever is heard about its streams.
+    fn remediators(&self) -> Vec<(&str, &Content)> {
+        let mut wishes = self.by_age();
+        wishes.retain(|(_, content)| content.facts.remediation.is_some());
+        wishes
+    }
+
+    /// The readable policies that want something on nodes, oldest first.
+    fn by_age(&self) -> Vec<(&str, &Content)> {
         let contents = self.policies.iter().filter_map(|(name, policy)| {
             let content = policy.content.as_ref().ok()?;
             (content.wish != Wish::Nothing).then_some((policy.created, name.as_str(), content))

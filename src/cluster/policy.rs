@@ -36,6 +36,9 @@ pub struct Content {
     pub selector: BTreeMap<String, String>,
     /// What it wants on those nodes.
     pub wish: Wish,
+    /// It asks for something about their streams, and not only for the evidence that remediation
+    /// goes by.
+    pub streams: bool,
     /// How many nodes the canary goes to at most.
     pub canary: usize,
 }
@@ -105,7 +108,8 @@ impl Content {
             invalid,
         };
         let canary = usize::try_from(spec.canary.max_nodes).unwrap_or(usize::MAX);
-        Self { facts, selector: spec.node_selector.clone(), wish, canary }
+        let streams = spec.proxy.is_some();
+        Self { facts, selector: spec.node_selector.clone(), wish, streams, canary }
     }
 
     /// Whether this policy speaks for a node with these labels.

@@ -2,11 +2,12 @@
 //!
 //! [`oracle`] writes the history down again as plain literals and never asks the code under test;
 //! [`cluster`] builds inputs. The rest are the tests: [`table`] over every pair of versions,
-//! [`properties`] over random clusters, [`upgrades`], [`steps`] and [`messages`].
+//! [`properties`] over random clusters, [`policies`] over several policies, [`upgrades`], [`steps`] and [`messages`].
 
 mod cluster;
 mod messages;
 mod oracle;
+mod policies;
 mod properties;
 mod remediation;
 mod rollout;

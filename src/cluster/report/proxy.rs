@@ -24,7 +24,9 @@ impl Cluster {
         older.truncate(older.iter().position(|(other, _)| *other == name).unwrap_or_default());
         let selected = self.nodes.iter().filter(|(_, node)| content.selects(&node.labels));
         let nodes = selected.map(|(node, known)| {
-            let follows = older.iter().find(|(_, content)| content.selects(&known.labels));
+            // Who only wants flags away is served by whatever agent is there.
+            let follows = older.iter().filter(|_| content.streams);
+            let follows = follows.into_iter().find(|(_, other)| other.selects(&known.labels));
             let (ready, streams) = self.agent_streams(node);
             Selected { node, follows: follows.map(|(other, _)| *other), ready, streams }
         });
