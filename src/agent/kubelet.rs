@@ -7,7 +7,6 @@ use tokio::sync::watch;
 use crate::{
     arguments::kubelet,
     decision::{evidence::Says, migration::STREAMING_REDIRECTS},
-    edit::environment,
     node::{
         host::Host,
         process::{self, Process},
@@ -25,8 +24,11 @@ pub struct Kubelet {
     pub process: Option<(u32, u64)>,
     /// What its command line says about redirects; `Unreadable` while there is no such process.
     pub flag: Option<Says>,
-    /// What its environment files say for its next start; `None` where they do not name the flag.
+    /// What its unit and the environment files say for its next start; `None` where they do not name
+    /// the flag.
     pub next_start: Option<Says>,
+    /// Those of them that name it.
+    pub files: Vec<String>,
     /// The runtime's endpoint on its command line or in its configuration file.
     pub endpoint: Option<String>,
 }
@@ -81,14 +83,12 @@ fn read(host: &Host, process: Option<&Process>) -> Kubelet {
     let flag = STREAMING_REDIRECTS.flag;
     let args =
         || process.iter().flat_map(|process| process.args.iter().skip(1)).map(String::as_str);
-    let words: Vec<String> =
-        host.environment_files().flat_map(|file| environment::words(&file)).collect();
-    let next_start = kubelet::boolean(words.iter().map(String::as_str), flag);
-    let next_start = Some(next_start).filter(|says| *says != Says::Absent);
+    let found = host.next_start(flag);
     Kubelet {
         process: process.map(|process| (process.pid, process.start)),
         flag: Some(process.map_or(Says::Unreadable, |_| kubelet::boolean(args(), flag))),
-        next_start,
+        next_start: Some(found.says).filter(|says| *says != Says::Absent),
+        files: found.files,
         endpoint: kubelet::text(args(), "container-runtime-endpoint")
             .map(str::to_owned)
             .or_else(|| configured_endpoint(host, kubelet::text(args(), "config")?)),

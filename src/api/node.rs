@@ -137,11 +137,14 @@ pub struct AgentReport {
     /// The machine's number, likewise; absent where the program cannot see it.
     #[serde(default, rename = "machineID", skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<String>,
-    /// The flag as the environment files have it for the kubelet's next start (kubeadm-flags.env,
-    /// /etc/default/kubelet, /etc/sysconfig/kubelet): On, Off or Unreadable; absent where they do
-    /// not name it.
+    /// The flag as the kubelet's next start will have it: the kubelet's unit, its drop-ins, the
+    /// environment files that these name, kubeadm-flags.env, /etc/default/kubelet and
+    /// /etc/sysconfig/kubelet. On, Off or Unreadable; absent where they do not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_start: Option<String>,
+    /// Those of these files that name it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// What becomes of the node's streams: Relayed, Direct or Refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams: Option<String>,

@@ -31,6 +31,8 @@ pub(super) struct Agent {
     claims: Vec<Claim>,
     /// What it says of the node's streams.
     pub streams: Streams,
+    /// The files of the kubelet's unit that name the flag.
+    pub files: Vec<String>,
     /// Whether it has reported.
     pub reported: bool,
     /// Whether its pod is ready.
@@ -49,6 +51,7 @@ impl Agent {
     /// Takes a newer report.
     pub fn hear(&mut self, report: Option<&AgentReport>) {
         self.claims = report.map(claims).unwrap_or_default();
+        self.files = report.map(|report| report.files.clone()).unwrap_or_default();
         self.streams = report.map(streams).unwrap_or_default();
         self.reported = report.is_some();
         self.exposed = report.and_then(exposed);
@@ -132,6 +135,7 @@ mod tests {
             flag: flag.to_owned(),
             since: Time("2026-01-01T00:00:00Z".parse().unwrap()),
             next_start: next_start.map(str::to_owned),
+            files: Vec::new(),
             streams: None,
             reason: None,
             message: None,

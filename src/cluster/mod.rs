@@ -92,7 +92,11 @@ impl Cluster {
             uid,
             ready: view.ready,
             origin: view.origin,
-            facts: NodeFacts { kubelet: Minor::running(&view.kubelet_version).ok(), claims },
+            facts: NodeFacts {
+                kubelet: Minor::running(&view.kubelet_version).ok(),
+                claims,
+                files: self.agents.get(&name).map(|agent| agent.files.clone()).unwrap_or_default(),
+            },
             kubelet: view.kubelet_version,
             labels: view.metadata.labels.unwrap_or_default(),
         };
@@ -146,8 +150,9 @@ impl Cluster {
         let before = agent.clone();
         change(agent);
         let heard = claims(agent);
+        let files = agent.files.clone();
         let changed = AgentChange {
-            evidence: claims(&before) != heard,
+            evidence: claims(&before) != heard || before.files != files,
             proxy: streams(&before) != streams(agent) || exposed(&before) != exposed(agent),
         };
         if agent.is_unknown() {
@@ -158,6 +163,7 @@ impl Cluster {
             all.retain(|claim| !matches!(claim.source, Source::Agent | Source::EnvFiles));
             all.extend(heard);
             all.sort();
+            known.facts.files = files;
         }
         changed
     }

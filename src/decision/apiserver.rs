@@ -51,6 +51,14 @@ impl Apiserver {
         gate::effective(migration, track, self.minor, self.gates.as_ref())
     }
 
+    /// The image whose tag tells no version, where that is all that is not known.
+    pub fn unversioned(&self) -> Option<&str> {
+        match &self.unseen {
+            Some(Unseen::Version(image)) if self.minor.is_none() => Some(image),
+            _ => None,
+        }
+    }
+
     /// Whether the redirects that it follows are held to the same host; `None` where unknown, or
     /// where the gate is gone.
     pub fn validates_redirects(&self, migration: &Migration, track: Track) -> Option<bool> {

@@ -15,6 +15,8 @@ pub struct NodeFacts {
     pub kubelet: Option<Minor>,
     /// What has been said about its flag.
     pub claims: Vec<Claim>,
+    /// The files that name the flag, as the node's own agent saw them.
+    pub files: Vec<String>,
 }
 
 /// Whether a kubelet answers with redirects.
@@ -259,7 +261,9 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
             remedy(migration, &node.evidence)
         ),
         NodeReason::KubeletVersionUnknown => {
-            "The kubelet's version cannot be read, so it may redirect streams.".to_owned()
+            "The kubelet's version cannot be read, so it may redirect streams, whatever is said of \
+             its flag. Only an override of the policy excepts the node, until it ends."
+                .to_owned()
         }
         NodeReason::EvidenceUnreadable => {
             let remedy = match node.evidence.source {

@@ -94,6 +94,36 @@ impl Scene<'_> {
         }
     }
 
+    /// Everything that is not known is of apiservers that nobody sees the pod of, as in managed
+    /// control planes, and what is known does not differ.
+    fn only_managed_unseen(&self) -> bool {
+        let known = |i: &Apiserver| {
+            i.minor.is_some() && i.gate(self.migration, self.track) != Gate::Unknown
+        };
+        let managed = |i: &Apiserver| i.unseen == Some(Unseen::NoMirrorPod);
+        let plane = self.plane;
+        // A version that is not known may be another one.
+        let differ = plane.oldest != plane.newest
+            || plane.on_somewhere && plane.off_somewhere
+            || plane.versions_unknown > 0 && self.instances.len() > 1;
+        !self.instances.is_empty()
+            && !differ
+            && self.instances.iter().all(|i| known(i) || managed(i))
+    }
+
+    /// How to find out what cannot be seen of an apiserver: `otherwise`, unless its command line is
+    /// seen and its image tells no version.
+    pub(super) fn how_to_look(&self, otherwise: &str) -> String {
+        let images: Vec<&str> = self.instances.iter().filter_map(Apiserver::unversioned).collect();
+        let Some(image) = images.first() else { return otherwise.to_owned() };
+        let only = self.instances.iter().all(|i| i.unseen.is_none() || i.unversioned().is_some());
+        let tag = format!(
+            "Look at the image {image:?}, whose tag tells no version: use a tag that does, or tell \
+             it to sluice plan by --apiserver-version."
+        );
+        if only { tag } else { format!("{otherwise} {tag}") }
+    }
+
     /// How the instances differ: each version and gate with one that has it, oldest first.
     fn differences(&self) -> String {
         let mut alike: BTreeMap<_, Named<'_>> = BTreeMap::new();
@@ -133,13 +163,26 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
             format!("No apiserver has the gate {} any more.", migration.gate),
         );
     }
+    if plane.is_unknown() && scene.only_managed_unseen() && survey.counts.overridden == 0 {
+        return Outcome::new(
+            Holds::True,
+            "GateDoesNotMatter",
+            format!(
+                "Whether {} is on cannot be seen on {}, and no node could redirect, so nothing \
+                 depends on it.",
+                migration.gate,
+                scene.unseen().unwrap_or_default(),
+            ),
+        );
+    }
     if plane.is_unknown() {
         let which = scene.unseen().unwrap_or_else(|| "any apiserver".to_owned());
         return no(
             "ApiserversUnknown",
             format!(
                 "No node could redirect, but the version or the gates of {which} cannot be seen. \
-                 Look at its command line yourself before you change it."
+                 {}",
+                scene.how_to_look("Look at its command line yourself before you change it."),
             ),
         );
     }
@@ -264,6 +307,9 @@ pub fn progressing(scene: &Scene<'_>, policy: &PolicyFacts, owns: bool, safe: &O
         Some(GateWish::Enabled) => {
             no("WaitingForAdmin", format!("{gate} is off; the apiservers' --feature-gates decide."))
         }
+        _ if safe.holds == Holds::True && scene.plane.gate == GateSummary::All(Gate::Unknown) => {
+            no("GateUnknown", safe.message.clone())
+        }
         _ if safe.holds == Holds::True => no(
             "WaitingForAdmin",
             format!(
@@ -342,6 +388,16 @@ pub fn degraded(
             )),
             _ => {}
         }
+    }
+    if !survey.newer.is_empty() {
+        problems.push((
+            "KubeletNewer",
+            format!(
+                "The kubelet of {} is newer than an apiserver, which no version skew policy \
+                 permits: upgrade the apiservers next.",
+                survey.newer
+            ),
+        ));
     }
     if !expired.is_empty() {
         let nodes: Named<'_> = expired.iter().copied().collect();

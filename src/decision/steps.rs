@@ -75,7 +75,7 @@ pub struct Step {
     /// The nodes, by name; for an apiserver of which no node is known, its address.
     pub nodes: Vec<String>,
     /// The files that may have to be edited.
-    pub files: Vec<&'static str>,
+    pub files: Vec<String>,
     /// The arguments that change.
     pub changes: Vec<ArgumentChange>,
     /// What to do and why. Never empty.
@@ -144,6 +144,20 @@ fn hidden(scene: &Scene<'_>, preview: &Preview) -> Option<Step> {
     if nodes.is_empty() && !nobody {
         return None;
     }
+    let tags = instances.iter().filter(matters).all(|i| i.unversioned().is_some());
+    if let (true, Some(image)) = (tags, instances.iter().find_map(Apiserver::unversioned)) {
+        return Some(Step {
+            action: Action::LookAtApiserver,
+            needed: true,
+            nodes,
+            files: vec![KUBEADM_MANIFEST.to_owned()],
+            changes: Vec::new(),
+            message: format!(
+                "Look at the apiserver's image {image:?}, whose tag tells no version: use a tag that \
+                 does, or tell it to sluice plan by --apiserver-version."
+            ),
+        });
+    }
     let message = format!(
         "The version or the command line of {} cannot be seen: look at its --feature-gates. \
          {} in it {} at {}.",
@@ -156,7 +170,7 @@ fn hidden(scene: &Scene<'_>, preview: &Preview) -> Option<Step> {
         action: Action::LookAtApiserver,
         needed: true,
         nodes,
-        files: vec![KUBEADM_MANIFEST],
+        files: vec![KUBEADM_MANIFEST.to_owned()],
         changes: Vec::new(),
         message,
     })
@@ -211,7 +225,7 @@ fn gate_lines(scene: &Scene<'_>, preview: &Preview) -> Vec<Step> {
                 },
                 when(scene, said, minor, preview.minor),
             );
-            let files = vec![KUBEADM_MANIFEST];
+            let files = vec![KUBEADM_MANIFEST.to_owned()];
             Step { action: Action::RemoveGate, needed, nodes, files, changes, message }
         };
     alike.into_iter().map(step).collect()

@@ -56,8 +56,9 @@ pub struct Survey<'a> {
     pub on: Named<'a>,
     /// All nodes that may redirect.
     pub unknown: Named<'a>,
-    /// Nodes whose kubelet's next start has the flag on its command line, with whatever value: in a
-    /// version without it, it will not come up.
+    /// All nodes whose kubelet is newer than an apiserver.
+    pub newer: Named<'a>,
+    /// Nodes whose kubelet will not start in a version without the flag: see [`next_start_has_flag`].
     pub flagged: Named<'a>,
     /// Nodes of which nobody knows that.
     pub flag_unknown: Named<'a>,
@@ -78,6 +79,9 @@ impl<'a> Survey<'a> {
         }
         if node.lagging {
             self.counts.lagging += 1;
+        }
+        if node.skew.is_some_and(|skew| skew.oldest < 0) {
+            self.newer.add(name);
         }
         match node.redirects {
             Redirects::On => {

@@ -126,8 +126,8 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
                                           Look at their versions and command lines yourself."
                     .to_owned(),
                 all => format!(
-                    "The version of {all} cannot be seen, so no upgrade can be judged. Look at \
-                     their versions and command lines yourself."
+                    "The version of {all} cannot be seen, so no upgrade can be judged. {}",
+                    scene.how_to_look("Look at their versions and command lines yourself."),
                 ),
             },
         );
@@ -249,13 +249,21 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
         );
     }
     if off == Some(true) && !unknown.is_empty() {
+        let unversioned = &survey.blocking_unversioned;
+        let annotate = format!("find out first, and annotate with {}", migration.annotation);
+        let except = "only an override of the policy excepts a node, until it ends";
+        let remedy = match (unversioned.count(), unknown.count()) {
+            (0, _) => format!("{annotate}."),
+            (few, all) if few == all => {
+                format!("the kubelet's version cannot be read, so {except}.")
+            }
+            (few, _) => {
+                format!("{annotate}. The version of {few} of them cannot be read: there {except}.")
+            }
+        };
         add(
             UpgradeReason::NodesUnknown,
-            format!(
-                "{unknown} may redirect, and {} is off there: find out first, and annotate with \
-                 {}.",
-                migration.gate, migration.annotation
-            ),
+            format!("{unknown} may redirect, and {} is off there: {remedy}", migration.gate),
         );
     }
     if off.is_none() && !(on.is_empty() && unknown.is_empty()) {

@@ -25,6 +25,19 @@ pub fn words(text: &str) -> Vec<String> {
     runs.iter().flat_map(|run| &run.words.all).map(Word::text).collect()
 }
 
+/// The words of each variable, in order.
+pub fn variables_words(text: &str) -> Vec<Vec<String>> {
+    runs(text).iter().map(|run| run.words.all.iter().map(Word::text).collect()).collect()
+}
+
+/// Whether a character is in the name or the value of a variable, and not only in comments.
+pub fn holds(text: &str, char: char) -> bool {
+    let holds = |variable: &Variable| {
+        variable.name.contains(char) || variable.value.iter().any(|glyph| glyph.char == char)
+    };
+    variables(text).iter().any(holds)
+}
+
 fn runs(text: &str) -> Vec<Run> {
     let run = |variable: Variable| {
         let mut words = words::split(&variable.value, Backslash::Plain);

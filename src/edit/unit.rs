@@ -18,6 +18,36 @@ pub fn remove_flag(text: &str, flag: &str) -> Result<Edited, Error> {
     flag::remove(File::Unit, text, runs, flag)
 }
 
+/// What a unit says that counts for the arguments of its program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Words on the command line of `ExecStart=`, or those of a variable.
+    Arguments(Vec<String>),
+    /// Other commands, which may write what the program reads.
+    Other(String),
+    /// A file with variables, which may begin with `-` where it need not exist; an empty one takes
+    /// all before it back.
+    EnvironmentFile(String),
+}
+
+/// What a unit or a drop-in says that counts for the arguments of its program, in order.
+pub fn parts(text: &str) -> Vec<Part> {
+    let files = |setting: Setting| {
+        let file = words::text(&setting.value).trim().to_owned();
+        (setting.name == "EnvironmentFile").then_some(Part::EnvironmentFile(file))
+    };
+    let files = settings(text).into_iter().filter_map(files);
+    let commands = runs(text).into_iter().filter_map(|run| {
+        let words = || run.words.all.iter().map(Word::text).collect::<Vec<_>>();
+        match run.arguments {
+            true => Some(Part::Arguments(words())),
+            false if run.words.all.is_empty() => None,
+            false => Some(Part::Other(words().join(" "))),
+        }
+    });
+    commands.chain(files).collect()
+}
+
 fn runs(text: &str) -> Vec<Run> {
     let mut runs = Vec::new();
     for setting in settings(text) {

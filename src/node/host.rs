@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::decision::evidence::ENVIRONMENT_FILES;
-
 /// Where the node's own folders are: `/host/proc` is the node's `/proc`.
 #[derive(Clone, Debug)]
 pub struct Host(PathBuf);
@@ -36,11 +34,6 @@ impl Host {
             None => path.trim_start_matches('/').into(),
         };
         self.0.join(path)
-    }
-
-    /// The contents of the kubelet's environment files that are there, in order.
-    pub fn environment_files(&self) -> impl Iterator<Item = String> {
-        ENVIRONMENT_FILES.iter().filter_map(|path| std::fs::read_to_string(self.path(path)).ok())
     }
 
     /// The runtime's socket: the one that the kubelet was told, or the first usual one that exists.

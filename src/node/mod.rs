@@ -5,4 +5,5 @@ pub mod host;
 pub mod machine;
 pub mod process;
 pub mod status;
+pub mod unit;
 pub mod watch;

@@ -28,11 +28,13 @@ pub enum Seen {
     False,
     Unreadable,
     Invisible,
+    /// There is no pod at all, as in a managed control plane.
+    Managed,
 }
 
 impl Seen {
-    pub const ALL: [Self; 5] =
-        [Self::Unset, Self::True, Self::False, Self::Unreadable, Self::Invisible];
+    pub const ALL: [Self; 6] =
+        [Self::Unset, Self::True, Self::False, Self::Unreadable, Self::Invisible, Self::Managed];
 
     pub fn gates(self) -> Option<FeatureGates> {
         let args: &[&str] = match self {
@@ -40,9 +42,28 @@ impl Seen {
             Self::True => &["--feature-gates=StreamingProxyRedirects=true"],
             Self::False => &["--feature-gates", "Other=true,StreamingProxyRedirects=false"],
             Self::Unreadable => &["--feature-gates=StreamingProxyRedirects=perhaps"],
-            Self::Invisible => return None,
+            Self::Invisible | Self::Managed => return None,
         };
         Some(FeatureGates::from_args(args.iter().copied()))
+    }
+}
+
+/// What a program counts as that counts as this minor, through one of the spellings that it may have.
+fn running(minor: u16, name: &str) -> Option<Minor> {
+    Minor::running(&spelled(minor, name)).ok()
+}
+
+/// A version that counts as this minor; which one of several, the name decides.
+pub fn spelled(minor: u16, name: &str) -> String {
+    let kind = name.bytes().map(u16::from).sum::<u16>() + minor;
+    match kind % 6 {
+        0 => format!("v1.{minor}.15"),
+        1 => format!("v1.{minor}.0-acme.1"),
+        2 => format!("v1.{minor}.2_acme.1"),
+        3 => format!("v1.{minor}.1-rc.0"),
+        // What this one lacks of the next minor, nobody knows.
+        4 => format!("v1.{}.0-beta.1.204", minor + 1),
+        _ => format!("v1.{}.0-rc1", minor + 1),
     }
 }
 
@@ -60,7 +81,8 @@ impl Node {
 
     pub fn facts(&self) -> NodeFacts {
         let claims = self.claims.iter().map(|&(source, says)| Claim { source, says }).collect();
-        NodeFacts { kubelet: self.kubelet.map(Minor), claims }
+        let kubelet = self.kubelet.and_then(|minor| running(minor, &self.name));
+        NodeFacts { kubelet, claims, files: Vec::new() }
     }
 }
 
@@ -78,13 +100,13 @@ impl Instance {
 
     pub fn build(&self) -> Apiserver {
         let unseen = match self.seen {
-            Seen::Invisible if self.minor.is_none() => Some(Unseen::NoMirrorPod),
+            Seen::Managed => Some(Unseen::NoMirrorPod),
             Seen::Invisible => Some(Unseen::HiddenCommand),
             Seen::Unreadable => Some(Unseen::Gates("perhaps".to_owned())),
             _ if self.minor.is_none() => Some(Unseen::Version("latest".to_owned())),
             _ => None,
         };
-        let minor = self.minor.map(Minor);
+        let minor = self.minor.and_then(|minor| running(minor, &self.name));
         Apiserver { name: self.name.clone(), minor, gates: self.seen.gates(), unseen }
     }
 }

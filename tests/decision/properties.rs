@@ -13,11 +13,22 @@
 //!   control plane, so the first instance may bring the permission;
 //! - an instance becomes less known: its version or its command line.
 
-use proptest::{prelude::*, sample::Index};
-use sluice::decision::evidence::Says::{Absent, Off};
+use proptest::{
+    prelude::*,
+    sample::{Index, select},
+};
+use sluice::{
+    cluster::ApiserverPod,
+    decision::{
+        evidence::Says::{Absent, Off},
+        migration::STREAMING_REDIRECTS,
+    },
+};
 
 use crate::{
-    cluster::{Cluster, Instance, Node, Seen, any_cluster, any_instance, any_node},
+    cluster::{
+        Cluster, Instance, Node, Seen, TRACKS, any_cluster, any_instance, any_node, spelled,
+    },
     oracle::{self, Redirects},
 };
 
@@ -54,6 +65,13 @@ fn all_safe(mut cluster: Cluster) -> Cluster {
     }
     cluster
 }
+
+/// What starts an apiserver.
+const WRAPPERS: [&[&str]; 3] = [
+    &["kube-apiserver"],
+    &["/hyperkube", "apiserver"],
+    &["/go-runner", "--log-file=/var/log/kube-apiserver", "/usr/bin/kube-apiserver"],
+];
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
@@ -178,6 +196,56 @@ proptest! {
                 prop_assert!(start.permits() || !after.permits(), "{after:?}");
             }
         }
+    }
+
+    /// What a mirror pod shows is what the instance is, whatever its labels are, whatever its container
+    /// is called and whatever starts the program.
+    #[test]
+    fn an_apiserver_is_what_runs_one(
+        instance in any_instance("cp-1".to_owned()),
+        labels in select(&[r#"{"component":"kube-apiserver"}"#, r#"{"k8s-app":"kube-apiserver"}"#, "{}", r#"{"component":"etcd"}"#][..]),
+        wrapper in 0..WRAPPERS.len(),
+        name in select(&["kube-apiserver", "apiserver"][..]),
+    ) {
+        let minor = instance.minor.unwrap_or(20);
+        let args: Vec<&str> = match instance.seen {
+            Seen::Unset => vec!["--v=2"],
+            Seen::True => vec!["--v", "2", "--feature-gates=StreamingProxyRedirects=true"],
+            Seen::False => vec!["--feature-gates", "Other=true,StreamingProxyRedirects=false"],
+            Seen::Unreadable => vec!["--v=2", "$(GATES)"],
+            Seen::Invisible | Seen::Managed => vec![],
+        };
+        let hidden = matches!(instance.seen, Seen::Invisible | Seen::Managed);
+        let command: Vec<&str> = match hidden {
+            true => vec!["/bin/sh", "-c", "exec kube-apiserver --v=2", "kube-apiserver"],
+            false => WRAPPERS[wrapper].iter().copied().chain(args).collect(),
+        };
+        let image = format!("registry.example/apiserver:{}", spelled(minor, &instance.name));
+        let labels: serde_json::Value = serde_json::from_str(labels).unwrap();
+        let pod = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": "static-1", "namespace": "kube-system", "labels": labels,
+                "annotations": {"kubernetes.io/config.mirror": "hash"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "cp-1", "uid": "u"}],
+            },
+            "spec": {"nodeName": "cp-1", "containers": [{"name": name, "image": image, "command": command}]},
+        }));
+        let pod = ApiserverPod::read(&pod.unwrap()).unwrap();
+        let seen = pod.apiserver();
+        for track in TRACKS {
+            let expected = oracle::gate(track, Some(minor), instance.seen);
+            let expected = match expected {
+                oracle::Gate::On => "Enabled",
+                oracle::Gate::Off => "Disabled",
+                // Where it is unclear which container it is, its image is not believed.
+                oracle::Gate::Gone if seen.minor.is_none() => "Unknown",
+                oracle::Gate::Gone => "Removed",
+                oracle::Gate::Unknown => "Unknown",
+            };
+            // Whether AllBeta reached the gate of 1.17 is not asked here.
+            prop_assert_eq!(seen.gate(&STREAMING_REDIRECTS, track).as_str(), expected);
+        }
+        prop_assert_eq!(seen.minor.is_none(), hidden && name != "kube-apiserver");
     }
 
     /// The whole judgement, down to the messages: statuses must not flap with the order in which

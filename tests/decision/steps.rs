@@ -21,7 +21,7 @@ use crate::{
 fn lines(cluster: &Cluster, target: u16) -> Vec<String> {
     let line = |step: &Step| {
         let may = if step.needed { "" } else { "?" };
-        let files: Vec<&str> = step.files.iter().take(1).copied().collect();
+        let files: Vec<&str> = step.files.iter().take(1).map(String::as_str).collect();
         let change = |c: &sluice::decision::steps::ArgumentChange| {
             format!(" {} -> {}", c.argument, c.becomes.as_deref().unwrap_or("nothing"))
         };

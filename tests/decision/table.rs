@@ -103,7 +103,7 @@ fn full_cross_product(track: Track) {
             rows += 1;
         }
     }
-    assert_eq!(rows, 28 * 5 * 28 * 625);
+    assert_eq!(rows, 28 * 6 * 28 * 625);
 }
 
 #[test]

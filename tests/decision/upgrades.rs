@@ -123,7 +123,7 @@ fn every_pair(track: Track) {
             rows += 1;
         }
     }
-    assert_eq!(rows, 28 * 5 * 28 * 8);
+    assert_eq!(rows, 28 * 6 * 28 * 8);
 }
 
 #[test]

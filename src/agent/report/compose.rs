@@ -49,6 +49,7 @@ impl Composer {
             flag: flag.as_str().to_owned(),
             since: same.map_or_else(|| whole_seconds(now), |known| known.since.clone()),
             next_start: kubelet.next_start.map(|says| says.as_str().to_owned()),
+            files: kubelet.files.clone(),
             streams: Some(attached.outcome.streams.as_str().to_owned()),
             reason: Some(attached.outcome.reason.to_owned()),
             message: Some(attached.outcome.message.clone()),

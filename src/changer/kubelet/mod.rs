@@ -6,6 +6,8 @@
 
 mod systemd;
 
+use std::borrow::Cow;
+
 use jiff::{Timestamp, Unit};
 
 use super::{
@@ -210,10 +212,18 @@ type RemoveFlag = fn(&str, &str) -> Result<Edited, edit::Error>;
 
 /// The edit of one file; `None` where it does not name the flag.
 fn edited(path: &str, original: Found, remove_flag: RemoveFlag) -> Result<Option<Edit>, Why> {
-    // What is no text is nobody's unit, and names no flag.
-    let Ok(text) = std::str::from_utf8(&original.bytes) else { return Ok(None) };
-    match remove_flag(text, FLAG) {
+    // systemd skips bytes that are no text where they stand in comments, so such a file counts; but
+    // it cannot be written as it was.
+    let text = String::from_utf8_lossy(&original.bytes);
+    match remove_flag(&text, FLAG) {
         Ok(Edited::Unchanged) => Ok(None),
+        Ok(Edited::Changed(_)) if matches!(text, Cow::Owned(_)) => {
+            let message = format!(
+                "{path} is left alone: it names --{FLAG}, and holds bytes that are not UTF-8. Take \
+                 the flag out by hand, and restart the kubelet."
+            );
+            Err(Why::refused("EditRefused", message))
+        }
         Ok(Edited::Changed(changed)) => Ok(Some(Edit { path: path.to_owned(), original, changed })),
         Err(error) => {
             let message = format!("{path} is left alone ({}): {error}.", error.reason());

@@ -283,8 +283,13 @@ async fn what_is_not_understood_is_left_alone() {
             state.start();
         });
     };
+    // systemd reads it all the same.
+    let latin: Spoil = |node, _| {
+        let unit = b"# Ger\xe4t\n[Service]\nExecStart=/usr/bin/kubelet --redirect-container-streaming=true\n";
+        fs::write(node.path(DROP_IN), unit).unwrap();
+    };
     let shell = "[Service]\nExecStart=/bin/sh -c 'kubelet --redirect-container-streaming'\n";
-    let cases: [(&str, Spoil, &str); 6] = [
+    let cases: [(&str, Spoil, &str); 7] = [
         (DROP_IN_TEXT, |_, _| {}, "Applied NothingToDo"),
         (DROP_IN_TEXT, elsewhere, "Refused FlagSourceUnknown"),
         (DROP_IN_TEXT, unread, "Refused FlagSourceUnknown"),
@@ -299,6 +304,7 @@ async fn what_is_not_understood_is_left_alone() {
             "Refused KubeletUnknown",
         ),
         (shell, |_, _| {}, "Refused EditRefused"),
+        (DROP_IN_TEXT, latin, "Refused EditRefused"),
     ];
     for (drop_in, spoil, expected) in cases {
         let (node, systemd) =

@@ -36,7 +36,7 @@ struct StepItem<'a> {
     action: &'static str,
     needed: bool,
     nodes: &'a [String],
-    files: &'a [&'static str],
+    files: &'a [String],
     changes: Vec<ChangeItem<'a>>,
     message: &'a str,
 }

@@ -46,12 +46,38 @@ fn failure(answer: Answer, mut probes: Vec<&Probe>) -> Failure {
     };
     let (nodes, instances) = (named(|probe| &probe.node), named(|probe| &probe.instance));
     let said = probes.iter().find(|probe| !probe.said.is_empty());
+    let mut advice = advice(answer, &nodes, &instances);
+    if let Some(more) = said.and_then(|probe| hint(answer, &probe.said)) {
+        advice.push(' ');
+        advice.push_str(more);
+    }
     Failure {
-        advice: advice(answer, &nodes, &instances),
+        advice,
         said: said.map(|probe| probe.said.clone()).unwrap_or_default(),
         answer,
         nodes,
         instances,
+    }
+}
+
+/// What else an answer's own words point to.
+fn hint(answer: Answer, said: &str) -> Option<&'static str> {
+    match answer {
+        Answer::RuntimeUnreachable if said.contains("x509:") => Some(
+            "The kubelet does not trust the certificate of the runtime's streaming server. One that \
+             the runtime made itself (enable_tls_streaming of containerd) is of use only where \
+             redirects are followed: turn that off.",
+        ),
+        Answer::KubeletUnreachable if said.contains("x509:") => Some(
+            "Where the node redirects and the gate is on, the certificate may also be that of the \
+             runtime's streaming server, to which the redirect led: then turn enable_tls_streaming \
+             of containerd off.",
+        ),
+        Answer::NotUnderstood if said.contains("404 page not found") => Some(
+            "What was reached is no streaming server, or not the one that gave the address out: look \
+             at the runtime's stream_server_address, and at what else listens there.",
+        ),
+        _ => None,
     }
 }
 

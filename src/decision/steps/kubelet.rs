@@ -23,20 +23,22 @@ const UNITS: [&str; 3] = [
 const RANCHER: [&str; 2] = ["/etc/rancher/k3s/config.yaml", "/etc/rancher/rke2/config.yaml"];
 
 /// What there is to be done about a kubelet. The order is that of the steps.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kubelet {
     Look,
+    /// Its version cannot be read, so that nothing that is said about it counts.
+    Except,
     RemoveFlag(Place),
     Upgrade,
 }
 
 /// Where a kubelet's flag comes from, as far as is known.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// Its environment files name it.
-    EnvironmentFiles,
-    /// It runs with it, and its environment files do not name it.
-    Unit,
+    /// The files of its next start name it: these, where the agent says which.
+    Files(Vec<String>),
+    /// It runs with it, and none of the files that its agent looks at names it.
+    Elsewhere,
     /// k3s or RKE2 give it to it.
     NodeArgs,
     /// A person said so.
@@ -52,36 +54,44 @@ impl Place {
                 .any(|c| c.source == source && matches!(c.says, Says::On | Says::Off))
         };
         if claimed(Source::EnvFiles) {
-            Self::EnvironmentFiles
+            Self::Files(facts.files.clone())
         } else if claimed(Source::NodeArgs) {
             Self::NodeArgs
         } else if claimed(Source::Agent) {
-            Self::Unit
+            Self::Elsewhere
         } else {
             Self::Unknown
         }
     }
 
-    fn files(self) -> Vec<&'static str> {
-        match self {
-            Self::EnvironmentFiles => ENVIRONMENT_FILES.to_vec(),
-            Self::Unit => UNITS.to_vec(),
-            Self::NodeArgs => RANCHER.to_vec(),
-            Self::Unknown => Vec::new(),
-        }
+    fn files(&self) -> Vec<String> {
+        let usual: &[&str] = match self {
+            Self::Files(known) if !known.is_empty() => return known.clone(),
+            Self::Files(_) => &ENVIRONMENT_FILES,
+            Self::Elsewhere => &UNITS,
+            Self::NodeArgs => &RANCHER,
+            Self::Unknown => &[],
+        };
+        usual.iter().map(|path| (*path).to_owned()).collect()
     }
 
-    fn remedy(self, migration: &Migration) -> String {
+    fn remedy(&self, migration: &Migration) -> String {
         let Migration { flag, annotation, .. } = migration;
         match self {
-            Self::EnvironmentFiles => format!(
+            Self::Files(known) if known.is_empty() => format!(
                 "The kubelet's environment files name --{flag}, its agent says: take it out of \
                  them and restart the kubelet."
             ),
-            Self::Unit => format!(
-                "The kubelet runs with --{flag} and its environment files do not name it, its \
-                 agent says: take it out of its unit or a drop-in (systemctl cat kubelet) and \
-                 restart the kubelet."
+            Self::Files(known) => format!(
+                "The kubelet's next start takes --{flag} from {}, its agent says: take it out \
+                 there and restart the kubelet.",
+                known.join(" and ")
+            ),
+            Self::Elsewhere => format!(
+                "The kubelet runs with --{flag}, its agent says, and none of the files that the \
+                 agent knows of names it: look at its unit and the drop-ins (systemctl cat \
+                 kubelet), and at the files that their EnvironmentFile= lines name, take it out \
+                 there and restart the kubelet."
             ),
             Self::NodeArgs => format!(
                 "k3s or RKE2 start the kubelet with {flag}, the node-args annotation says: take it \
@@ -103,13 +113,14 @@ pub(super) fn to_do(
     judged: &NodeJudgement,
 ) -> Option<(bool, Kubelet)> {
     let migration = scene.migration;
+    let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
     if preview.gate.is_off() != Some(false) && judged.verdict == Verdict::Blocks {
-        let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
         return Some((
             true,
             match judged.redirects {
                 Redirects::On if behaviour == Some(FlagBehaviour::AlwaysLegacy) => Kubelet::Upgrade,
                 Redirects::On => Kubelet::RemoveFlag(Place::of(facts)),
+                _ if behaviour.is_none() => Kubelet::Except,
                 _ => Kubelet::Look,
             },
         ));
@@ -158,6 +169,15 @@ pub(super) fn step(
                 "Nothing certain tells whether the kubelet is started with --{flag}: look at its \
                  command line and annotate the node with {annotation}=\"true\" or \"false\"."
             );
+            (Action::LookAtKubelet, Vec::new(), Vec::new(), remedy)
+        }
+        Kubelet::Except => {
+            let remedy =
+                "The kubelet's version cannot be read, so no annotation says enough: look at \
+                 status.nodeInfo.kubeletVersion, and where that stays no version of Kubernetes, \
+                 except the node by an override of the policy, which ends when it says so and has \
+                 to be renewed as long as the node is there."
+                    .to_owned();
             (Action::LookAtKubelet, Vec::new(), Vec::new(), remedy)
         }
         Kubelet::RemoveFlag(place) => {
