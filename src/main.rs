@@ -18,11 +18,26 @@ fn main() -> ExitCode {
 /// own words already; once is enough.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let refusal = refusal(cause);
+        let cause = refusal.map_or_else(|| cause.to_string(), str::to_owned);
         if !text.contains(&cause) {
             text.push_str(if text.is_empty() { "" } else { ": " });
             text.push_str(&cause);
         }
+        // What follows says the same in the shape of the object.
+        if refusal.is_some() {
+            break;
+        }
     }
     text
+}
+
+/// An apiserver's refusal in its own sentence, which names the right that is missing.
+fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
+    let boxed = error.downcast_ref::<Box<kube::Error>>().map(|error| &**error);
+    match boxed.or_else(|| error.downcast_ref())? {
+        kube::Error::Api(status) if !status.message.is_empty() => Some(&status.message),
+        _ => None,
+    }
 }

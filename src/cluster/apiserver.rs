@@ -80,6 +80,11 @@ impl ApiserverPod {
         &self.instance.name
     }
 
+    /// What it runs.
+    pub fn apiserver(&self) -> &Apiserver {
+        &self.instance
+    }
+
     /// Whether it may be the one that answers at this address.
     pub fn answers_at(&self, address: &str) -> bool {
         self.addresses.contains(address)

@@ -174,7 +174,9 @@ pub fn read(file: File, text: &str) -> Result<Node, Error> {
                 second = place;
                 continue;
             }
-            Event::Scalar(value, ScalarStyle::Plain, ..) if documents > 1 && value.is_empty() => {
+            Event::Scalar(value, ScalarStyle::Plain, ..)
+                if documents > 1 && matches!(&*value, "" | "~" | "null") =>
+            {
                 continue;
             }
             Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..)

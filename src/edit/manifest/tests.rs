@@ -1,8 +1,11 @@
 //! Tables of manifests as kubeadm, RKE2, kops and people write them, and random ones.
 
+use k8s_openapi::api::core::v1::Pod;
 use proptest::{prelude::*, sample::select};
+use serde_json::json;
 
 use super::*;
+use crate::{cluster::ApiserverPod, decision::apiserver::Unseen};
 
 const GATE: &str = "StreamingProxyRedirects";
 
@@ -72,10 +75,73 @@ fn kubeadm(args: &str) -> String {
 }
 
 fn changed(text: &str, setting: Setting) -> String {
+    agree(text);
     match set_gate(text, GATE, setting) {
         Ok(Edited::Changed(new)) => new,
         other => panic!("{other:?} for {setting:?} of\n{text}"),
     }
+}
+
+/// Compares what the edit reads in a manifest with what the plan reads of its pod: whatever either is
+/// sure of, the other must not deny.
+fn agree(text: &str) {
+    let Ok(mut pod) = documents::first(text) else { return };
+    if pod["kind"] != "Pod" || !pod["metadata"].is_object() || !pod["spec"].is_object() {
+        return;
+    }
+    // As the kubelet shows it to the apiserver.
+    pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "hash"});
+    pod["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Node", "name": "cp", "uid": "u"}]);
+    pod["spec"]["nodeName"] = json!("cp");
+    let Ok(pod) = serde_json::from_value::<Pod>(pod) else { return };
+    let seen = ApiserverPod::read(&pod);
+    let seen = seen.as_ref().map(ApiserverPod::apiserver);
+    let gates = seen.and_then(|seen| seen.gates.as_ref());
+    let readable = gates.filter(|gates| gates.unreadable().is_none());
+    match gate(text, GATE) {
+        Ok(named) => {
+            let says = readable.map(|gates| gates.get(GATE));
+            let named = named.map(|named| named.setting == Setting::On);
+            assert_eq!(says, Some(named), "{text}");
+        }
+        Err(error) => match error.reason() {
+            "HiddenCommand" => {
+                assert_eq!(
+                    seen.and_then(|s| s.unseen.clone()),
+                    Some(Unseen::HiddenCommand),
+                    "{text}"
+                );
+            }
+            "FeatureGatesUnreadable" | "Variable" => {
+                assert!(gates.is_some_and(|gates| gates.unreadable().is_some()), "{text}");
+            }
+            // It is the form that is not edited.
+            "Syntax" | "Json" | "SeveralDocuments" | "Anchors" | "Unexpected" => {}
+            other => panic!("{other}: {error}\n{text}"),
+        },
+    }
+}
+
+/// Every manifest among the cases, beside those of this file, which each test compares.
+#[test]
+fn the_plan_and_the_edit_read_the_same() {
+    let mut count = 0;
+    let mut folders = vec![std::path::PathBuf::from("tests/cases")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path)
+                && text.contains("kind: Pod")
+            {
+                agree(&text);
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "{count} manifests");
 }
 
 #[test]
@@ -275,6 +341,7 @@ fn what_is_not_certain_is_refused() {
         (pod("    - >-\n      --v=2\n"), "Style"),
         (pod("    -\n      --v=2\n"), "Style"),
     ] {
+        agree(&text);
         let refused = set_gate(&text, GATE, Setting::Off).unwrap_err();
         assert_eq!(refused.reason(), reason, "{text}");
         assert!(refused.to_string().starts_with("the apiserver's manifest, line "), "{refused}");
@@ -367,6 +434,7 @@ fn arguments(text: &str) -> Vec<String> {
 proptest! {
     #[test]
     fn only_the_gate_changes(text in manifest(), setting in setting()) {
+        agree(&text);
         let now = gate(&text, GATE).unwrap().map_or(Setting::Default, |named| named.setting);
         let new = match set_gate(&text, GATE, setting).unwrap() {
             Edited::Unchanged => {
@@ -412,6 +480,8 @@ proptest! {
     #[test]
     fn any_text_is_edited_or_refused(text in "[ a-z:#\\-\\[\\]{}'\",&*|>\n]{0,80}", setting in setting()) {
         let _ = set_gate(&text, GATE, setting);
-        let _ = set_gate(&kubeadm(&format!("    - {text}\n")), GATE, setting);
+        let manifest = kubeadm(&format!("    - {text}\n"));
+        let _ = set_gate(&manifest, GATE, setting);
+        agree(&manifest);
     }
 }
