@@ -69,6 +69,11 @@ relay-test: ## the relay behind real nftables rules, in a network namespace (nee
 facts: kubernetes ## what the real binaries say, against the tables that Sluice decides by
 	cargo test --locked --test facts -- --ignored --nocapture --test-threads=1
 
+.PHONY: flags-test
+flags-test: ## random command lines, against the flag parser of Kubernetes (needs Go)
+	cd tests/flags/pflag && go build -o $(CACHE)/bin/pflag-answers .
+	PFLAG_ANSWERS=$(CACHE)/bin/pflag-answers cargo test --locked --test flags -- --ignored --nocapture
+
 .PHONY: e2e e2e-build
 e2e: kubernetes $(NEXTEST) ## the whole, on CLUSTERS test clusters side by side
 	$(MAKE) --no-print-directory --jobs e2e-build $(E2E:%=ready-%)
@@ -82,7 +87,7 @@ ready-%:
 	$(CLUSTER) --name $* image >/dev/null
 
 .PHONY: test test-all
-test: lint unit facts relay-test controller-test e2e ## everything
+test: lint unit flags-test facts relay-test controller-test e2e ## everything
 test-all: kubernetes-all test ## everything, and the facts of every Kubernetes that the test bed knows
 
 .PHONY: demo
