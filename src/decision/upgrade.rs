@@ -251,11 +251,12 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
     if off == Some(true) && !unknown.is_empty() {
         let unversioned = &survey.blocking_unversioned;
         let annotate = format!("find out first, and annotate with {}", migration.annotation);
-        let except = "only an override of the policy excepts a node, until it ends";
+        let except = "look at status.nodeInfo.kubeletVersion of the Node: while that is no \
+                      version of Kubernetes 1, only an override of the policy excepts it, until it ends";
         let remedy = match (unversioned.count(), unknown.count()) {
             (0, _) => format!("{annotate}."),
             (few, all) if few == all => {
-                format!("the kubelet's version cannot be read, so {except}.")
+                format!("the kubelet's version cannot be read; {except}.")
             }
             (few, _) => {
                 format!("{annotate}. The version of {few} of them cannot be read: there {except}.")

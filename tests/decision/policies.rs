@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use sluice::{
     api::{AgentReport, StreamingPolicyStatus},
-    cluster::{Cluster, Content, NodeView, Policy},
+    cluster::{Cluster, Content, Policy},
 };
 
 /// What a policy asks for.
@@ -62,8 +61,14 @@ fn cluster(policies: &[Asks]) -> (Cluster, Vec<String>) {
     cluster.watch_agents();
     cluster.set_agent_ready(NODE, true);
     cluster.set_agent(NODE, Some(&report));
-    let metadata = ObjectMeta { name: Some(NODE.to_owned()), ..ObjectMeta::default() };
-    cluster.set_node(NodeView { metadata, kubelet_version: "v1.19.16".to_owned() });
+    let view = json!({
+        "metadata": {"name": NODE},
+        "status": {
+            "nodeInfo": {"kubeletVersion": "v1.19.16"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    cluster.set_node(serde_json::from_value(view).unwrap());
     let names: Vec<String> = (0..policies.len()).rev().map(|i| format!("p{i}")).collect();
     for (i, (asks, name)) in policies.iter().zip(&names).enumerate() {
         cluster.set_policy(name.clone(), policy(*asks, 100 + i as i64));
