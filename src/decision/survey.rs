@@ -58,7 +58,8 @@ pub struct Survey<'a> {
     pub unknown: Named<'a>,
     /// All nodes whose kubelet is newer than an apiserver.
     pub newer: Named<'a>,
-    /// Nodes whose kubelet will not start in a version without the flag: see [`next_start_has_flag`].
+    /// Nodes whose kubelet will not start in a version without the flag: its next start has
+    /// the flag, with whatever value.
     pub flagged: Named<'a>,
     /// Nodes of which nobody knows that.
     pub flag_unknown: Named<'a>,
