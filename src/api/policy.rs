@@ -150,10 +150,16 @@ pub struct Canary {
 
 impl Default for Canary {
     fn default() -> Self {
-        Self { max_nodes: max_nodes() }
+        Self { max_nodes: max_nodes(), endpoint: None }
     }
 }
 
+    /// Where users reach the apiservers, such as https://api.example.com:6443, which is tried beside
+    /// each apiserver; None tries none. Without it that is the controlPlaneEndpoint of kubeadm's
+    /// configuration, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300), regex(pattern = r"^(None|https://[^/\s]+/?)$"))]
+    pub endpoint: Option<String>,
 fn max_nodes() -> u32 {
     20
 }

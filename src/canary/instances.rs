@@ -83,6 +83,32 @@ pub async fn instances_at(
     urls.iter().map(|url| connect(config, &Place::at(url, &pods)?)).collect()
 }
 
+/// The address by which users reach the apiservers, where it is none of theirs: that of a load
+/// balancer, which may do something to upgrades that no apiserver does. `None` where it is the
+/// address of one of `instances`.
+///
+/// # Errors
+/// Where it is no URL of a server.
+pub fn in_front(
+    config: &Config,
+    url: &str,
+    instances: &[Instance],
+) -> Result<Option<Instance>, Error> {
+    let address = |url: &str| {
+        let uri = parse(url)?;
+        let port = uri.port_u16().unwrap_or(443);
+        Ok((uri.host().unwrap_or_default().to_ascii_lowercase(), port))
+    };
+    let (host, port) = address(url)?;
+    for instance in instances {
+        if address(&instance.url)? == (host.clone(), port) {
+            return Ok(None);
+        }
+    }
+    let place = Place { name: format!("{host}:{port}"), url: url.to_owned() };
+    connect(config, &place).map(Some)
+}
+
 /// The apiservers' mirror pods. They only give names: where they cannot be read, addresses do.
 async fn mirror_pods(client: &Client) -> Vec<ApiserverPod> {
     let api = Api::<Pod>::namespaced(client.clone(), "kube-system");
@@ -136,8 +162,8 @@ pub fn connect(config: &Config, place: &Place) -> Result<Instance, Error> {
     let mut config = config.clone();
     config.cluster_url = parse(&place.url)?;
     // A certificate need not hold every address, such as that of a tunnel; a name of its own that
-    // leads to the apiserver is another matter.
-    if is_address(&config.cluster_url) {
+    // leads to the apiserver is another matter, and so is what somebody has set.
+    if config.tls_server_name.is_none() && is_address(&config.cluster_url) {
         config.tls_server_name = Some(SERVER_NAME.to_owned());
     }
     // A refusal is an answer here, and asking again would be another canary.

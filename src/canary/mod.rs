@@ -15,7 +15,7 @@ pub mod serve;
 pub(crate) mod tests;
 mod upgrade;
 
-pub use instances::{Instance, Place, connect, instances, instances_at, places};
+pub use instances::{Instance, Place, connect, in_front, instances, instances_at, places};
 pub use pods::{CanaryPod, by_node, pods};
 pub use probe::{AT_ONCE, PER_SECOND, TIMEOUT, run};
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{ApiserverPod, Cluster, Content, Node, Policy, whole_seconds};
+use super::{ApiserverPod, Cluster, Content, Front, Node, Policy, whole_seconds};
 use crate::{
     api::condition,
     decision::{
@@ -313,6 +313,11 @@ impl Cluster {
 
     /// How many nodes' streams fail now: they redirect, and some apiserver has the gate off.
     pub(super) fn failing_nodes(&self) -> usize {
+    /// Where a policy says that users reach the apiservers.
+    pub fn front(&self, policy: &str) -> &Front {
+        self.readable(policy).map_or(&Front::Nothing, |content| &content.front)
+    }
+
         let plane = ControlPlane::of(
             &self.instances,
             &STREAMING_REDIRECTS,

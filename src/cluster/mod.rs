@@ -23,7 +23,7 @@ pub use apiserver::{ApiserverPod, POD_FIELDS, endpoint_addresses, looks_like_api
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
 pub use origin::Origin;
-pub use policy::{Content, Policy, Wish};
+pub use policy::{Content, Front, Policy, Wish};
 pub use report::{Moment, NodeReport, NodeScene, Summary, seconds as whole_seconds};
 pub use rollout::{Agents, AgentsOwner, Rollout, Running, Selector};
 

@@ -41,6 +41,20 @@ pub struct Content {
     pub streams: bool,
     /// How many nodes the canary goes to at most.
     pub canary: usize,
+    /// What is in front of the apiservers.
+    pub front: Front,
+}
+
+/// Where a policy says that users reach the apiservers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Front {
+    /// Where kubeadm's configuration says.
+    #[default]
+    Kubeadm,
+    /// Nowhere that is to be tried.
+    Nothing,
+    /// At this URL.
+    At(String),
 }
 
 /// What a policy wants on the nodes that it selects.
@@ -109,7 +123,12 @@ impl Content {
         };
         let canary = usize::try_from(spec.canary.max_nodes).unwrap_or(usize::MAX);
         let streams = spec.proxy.is_some();
-        Self { facts, selector: spec.node_selector.clone(), wish, streams, canary }
+        let front = match spec.canary.endpoint.as_deref() {
+            None => Front::Kubeadm,
+            Some("None") => Front::Nothing,
+            Some(url) => Front::At(url.to_owned()),
+        };
+        Self { facts, selector: spec.node_selector.clone(), wish, streams, canary, front }
     }
 
     /// Whether this policy speaks for a node with these labels.

@@ -1,6 +1,6 @@
 //! Trials: execs and port-forwards into the canary's pods, through each apiserver that is asked for.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use kube::{Client, Config};
@@ -36,7 +36,7 @@ impl Canary {
         let tried = self.probe(&due).await;
         let at = Timestamp::now();
         match tried {
-            Ok((probes, untried)) => judge(&due, &probes, &untried, at),
+            Ok((probes, untried)) => judge(&probes, &untried, at),
             Err(trouble) => Tried { message: trouble.message.clone(), trouble: Some(trouble), at },
         }
     }
@@ -63,8 +63,8 @@ impl Canary {
             Trouble { reason: "Client", message }
         })?;
         let all = canary::instances(config, &client).await.map_err(failed)?;
-        let through: Vec<Instance> =
-            all.into_iter().filter(|i| due.trial.through.contains(&i.name)).collect();
+        let asked = |instance: &&Instance| due.trial.through.contains(&instance.name);
+        let mut through: Vec<Instance> = all.iter().filter(asked).cloned().collect();
         if let Some(missing) =
             due.trial.through.iter().find(|name| !through.iter().any(|i| i.name == **name))
         {
@@ -74,6 +74,9 @@ impl Canary {
                     "the apiserver on {missing} does not answer for the Service kubernetes."
                 ),
             });
+        }
+        if let Some(url) = &due.front {
+            through.extend(canary::in_front(config, url, &all).map_err(failed)?);
         }
         let pods = canary::pods(&client, &settings.namespace, &settings.selector).await;
         let mut pods = canary::by_node(pods.map_err(failed)?);
@@ -100,8 +103,9 @@ impl Canary {
 }
 
 /// What the probes come to.
-fn judge(due: &DueTrial, probes: &[Probe], untried: &[String], at: Timestamp) -> Tried {
-    let through = few(&due.trial.through);
+fn judge(probes: &[Probe], untried: &[String], at: Timestamp) -> Tried {
+    let through: BTreeSet<&str> = probes.iter().map(|probe| probe.instance.as_str()).collect();
+    let through: Named<'_> = through.into_iter().collect();
     if let Some(Failure { answer, nodes, instances, said, advice }) =
         failures(probes).into_iter().next()
     {

@@ -56,6 +56,20 @@ pub fn set_gate(text: &str, gate: &str, setting: Setting) -> Result<Edited, Erro
     Ok(Edited::Changed(new))
 }
 
+/// The URL by which kubeadm has its nodes and its kubeconfigs reach the apiservers, where it was told
+/// one (`controlPlaneEndpoint`, a host with or without a port).
+pub fn endpoint(text: &str) -> Option<String> {
+    /// `KubeAPIServerPort` in `cmd/kubeadm/app/constants`, unless localAPIEndpoint says otherwise.
+    const PORT: u16 = 6443;
+    let document = yaml::read(FILE, text).ok()?;
+    let endpoint = document.get("controlPlaneEndpoint")?.text().filter(|text| !text.is_empty())?;
+    let authority: http::uri::Authority = endpoint.parse().ok()?;
+    Some(match authority.port() {
+        Some(_) => format!("https://{authority}"),
+        None => format!("https://{authority}:{PORT}"),
+    })
+}
+
 /// A flag that sets feature gates: the whole entry, and its value.
 struct Flag<'n> {
     /// Where the entry begins: its key, or its item of the list.

@@ -2,7 +2,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use super::super::{CanaryPod, Place, by_node, connect, instances, places, pods};
+use super::super::{CanaryPod, Place, by_node, connect, in_front, instances, places, pods};
 use crate::{
     cluster::ApiserverPod,
     scripted::{self, failure},
@@ -187,5 +187,28 @@ async fn canaries_are_listed_by_their_labels() {
     assert_eq!(
         (error.reason(), error.to_string()),
         ("Forbidden", "cannot read the canaries' pods in namespace c".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn what_is_in_front_of_the_apiservers_is_another_way() {
+    let config = Config::new("https://10.0.0.9:6443".parse().unwrap());
+    let own = |url: &str| connect(&config, &Place { name: "cp1".into(), url: url.into() }).unwrap();
+    let instances = [own("https://10.0.0.1:6443"), own("https://[fd00::1]:6443")];
+    for (url, name) in [
+        ("https://10.0.0.9:6443", Some("10.0.0.9:6443")),
+        ("https://10.0.0.9:6443/", Some("10.0.0.9:6443")),
+        ("https://api.example.com", Some("api.example.com:443")),
+        ("https://10.0.0.1:8443", Some("10.0.0.1:8443")),
+        ("https://10.0.0.1:6443", None),
+        ("https://10.0.0.1:6443/", None),
+        ("https://[FD00::1]:6443", None),
+    ] {
+        let found = in_front(&config, url, &instances).unwrap();
+        assert_eq!(found.map(|instance| instance.name).as_deref(), name, "{url}");
+    }
+    assert_eq!(
+        in_front(&config, "10.0.0.9:6443", &instances).err().unwrap().reason(),
+        "ApiserverUrl"
     );
 }

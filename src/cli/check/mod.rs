@@ -27,8 +27,8 @@ use choose::{Choice, Known, OS_LABEL, choose};
 /// Try exec and port-forward on each node, through each apiserver.
 ///
 /// Makes a real exec and a real port-forward into a pod of Sluice's own on each node (the chart's
-/// canaries), through each apiserver on its own: four at once, ten a second at most. Nothing is
-/// changed. Exits with 0 if all were answered, 2 if one was not or a node could not be tried, and 1
+/// canaries), through each apiserver on its own, and through the kubeconfig's server where that is
+/// something in front of them: four at once, ten a second at most. Nothing is changed. Exits with 0 if all were answered, 2 if one was not or a node could not be tried, and 1
 /// on an error.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -142,7 +142,11 @@ async fn outcome(
     let known = known(&client, &args).await?;
     let Choice { asked, untested, left_out } = choose(&known, &args.node, args.max_nodes)?;
     let instances = if args.apiserver.is_empty() {
-        canary::instances(&config, &client).await?
+        let mut instances = canary::instances(&config, &client).await?;
+        // As every kubectl goes.
+        let server = config.cluster_url.to_string();
+        instances.extend(canary::in_front(&config, &server, &instances)?);
+        instances
     } else {
         canary::instances_at(&config, &client, &args.apiserver).await?
     };

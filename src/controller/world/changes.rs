@@ -9,7 +9,7 @@ use serde_json::json;
 use super::World;
 use crate::{
     api::{self, StreamingNode},
-    cluster::{Moment, Plans, change_wish, read_attempt, whole_seconds},
+    cluster::{Front, Moment, Plans, change_wish, read_attempt, whole_seconds},
     controller::{
         changes::{self, CLUSTER_CONFIGURATION, KUBEADM_CONFIG, Settings},
         events::Occurrence,
@@ -48,6 +48,8 @@ pub(super) struct Changes {
 struct Kubeadm {
     text: String,
     version: String,
+    /// The URL of its controlPlaneEndpoint.
+    front: Option<String>,
     /// What it says of the gate, or why that cannot be changed there.
     says: Result<Setting, String>,
 }
@@ -68,7 +70,8 @@ impl Kubeadm {
                 }
             }
         });
-        Some(Self { text, version, says: says.ok_or(why) })
+        let front = kubeadm::endpoint(&text);
+        Some(Self { text, version, front, says: says.ok_or(why) })
     }
 }
 
@@ -79,6 +82,8 @@ pub struct DueTrial {
     pub trial: Trial,
     /// The nodes.
     pub nodes: Vec<String>,
+    /// The URL by which users reach the apiservers, through which they are tried, too.
+    pub front: Option<String>,
 }
 
 #[cfg(test)]
@@ -175,7 +180,12 @@ impl World {
                 sample(&first.into_iter().collect(), others.into_iter(), max)
             }
         };
-        let due = DueTrial { trial: trial.clone(), nodes };
+        let front = match self.cluster.front(policy) {
+            Front::Nothing => None,
+            Front::At(url) => Some(url.clone()),
+            Front::Kubeadm => self.changes.kubeadm.as_ref().and_then(|known| known.front.clone()),
+        };
+        let due = DueTrial { trial: trial.clone(), nodes, front };
         self.changes.trying = Some(due.trial.proves.clone());
         Some(due)
     }

@@ -242,3 +242,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_endpoint_of_all_apiservers_is_read() {
+    for (line, url) in [
+        ("controlPlaneEndpoint: 10.0.0.9:6443", Some("https://10.0.0.9:6443")),
+        ("controlPlaneEndpoint: \"api.example.com\"", Some("https://api.example.com:6443")),
+        ("controlPlaneEndpoint: \"[fd00::9]:8443\"", Some("https://[fd00::9]:8443")),
+        ("controlPlaneEndpoint: \"\"", None),
+        ("controlPlaneEndpoint: a b", None),
+        ("clusterName: c", None),
+    ] {
+        let text =
+            format!("apiVersion: kubeadm.k8s.io/v1beta2\n{line}\nkind: ClusterConfiguration\n");
+        assert_eq!(endpoint(&text).as_deref(), url, "{line}");
+    }
+    assert_eq!(endpoint("["), None);
+}

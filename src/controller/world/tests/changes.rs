@@ -105,6 +105,31 @@ fn brief(status: &str, reason: &str) -> (String, String) {
 }
 
 #[test]
+fn a_trial_also_goes_the_way_of_users() {
+    for (kubeadms, policys, front) in [
+        (None, None, None),
+        (Some("lb.example.com:6443"), None, Some("https://lb.example.com:6443")),
+        (Some("lb.example.com:6443"), Some("None"), None),
+        (Some("lb.example.com:6443"), Some("https://other"), Some("https://other")),
+        (None, Some("https://other"), Some("https://other")),
+    ] {
+        let mut stage = stage();
+        if let Some(endpoint) = kubeadms {
+            let text = format!("{CONFIGURATION}controlPlaneEndpoint: {endpoint}\n");
+            let event = Event::Apply(kubeadm(&text, 2));
+            stage.world.apply(Change::KubeadmConfig(Box::new(event)));
+        }
+        stage.spec["canary"] = json!({"endpoint": policys});
+        stage.version += 1;
+        let object = policy(stage.version, stage.spec.clone(), Value::Null);
+        stage.world.apply(Change::Policy(Event::Apply(object)));
+        stage.work_off();
+        let due = stage.world.trial(stage.now).expect("a trial is due");
+        assert_eq!(due.front.as_deref(), front, "{kubeadms:?} {policys:?}");
+    }
+}
+
+#[test]
 fn asked_once_proven_confirmed_and_kubeadm_follows() {
     let mut stage = stage();
     assert_eq!(stage.wish(), None, "nothing before the canary");
