@@ -17,8 +17,8 @@ pub use node::{
 };
 pub use policy::{
     ApiserverStatus, ApiserversStatus, Apply, BlockingNode, Canary, FailurePolicy, GateWish,
-    NodeCounts, NodeOverride, NodesWish, Proxy, ProxyMode, Remediation, RolloutTrack,
-    StreamingPolicy, StreamingPolicySpec, StreamingPolicyStatus, UpgradeStatus,
+    NodeCounts, NodeOverride, NodesWish, ProviderOverride, Proxy, ProxyMode, Remediation,
+    RolloutTrack, StreamingPolicy, StreamingPolicySpec, StreamingPolicyStatus, UpgradeStatus,
 };
 pub use rate::{ByteRate, Error as RateError};
 

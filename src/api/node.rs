@@ -37,6 +37,7 @@ use super::{
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason","priority":1}"#,
     printcolumn = r#"{"name":"Streams","type":"string","description":"What becomes of the streams, as the node's agent says","jsonPath":".status.agent.streams","priority":1}"#,
     printcolumn = r#"{"name":"Change","type":"string","description":"What became of the last change, as the node's changer says","jsonPath":".status.change.phase","priority":1}"#,
+    printcolumn = r#"{"name":"Provider","type":"string","description":"What stands behind the Node instead of a kubelet of Kubernetes","jsonPath":".status.provider","priority":1}"#,
     printcolumn = r#"{"name":"Policy","type":"string","jsonPath":".spec.policy","priority":1}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
 )]
@@ -60,6 +61,11 @@ pub struct StreamingNodeStatus {
     /// The kubelet's version, as it reports it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kubelet_version: String,
+    /// What stands behind the Node instead of a kubelet of Kubernetes, as far as its marks tell: kwok,
+    /// virtual-kubelet, or what its spec.providerID begins with. Absent where the kubelet's version is
+    /// one of Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// How many minors it is behind; absent where a version is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skew: Option<SkewStatus>,

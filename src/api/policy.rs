@@ -93,6 +93,13 @@ pub struct StreamingPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
     pub overrides: Vec<NodeOverride>,
+
+    /// What stands behind Nodes instead of a kubelet of Kubernetes, such as kwok or a virtual kubelet,
+    /// and is excepted from the refusal for good, each with a reason. Only Nodes are whose kubelet
+    /// version is none of Kubernetes, and of which nothing says that they redirect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["provider"]))]
+    pub provider_overrides: Vec<ProviderOverride>,
 }
 
 impl Default for StreamingPolicySpec {
@@ -109,6 +116,7 @@ impl Default for StreamingPolicySpec {
             rollout_track: RolloutTrack::default(),
             paused: false,
             overrides: Vec::new(),
+            provider_overrides: Vec::new(),
         }
     }
 }
@@ -263,6 +271,19 @@ pub struct NodeOverride {
     pub reason: String,
     /// When the exception ends.
     pub expires: Time,
+}
+
+/// A visible exception for all Nodes behind which something else than a kubelet stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderOverride {
+    /// As the status of their StreamingNodes names it: kwok, virtual-kubelet, or what spec.providerID
+    /// of the Node begins with.
+    #[schemars(length(min = 1, max = 63))]
+    pub provider: String,
+    /// Why exec may fail there.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: String,
 }
 
 /// What Sluice says to a policy. Its size does not depend on the number of nodes.

@@ -300,7 +300,9 @@ impl Cluster {
         let content = self.readable(policy);
         let overrides = content.map(|content| content.facts.overrides_at(now)).unwrap_or_default();
         let (mut first, mut others) = (Vec::new(), Vec::new());
-        for (name, node) in self.nodes.iter().filter(|(name, _)| !overrides.hold(name)) {
+        for (name, node) in
+            self.nodes.iter().filter(|(name, node)| !overrides.hold(name, &node.facts))
+        {
             let minor = node.facts.kubelet;
             let never = matches!(
                 minor.and_then(|minor| STREAMING_REDIRECTS.kubelet_at(minor)),

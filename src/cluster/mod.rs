@@ -88,12 +88,15 @@ impl Cluster {
         }
         claims.extend(self.agent_claims(&name, &view.origin));
         claims.sort();
+        let agent = self.agents.get(&name);
+        let kubelet = Minor::running(&view.kubelet_version).ok();
         let node = Node {
             uid,
             ready: view.ready,
             origin: view.origin,
             facts: NodeFacts {
-                kubelet: Minor::running(&view.kubelet_version).ok(),
+                kubelet,
+                provider: view.provider.filter(|_| kubelet.is_none()),
                 claims,
                 files: self.agents.get(&name).map(|agent| agent.files.clone()).unwrap_or_default(),
             },

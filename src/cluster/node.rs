@@ -33,6 +33,8 @@ pub struct NodeView {
     pub origin: Origin,
     /// Whether its condition Ready is true.
     pub ready: bool,
+    /// What stands behind it, as its marks tell.
+    pub provider: Option<String>,
 }
 
 impl NodeView {
@@ -102,9 +104,30 @@ impl kube::Resource for NodeView {
     }
 }
 
+/// The mark of kwok's Nodes, and the taint and label of virtual kubelets.
+const KWOK: &str = "kwok.x-k8s.io/node";
+const VIRTUAL_KUBELET: &str = "virtual-kubelet.io/provider";
+const TYPE: &str = "type";
+
+/// What stands behind a Node.
+fn provider(metadata: &RawMeta, spec: &RawSpec) -> Option<String> {
+    let label = metadata.labels.as_ref().and_then(|labels| labels.get(TYPE)).map(String::as_str);
+    let tainted = |taint: &RawTaint| taint.key.as_deref() == Some(VIRTUAL_KUBELET);
+    if metadata.annotations.kwok || label == Some("kwok") {
+        return Some("kwok".to_owned());
+    }
+    if label == Some("virtual-kubelet") || spec.taints.iter().flatten().any(tainted) {
+        return Some("virtual-kubelet".to_owned());
+    }
+    let (scheme, _) = spec.provider_id.as_deref()?.split_once("://")?;
+    (!scheme.is_empty()).then(|| scheme.to_owned())
+}
+
 #[derive(Deserialize)]
 struct Raw {
     metadata: RawMeta,
+    #[serde(default)]
+    spec: RawSpec,
     #[serde(default)]
     status: RawStatus,
 }
@@ -118,6 +141,20 @@ struct RawMeta {
     labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
     annotations: Evidence,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSpec {
+    #[serde(rename = "providerID")]
+    provider_id: Option<String>,
+    taints: Option<Vec<RawTaint>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawTaint {
+    key: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -146,7 +183,8 @@ struct RawNodeInfo {
 
 impl<'de> Deserialize<'de> for NodeView {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Raw { metadata, status } = Raw::deserialize(deserializer)?;
+        let Raw { metadata, spec, status } = Raw::deserialize(deserializer)?;
+        let provider = provider(&metadata, &spec);
         let info = status.node_info;
         let is_ready = |condition: &RawCondition| {
             condition.r#type.as_deref() == Some("Ready")
@@ -158,7 +196,7 @@ impl<'de> Deserialize<'de> for NodeView {
                 uid: metadata.uid,
                 resource_version: metadata.resource_version,
                 labels: metadata.labels,
-                annotations: Some(metadata.annotations.0).filter(|kept| !kept.is_empty()),
+                annotations: Some(metadata.annotations.kept).filter(|kept| !kept.is_empty()),
                 ..ObjectMeta::default()
             },
             kubelet_version: info.kubelet_version,
@@ -167,13 +205,18 @@ impl<'de> Deserialize<'de> for NodeView {
                 machine: info.machine_id.unwrap_or_default(),
             },
             ready: status.conditions.iter().flatten().any(is_ready),
+            provider,
         })
     }
 }
 
 /// The annotations that are evidence; the others are skipped without being copied.
 #[derive(Default)]
-struct Evidence(BTreeMap<String, String>);
+struct Evidence {
+    kept: BTreeMap<String, String>,
+    /// Whether kwok's mark is among the others.
+    kwok: bool,
+}
 
 impl<'de> Deserialize<'de> for Evidence {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -190,15 +233,16 @@ impl<'de> Deserialize<'de> for Evidence {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Evidence, A::Error> {
-                let mut kept = BTreeMap::new();
+                let mut evidence = Evidence::default();
                 while let Some(key) = map.next_key::<Cow<'de, str>>()? {
                     if key == STREAMING_REDIRECTS.annotation || NODE_ARGS.contains(&&*key) {
-                        kept.insert(key.into_owned(), map.next_value()?);
+                        evidence.kept.insert(key.into_owned(), map.next_value()?);
                     } else {
+                        evidence.kwok |= key == KWOK;
                         map.next_value::<IgnoredAny>()?;
                     }
                 }
-                Ok(Evidence(kept))
+                Ok(evidence)
             }
         }
         deserializer.deserialize_any(Kept)
@@ -241,6 +285,28 @@ mod tests {
         assert_eq!(view.metadata.labels.as_ref().map(BTreeMap::len), Some(1));
         assert_eq!(view.metadata.managed_fields, None);
         assert_eq!(view.claims(), [Claim { source: Source::Annotation, says: Says::On }]);
+    }
+
+    #[test]
+    fn what_stands_behind_a_node() {
+        for (metadata, spec, provider) in [
+            (json!({"annotations": {"kwok.x-k8s.io/node": "fake"}}), json!({}), Some("kwok")),
+            (json!({"labels": {"type": "kwok"}}), json!({"providerID": "a://b"}), Some("kwok")),
+            (json!({"labels": {"type": "virtual-kubelet"}}), json!({}), Some("virtual-kubelet")),
+            (
+                json!({}),
+                json!({"taints": [{"key": "a"}, {"key": "virtual-kubelet.io/provider", "value": "azure"}]}),
+                Some("virtual-kubelet"),
+            ),
+            (json!({}), json!({"providerID": "aws:///eu-1a/i-07", "taints": null}), Some("aws")),
+            (json!({}), json!({"providerID": "://x"}), None),
+            (json!({}), json!({"providerID": "node-7"}), None),
+            (json!({"labels": null, "annotations": null}), json!({}), None),
+        ] {
+            let node = json!({"metadata": metadata, "spec": spec});
+            let read = serde_json::from_value::<NodeView>(node.clone());
+            assert_eq!(read.unwrap().provider.as_deref(), provider, "{node}");
+        }
     }
 
     #[test]

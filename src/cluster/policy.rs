@@ -119,6 +119,7 @@ impl Content {
                 api::RolloutTrack::ExtraSafe => Track::ExtraSafe,
             },
             overrides,
+            providers: spec.provider_overrides.iter().map(|o| o.provider.clone()).collect(),
             invalid,
         };
         let canary = usize::try_from(spec.canary.max_nodes).unwrap_or(usize::MAX);

@@ -81,7 +81,7 @@ pub fn judge<'a>(
     let owns = owner == Owner::Policy(name);
     let mut survey = Survey::default();
     for (node, facts) in nodes {
-        let judged = node::judge(migration, facts, &plane, owns && overrides.hold(node));
+        let judged = node::judge(migration, facts, &plane, owns && overrides.hold(node, facts));
         survey.add(migration, node, facts, &judged);
     }
     let scene = Scene {

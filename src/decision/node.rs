@@ -13,6 +13,8 @@ use super::{
 pub struct NodeFacts {
     /// The kubelet's version; `None` where it cannot be read.
     pub kubelet: Option<Minor>,
+    /// What stands behind the Node where that is no kubelet of Kubernetes.
+    pub provider: Option<String>,
     /// What has been said about its flag.
     pub claims: Vec<Claim>,
     /// The files that name the flag, as the node's own agent saw them.
@@ -262,7 +264,8 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
         ),
         NodeReason::KubeletVersionUnknown => {
             "The kubelet's version cannot be read, so it may redirect streams, whatever is said of \
-             its flag. Only an override of the policy excepts the node, until it ends."
+             its flag. Only an override of the policy excepts the node: one of its name, until it ends, or \
+             one of its status.provider, if it has any, for good."
                 .to_owned()
         }
         NodeReason::EvidenceUnreadable => {

@@ -1,10 +1,15 @@
 //! What a policy asks for, who of several policies is heard, and what is wrong with one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{migration::Track, version::Minor};
+use super::{
+    evidence::{Claim, Says},
+    migration::Track,
+    node::NodeFacts,
+    version::Minor,
+};
 
 /// What a user wants of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,8 +46,10 @@ pub struct PolicyFacts {
     pub target: Option<Minor>,
     /// Which release plan the binaries follow.
     pub track: Track,
-    /// Its exceptions.
+    /// Its exceptions of nodes.
     pub overrides: Vec<Override>,
+    /// Its exceptions of all nodes of a provider.
+    pub providers: Vec<String>,
     /// What of it could not be taken as it stands, as sentences.
     pub invalid: Vec<String>,
 }
@@ -55,7 +62,8 @@ impl PolicyFacts {
 
     /// The overrides that hold at `now`, and the nodes whose override has expired.
     pub fn overrides_at(&self, now: Timestamp) -> Overrides<'_> {
-        let mut overrides = Overrides::default();
+        let providers = self.providers.iter().map(String::as_str).collect();
+        let mut overrides = Overrides { providers, ..Overrides::default() };
         for entry in &self.overrides {
             let slot = overrides.until.entry(entry.node.as_str()).or_insert(entry.expires);
             *slot = (*slot).max(entry.expires);
@@ -80,14 +88,29 @@ impl PolicyFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides<'a> {
     until: BTreeMap<&'a str, Timestamp>,
+    providers: BTreeSet<&'a str>,
     /// Nodes whose only overrides have expired, in order.
     pub expired: Vec<&'a str>,
 }
 
 impl Overrides<'_> {
     /// Whether this node is excepted.
-    pub fn hold(&self, node: &str) -> bool {
+    pub fn hold(&self, node: &str, facts: &NodeFacts) -> bool {
+        let redirects = |claim: &Claim| matches!(claim.says, Says::On | Says::Unreadable);
+        self.hold_name(node)
+            || self.hold_provider(facts.provider.as_deref())
+                && facts.kubelet.is_none()
+                && !facts.claims.iter().any(redirects)
+    }
+
+    /// Whether a node of this name is, whatever it is.
+    pub fn hold_name(&self, node: &str) -> bool {
         self.until.contains_key(node)
+    }
+
+    /// Whether nodes of this provider are, where no kubelet of Kubernetes runs.
+    pub fn hold_provider(&self, provider: Option<&str>) -> bool {
+        provider.is_some_and(|provider| self.providers.contains(provider))
     }
 }
 
@@ -130,6 +153,7 @@ pub fn owner<'a>(policies: impl IntoIterator<Item = Claimant<'a>>) -> Owner<'a> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::evidence::Source;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -173,9 +197,40 @@ mod tests {
             (20, vec![], vec!["n1", "n2"], None),
         ] {
             let overrides = facts.overrides_at(at(now));
-            let seen: Vec<_> = ["n1", "n2"].into_iter().filter(|n| overrides.hold(n)).collect();
+            let seen: Vec<_> =
+                ["n1", "n2"].into_iter().filter(|n| overrides.hold_name(n)).collect();
             assert_eq!((seen, overrides.expired), (held, expired), "at {now}");
             assert_eq!(facts.next_expiry(at(now)), next.map(at), "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_provider_is_excepted_where_no_kubelet_is() {
+        let policy =
+            PolicyFacts { providers: vec!["kwok".into(), "aws".into()], ..PolicyFacts::default() };
+        let overrides = policy.overrides_at(at(0));
+        let facts = |provider: Option<&str>, kubelet: Option<u16>, says: &[Says]| NodeFacts {
+            provider: provider.map(str::to_owned),
+            kubelet: kubelet.map(Minor),
+            claims: says
+                .iter()
+                .map(|says| Claim { source: Source::Annotation, says: *says })
+                .collect(),
+            ..NodeFacts::default()
+        };
+        for (facts, held) in [
+            (facts(Some("kwok"), None, &[]), true),
+            (facts(Some("kwok"), None, &[Says::Absent]), true),
+            (facts(Some("aws"), None, &[]), true),
+            (facts(Some("azure"), None, &[]), false),
+            (facts(None, None, &[]), false),
+            // A kubelet of Kubernetes, whoever provides its machine.
+            (facts(Some("aws"), Some(18), &[]), false),
+            (facts(Some("aws"), Some(30), &[]), false),
+            (facts(Some("kwok"), None, &[Says::On]), false),
+            (facts(Some("kwok"), None, &[Says::Absent, Says::Unreadable]), false),
+        ] {
+            assert_eq!(overrides.hold("n1", &facts), held, "{facts:?}");
         }
     }
 }

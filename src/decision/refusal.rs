@@ -73,7 +73,8 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
                     "{nodes} may answer streams with a redirect: the kubelet's version cannot be \
                      read. Look at status.nodeInfo.kubeletVersion of the Node: while that is no \
                      version of Kubernetes 1, no annotation counts, and only an override of the \
-                     policy excepts the node, until it ends and is renewed.{}",
+                     policy excepts the node: one of its name, until it ends, or one of its \
+                     provider, if it has any, for good.{}",
                     also_unknown(unknown - nodes.count()),
                 ),
             )

@@ -108,7 +108,10 @@ pub fn steps<'a>(
     let mut first: BTreeMap<Kubelet, Vec<String>> = BTreeMap::new();
     let mut later: BTreeMap<Kubelet, Vec<String>> = BTreeMap::new();
     for (node, facts) in nodes {
-        let judged = node::judge(migration, facts, plane, owns && overrides.hold(node));
+        let judged = node::judge(migration, facts, plane, owns && overrides.hold(node, facts));
+        if kubelet::has_to_trust(&scene, &preview, facts, &judged) {
+            first.entry(Kubelet::Trust).or_default().push(node.to_owned());
+        }
         if let Some((before_gate, what)) = kubelet::to_do(&scene, &preview, facts, &judged) {
             let group = if before_gate { &mut first } else { &mut later };
             group.entry(what).or_default().push(node.to_owned());

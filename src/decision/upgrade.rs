@@ -252,7 +252,8 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
         let unversioned = &survey.blocking_unversioned;
         let annotate = format!("find out first, and annotate with {}", migration.annotation);
         let except = "look at status.nodeInfo.kubeletVersion of the Node: while that is no \
-                      version of Kubernetes 1, only an override of the policy excepts it, until it ends";
+                      version of Kubernetes 1, only an override of the policy excepts it, of its name or its \
+                      provider";
         let remedy = match (unversioned.count(), unknown.count()) {
             (0, _) => format!("{annotate}."),
             (few, all) if few == all => {

@@ -66,7 +66,7 @@ impl NodeScene<'_> {
         known: &[EvidenceEntry],
         now: Timestamp,
     ) -> NodeReport {
-        let overridden = self.overrides.hold(name);
+        let overridden = self.overrides.hold(name, &node.facts);
         let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &self.plane, overridden);
         let evidence = node.facts.claims.iter().map(|claim| {
             let (source, says) = (claim.source.as_str(), claim.says.as_str());
@@ -82,6 +82,7 @@ impl NodeScene<'_> {
         evidence.dedup_by(|a, b| a.source == b.source);
         let status = StreamingNodeStatus {
             kubelet_version: node.kubelet.clone(),
+            provider: node.facts.provider.clone(),
             skew: judged.skew.map(|s| SkewStatus { oldest: s.oldest, newest: s.newest }),
             redirects: judged.redirects.as_str().to_owned(),
             flag: judged.evidence.flag.as_str().to_owned(),

@@ -175,8 +175,8 @@ pub(super) fn step(
             let remedy =
                 "The kubelet's version cannot be read, so no annotation says enough: look at \
                  status.nodeInfo.kubeletVersion, and where that stays no version of Kubernetes, \
-                 except the node by an override of the policy, which ends when it says so and has \
-                 to be renewed as long as the node is there."
+                 except it by an override of the policy: of its name, which ends when it says so, or \
+                 of its provider (status.provider of its StreamingNode), for good."
                     .to_owned();
             (Action::LookAtKubelet, Vec::new(), Vec::new(), remedy)
         }

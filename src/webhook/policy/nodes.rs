@@ -12,7 +12,7 @@ use kube::{Client, Resource};
 use serde::{Deserialize, de::IgnoredAny};
 use tokio::sync::Semaphore;
 
-use super::rule::Nodes;
+use super::rule::{Judged, Nodes};
 use crate::{api::StreamingNode, controller::metrics::Metrics};
 
 /// How long the apiserver may take to show them all. With some time on the way that stays below the
@@ -84,7 +84,7 @@ impl Verdicts {
         }
     }
 
-    async fn pages(&self) -> Result<BTreeMap<String, String>, Error> {
+    async fn pages(&self) -> Result<BTreeMap<String, Judged>, Error> {
         let mut nodes = BTreeMap::new();
         let mut more = None;
         loop {
@@ -145,18 +145,19 @@ enum Cell {
 }
 
 impl Table {
-    fn add_to(&self, nodes: &mut BTreeMap<String, String>) -> Result<(), Error> {
-        let column = |name| {
-            let found = self.column_definitions.iter().position(|column| column.name == name);
-            found.ok_or(Error::NoColumn(name))
-        };
+    fn add_to(&self, nodes: &mut BTreeMap<String, Judged>) -> Result<(), Error> {
+        let find = |name| self.column_definitions.iter().position(|column| column.name == name);
+        let column = |name| find(name).ok_or(Error::NoColumn(name));
         let (name, verdict) = (column("Name")?, column("Verdict")?);
+        // The CRD of an older release has none.
+        let provider = find("Provider");
         for Row { cells } in &self.rows {
             let text = |at: usize| match cells.get(at) {
                 Some(Cell::Text(text)) => text.clone(),
                 _ => String::new(),
             };
-            nodes.insert(text(name), text(verdict));
+            let provider = provider.map(text).filter(|provider| !provider.is_empty());
+            nodes.insert(text(name), Judged { verdict: text(verdict), provider });
         }
         Ok(())
     }

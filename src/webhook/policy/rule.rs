@@ -21,11 +21,20 @@ const SHOWN: usize = 5;
 /// So many overrides of a kind are named in a refusal.
 const NAMED: usize = 10;
 
+/// What the StreamingNode of a node says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// The verdict.
+    pub verdict: String,
+    /// What stands behind the Node where that is no kubelet of Kubernetes.
+    pub provider: Option<String>,
+}
+
 /// What the StreamingNodes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Nodes {
-    /// The verdict about each node, by its name; empty where there is none yet.
-    Seen(BTreeMap<String, String>),
+    /// What is said of each node, by its name; empty where there is none yet.
+    Seen(BTreeMap<String, Judged>),
     /// They could not be read, for this reason.
     Unseen(String),
 }
@@ -33,7 +42,7 @@ pub enum Nodes {
 impl Nodes {
     /// The nodes, or why nothing is known of them. No StreamingNode at all means that no controller
     /// has looked yet.
-    fn judged(&self) -> Result<&BTreeMap<String, String>, &str> {
+    fn judged(&self) -> Result<&BTreeMap<String, Judged>, &str> {
         match self {
             Self::Seen(nodes) if nodes.is_empty() => Err("there is no StreamingNode yet"),
             Self::Seen(nodes) => Ok(nodes),
@@ -201,12 +210,15 @@ fn unjudged(
 /// What there is to say of the nodes that stand in the way, as the new policy excepts them.
 fn in_the_way(
     spec: &StreamingPolicySpec,
-    nodes: &BTreeMap<String, String>,
+    nodes: &BTreeMap<String, Judged>,
     overrides: &Overrides<'_>,
 ) -> Vec<String> {
-    let blocks = |(name, verdict): &(&String, &String)| {
+    let blocks = |(name, judged): &(&String, &Judged)| {
         // What a policy of before excepts counts only where this one excepts it, too.
-        *verdict != Verdict::Safe.as_str() && !overrides.hold(name)
+        let Judged { verdict, provider } = judged;
+        verdict != Verdict::Safe.as_str()
+            && !overrides.hold_name(name)
+            && !overrides.hold_provider(provider.as_deref())
     };
     let blocking: Vec<&str> = nodes.iter().filter(blocks).map(|(name, _)| name.as_str()).collect();
     let count = blocking.len();

@@ -54,8 +54,22 @@ async fn a_table_is_asked_for_and_read() {
     let path = "/apis/sluice.dev/v1alpha1/streamingnodes";
     assert_eq!(uri, format!("{path}?includeObject=None&limit=500&resourceVersion=0"));
     let expected = [("a", "Safe"), ("b", "Blocks"), ("c", ""), ("d", "")];
-    let expected = expected.map(|(name, verdict)| (name.to_owned(), verdict.to_owned()));
+    let judged = |verdict: &str| Judged { verdict: verdict.to_owned(), provider: None };
+    let expected = expected.map(|(name, verdict)| (name.to_owned(), judged(verdict)));
     assert_eq!(nodes, Nodes::Seen(expected.into()));
+}
+
+#[tokio::test]
+async fn a_column_that_an_older_definition_lacks_is_read_where_it_is() {
+    let (verdicts, mut asked, _) = scripted();
+    let table = json!({
+        "columnDefinitions": [{"name": "Name"}, {"name": "Verdict"}, {"name": "Provider"}],
+        "rows": [{"cells": ["a", "Blocks", "kwok"]}, {"cells": ["b", "Safe", null]}],
+    });
+    let (nodes, _) = tokio::join!(verdicts.read(), answer(&mut asked, 200, table));
+    let Nodes::Seen(nodes) = nodes else { panic!("{nodes:?}") };
+    let providers = nodes.into_values().map(|judged| judged.provider).collect::<Vec<_>>();
+    assert_eq!(providers, [Some("kwok".to_owned()), None]);
 }
 
 #[tokio::test]

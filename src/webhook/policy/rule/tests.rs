@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::ProviderOverride;
 
 const NOW: &str = "2026-06-01T00:00:00Z";
 const LATER: &str = "2026-07-01T00:00:00Z";
@@ -26,8 +27,27 @@ fn off(apply: &str, overrides: &[(&str, &str)]) -> StreamingPolicySpec {
 }
 
 fn nodes(of: &[(&str, &str)]) -> Nodes {
-    let owned = |(name, verdict): &(&str, &str)| ((*name).to_owned(), (*verdict).to_owned());
+    let owned = |(name, verdict): &(&str, &str)| ((*name).to_owned(), of_verdict(verdict));
     Nodes::Seen(of.iter().map(owned).collect())
+}
+
+fn of_verdict(verdict: &str) -> Judged {
+    Judged { verdict: verdict.to_owned(), provider: None }
+}
+
+#[test]
+fn nodes_of_an_excepted_provider_are_not_in_the_way() {
+    let kwok = Judged { provider: Some("kwok".to_owned()), ..of_verdict("Blocks") };
+    let nodes =
+        Nodes::Seen([("k1".to_owned(), kwok), ("n1".to_owned(), of_verdict("Safe"))].into());
+    let excepts = |provider: &str| {
+        let mut policy = off("Observe", &[]);
+        let (provider, reason) = (provider.to_owned(), "r".to_owned());
+        policy.provider_overrides = vec![ProviderOverride { provider, reason }];
+        judged(None, &policy, &nodes).unwrap()
+    };
+    assert_eq!(excepts("kwok"), Vec::<String>::new());
+    assert!(excepts("azure")[0].contains("1 of 2 nodes stands in the way of Disabled: k1"));
 }
 
 fn unseen() -> Nodes {
@@ -230,7 +250,7 @@ fn words_are_few_however_many_nodes_there_are() {
     let first = "node-0.example.com, node-1.example.com, node-10.example.com, \
                  node-100.example.com, node-1000.example.com and 19995 more.";
     for (name, named) in [(short as fn(usize) -> String, first), (long, "20000 of them.")] {
-        let nodes = (0..20_000).map(|index| (name(index), "Blocks".to_owned()));
+        let nodes = (0..20_000).map(|index| (name(index), of_verdict("Blocks")));
         let told = judged(None, &off("StaticPod", &[]), &Nodes::Seen(nodes.collect())).unwrap();
         assert_eq!(told.len(), 3);
         assert!(told.iter().all(|text| text.len() <= LENGTH && !text.ends_with("...")), "{told:?}");
