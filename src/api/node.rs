@@ -183,6 +183,10 @@ pub struct RuntimeReport {
     /// Whether the streaming server speaks TLS.
     #[serde(default)]
     pub tls: bool,
+    /// Whether the certificate that it shows comes from an authority that the node trusts, as a
+    /// kubelet that proxies needs; absent without TLS, or where it could not be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<bool>,
     /// Whether the streaming server answers from the node itself, as a kubelet that proxies needs.
     #[serde(default)]
     pub reachable: bool,

@@ -8,9 +8,9 @@ use kube::{Api, Client, api::ListParams, core::DeserializeGuard};
 
 use super::permit::{Policy, Scene, turns_off};
 use crate::{
-    api::{Change, StreamingNode, StreamingPolicy},
-    cluster::{NodeView, Origin},
-    decision::evidence::Source,
+    api::{Change, ChangeKind, StreamingNode, StreamingPolicy},
+    cluster::{NodeView, Origin, distrusts},
+    decision::{evidence::Source, node::Redirects},
     pages,
 };
 
@@ -86,6 +86,15 @@ impl Apiserver {
         Ok(known.into_iter().map(Judged::read).collect())
     }
 
+    /// Whether the kubelet here, which redirects or may, would not trust its runtime.
+    async fn distrusted(&self) -> Result<bool, Error> {
+        let api: Api<StreamingNode> = Api::all(self.client.clone());
+        let status = api.get(&self.node).await?.status.unwrap_or_default();
+        let proxies = [Redirects::Off, Redirects::Ignored, Redirects::Impossible];
+        let proxies = proxies.iter().any(|proxies| proxies.as_str() == status.redirects);
+        Ok(!proxies && status.agent.is_some_and(|agent| distrusts(&agent)))
+    }
+
     async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
         let api: Api<NodeView> = Api::all(self.client.clone());
         Ok(pages::list(&api, ListParams::default()).await?)
@@ -102,7 +111,8 @@ impl Ask for Apiserver {
                 // After what is said of them: a Node that joins meanwhile is one of which nothing is.
                 (blocking, unjudged) = compare(judged, &self.nodes().await?);
             }
-            Ok(Scene { policy, blocking, unjudged })
+            let distrusted = change.kind == ChangeKind::KubeletFlag && self.distrusted().await?;
+            Ok(Scene { policy, blocking, unjudged, distrusted })
         };
         tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| Error::Timeout)?
     }

@@ -141,7 +141,12 @@ impl Answers {
     pub fn new() -> Self {
         let policy = Policy::Is(Box::new(policy()));
         Self(Arc::new(Mutex::new(Known {
-            scene: Some(Scene { policy, blocking: Vec::new(), unjudged: Vec::new() }),
+            scene: Some(Scene {
+                policy,
+                blocking: Vec::new(),
+                unjudged: Vec::new(),
+                distrusted: false,
+            }),
             readiness: Some(Readiness { ready: true, heartbeat: Some(at(-5)) }),
         })))
     }

@@ -11,6 +11,7 @@ use crate::{
     decision::{
         migration::{GateBehaviour, STREAMING_REDIRECTS, Track},
         named::Named,
+        trust,
         version::Minor,
     },
 };
@@ -39,6 +40,9 @@ pub struct Scene {
     /// The nodes of which nothing is said, or nothing that is understood, or of another Node of the
     /// name than there is now; likewise.
     pub unjudged: Vec<String>,
+    /// Whether this node redirects, or may, and a kubelet that proxies is not known to trust its
+    /// runtime's streaming server; asked for only of a kubelet's flag.
+    pub distrusted: bool,
 }
 
 /// Whether a change takes the gate away from nodes that may need it. Unknown counts as if.
@@ -93,7 +97,7 @@ pub fn check(change: &Change, scene: &Scene, node: &str) -> Result<(), Why> {
     }
     match change.kind {
         ChangeKind::ApiserverGate => gate(change, policy, scene, node),
-        ChangeKind::KubeletFlag => flag(change, policy),
+        ChangeKind::KubeletFlag => flag(change, policy, scene, node),
     }
 }
 
@@ -183,16 +187,20 @@ fn unsafe_verdict(policy: &StreamingPolicy) -> Option<String> {
     }
 }
 
-fn flag(change: &Change, policy: &StreamingPolicy) -> Result<(), Why> {
+fn flag(change: &Change, policy: &StreamingPolicy, scene: &Scene, node: &str) -> Result<(), Why> {
     let nodes = policy.spec.nodes.as_ref();
-    if nodes.is_some_and(|nodes| nodes.remediation == Remediation::KubeletFlag) {
-        return Ok(());
+    if nodes.is_none_or(|nodes| nodes.remediation != Remediation::KubeletFlag) {
+        let message = format!(
+            "The policy {} does not say nodes.remediation: KubeletFlag (any more).",
+            change.policy
+        );
+        return Err(Why::refused("NotWanted", message));
     }
-    let message = format!(
-        "The policy {} does not say nodes.remediation: KubeletFlag (any more).",
-        change.policy
-    );
-    Err(Why::refused("NotWanted", message))
+    if scene.distrusted {
+        let message = trust::says(&std::iter::once(node).collect());
+        return Err(Why::refused("RuntimeNotTrusted", message));
+    }
+    Ok(())
 }
 
 /// Whether the gate is on after the change; `None` where that cannot be told.

@@ -33,6 +33,8 @@ pub(super) struct Agent {
     pub streams: Streams,
     /// The files of the kubelet's unit that name the flag.
     pub files: Vec<String>,
+    /// Whether a kubelet that proxies is not known to trust the runtime's streaming server.
+    pub distrusted: bool,
     /// Whether it has reported.
     pub reported: bool,
     /// Whether its pod is ready.
@@ -55,6 +57,7 @@ impl Agent {
         self.streams = report.map(streams).unwrap_or_default();
         self.reported = report.is_some();
         self.exposed = report.and_then(exposed);
+        self.distrusted = report.is_some_and(distrusts);
         self.origin = report.map(Origin::of_agent).unwrap_or_default();
         let unsigned = report.filter(|_| self.origin.is_unknown());
         self.outlived &= unsigned.is_some() && self.unsigned.as_deref() == unsigned;
@@ -94,6 +97,12 @@ fn claims(report: &AgentReport) -> Vec<Claim> {
     let next = report.next_start.as_deref();
     let next = next.map(|text| Claim { source: Source::EnvFiles, says: says(text) });
     std::iter::once(running).chain(next).collect()
+}
+
+/// Whether a kubelet that proxies is not known to trust the runtime's streaming server. An agent of
+/// an older release does not say.
+pub fn distrusts(report: &AgentReport) -> bool {
+    report.runtime.as_ref().is_some_and(|runtime| runtime.tls && runtime.trusted != Some(true))
 }
 
 fn exposed(report: &AgentReport) -> Option<(String, SocketAddr)> {

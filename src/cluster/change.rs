@@ -288,8 +288,8 @@ impl Cluster {
                 let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &plane, false);
                 let blocks = judged.redirects.possible();
                 let (unknown, flagged) = (takes && !told, matters && named);
-                let ready = node.ready;
-                (name.as_str(), Candidate { unknown, flagged, blocks, ready })
+                let (ready, distrusted) = (node.ready, node.facts.distrusted && blocks);
+                (name.as_str(), Candidate { unknown, flagged, blocks, distrusted, ready })
             })
             .collect()
     }
@@ -313,13 +313,13 @@ impl Cluster {
         (first, others, content.map_or(usize::MAX, |content| content.canary))
     }
 
-    /// How many nodes' streams fail now: they redirect, and some apiserver has the gate off.
-    pub(super) fn failing_nodes(&self) -> usize {
     /// Where a policy says that users reach the apiservers.
     pub fn front(&self, policy: &str) -> &Front {
         self.readable(policy).map_or(&Front::Nothing, |content| &content.front)
     }
 
+    /// How many nodes' streams fail now: they redirect, and some apiserver has the gate off.
+    pub(super) fn failing_nodes(&self) -> usize {
         let plane = ControlPlane::of(
             &self.instances,
             &STREAMING_REDIRECTS,

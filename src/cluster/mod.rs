@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use agent::Agent;
 use jiff::Timestamp;
 
-pub use agent::{AGENT_LABELS, AgentChange, AgentPod, ready_nodes};
+pub use agent::{AGENT_LABELS, AgentChange, AgentPod, distrusts, ready_nodes};
 pub use apiserver::{ApiserverPod, POD_FIELDS, endpoint_addresses, looks_like_apiserver};
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
@@ -98,7 +98,8 @@ impl Cluster {
                 kubelet,
                 provider: view.provider.filter(|_| kubelet.is_none()),
                 claims,
-                files: self.agents.get(&name).map(|agent| agent.files.clone()).unwrap_or_default(),
+                files: agent.map(|agent| agent.files.clone()).unwrap_or_default(),
+                distrusted: agent.is_some_and(|agent| agent.distrusted),
             },
             kubelet: view.kubelet_version,
             labels: view.metadata.labels.unwrap_or_default(),
@@ -153,9 +154,10 @@ impl Cluster {
         let before = agent.clone();
         change(agent);
         let heard = claims(agent);
-        let files = agent.files.clone();
+        let (files, distrusted) = (agent.files.clone(), agent.distrusted);
         let changed = AgentChange {
-            evidence: claims(&before) != heard || before.files != files,
+            evidence: claims(&before) != heard
+                || (&before.files, before.distrusted) != (&files, distrusted),
             proxy: streams(&before) != streams(agent) || exposed(&before) != exposed(agent),
         };
         if agent.is_unknown() {
@@ -166,7 +168,7 @@ impl Cluster {
             all.retain(|claim| !matches!(claim.source, Source::Agent | Source::EnvFiles));
             all.extend(heard);
             all.sort();
-            known.facts.files = files;
+            (known.facts.files, known.facts.distrusted) = (files, distrusted);
         }
         changed
     }

@@ -29,6 +29,7 @@ pub mod rollout;
 pub mod safety;
 pub mod steps;
 pub mod survey;
+pub mod trust;
 pub mod upgrade;
 pub mod version;
 

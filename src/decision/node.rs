@@ -19,6 +19,9 @@ pub struct NodeFacts {
     pub claims: Vec<Claim>,
     /// The files that name the flag, as the node's own agent saw them.
     pub files: Vec<String>,
+    /// Its runtime streams over TLS, and whether a kubelet that proxies would trust the certificate
+    /// is not known, or it would not: see [`super::trust`].
+    pub distrusted: bool,
 }
 
 /// Whether a kubelet answers with redirects.

@@ -4,6 +4,7 @@ use super::{
     migration::FlagBehaviour,
     node::NodeReason,
     safety::{Holds, Outcome, Scene},
+    trust,
 };
 
 /// The refusal that the worst of the blocking nodes causes; `None` where no node blocks.
@@ -31,10 +32,11 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
                 format!(
                     "{lagging} answer{} streams with a redirect, {} or more minors behind the \
                      apiserver{others}: without the gate every exec there fails. Take --{flag} off \
-                     these kubelets{modern}.{}",
+                     these kubelets{modern}.{}{}",
                     lagging.verb_s(),
                     migration.lag_floor,
                     also_unknown(unknown),
+                    also_distrusted(scene),
                 ),
             )
         }
@@ -44,9 +46,10 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
                 "NodesRedirect",
                 format!(
                     "{on} answer{} streams with a redirect: without the gate every exec there \
-                     fails. Take --{flag} off these kubelets{modern}.{}",
+                     fails. Take --{flag} off these kubelets{modern}.{}{}",
                     on.verb_s(),
                     also_unknown(unknown),
+                    also_distrusted(scene),
                 ),
             )
         }
@@ -107,6 +110,12 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
             )
         }
     })
+}
+
+/// Where the advice alone would break exec.
+fn also_distrusted(scene: &Scene<'_>) -> String {
+    let nodes = &scene.survey.distrusted;
+    if nodes.is_empty() { String::new() } else { format!(" {}", trust::says(nodes)) }
 }
 
 /// Nodes that may redirect, beside those that are named: only counted, as the worst are named.

@@ -14,6 +14,7 @@ use super::{
     named::Named,
     rollout::{Plan, asked_anew, failed, lost, passed},
     safety::{Holds, Outcome},
+    trust,
 };
 
 /// One node in so many may be unready for reasons of its own; where more are, something goes on in
@@ -32,6 +33,8 @@ pub struct Candidate {
     pub flagged: bool,
     /// It stands in the way of turning the gate off.
     pub blocks: bool,
+    /// It redirects, or may, and a kubelet that proxies would not trust its runtime.
+    pub distrusted: bool,
     /// Its Node is ready. The kubelet of one that is not could not prove itself.
     pub ready: bool,
 }
@@ -150,7 +153,10 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         None => scene.at_once.saturating_sub(busy.len()),
     };
     let (mut asked, mut refused) = (Vec::new(), None);
-    let can = |node: &&&str| !busy.contains(*node) && scene.nodes[**node].ready;
+    let can = |node: &&&str| {
+        let Candidate { ready, distrusted, .. } = scene.nodes[**node];
+        ready && !distrusted && !busy.contains(*node)
+    };
     for node in left.iter().filter(can).take(room) {
         let ended = scene.attempts.get(*node);
         // What became of its apiserver must not be forgotten.
@@ -186,11 +192,21 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         return says(plan, Holds::False, reason, message);
     }
     let changing: Named<'_> = busy.into_iter().chain(asked).collect();
-    let message = match (changing.is_empty(), refused) {
+    let distrusted: Vec<&str> =
+        left.iter().copied().filter(|node| scene.nodes[*node].distrusted).collect();
+    let alone = distrusted.len() == left.len();
+    let distrusted: Named<'_> = distrusted.into_iter().collect();
+    if alone && changing.is_empty() {
+        return says(plan, Holds::False, "RuntimeNotTrusted", trust::says(&distrusted));
+    }
+    let mut message = match (changing.is_empty(), refused) {
         (true, Some((node, attempt))) => asked_anew(node, attempt),
         (true, None) => format!("{waiting} have the flag."),
         (false, _) => format!("Taking the flag off {changing}; {} left in all.", left.len()),
     };
+    if !distrusted.is_empty() {
+        message = format!("{message} {}", trust::says(&distrusted));
+    }
     says(plan, Holds::False, "Remediating", message)
 }
 

@@ -28,6 +28,8 @@ pub const KUBEADM_MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yam
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
+    /// Have a runtime stream in a way that the kubelet trusts.
+    TrustRuntime,
     /// Find out how a kubelet is started.
     LookAtKubelet,
     /// Take the flag off a kubelet.
@@ -46,6 +48,7 @@ impl Action {
     /// The stable name.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::TrustRuntime => "TrustRuntime",
             Self::LookAtKubelet => "LookAtKubelet",
             Self::RemoveKubeletFlag => "RemoveKubeletFlag",
             Self::UpgradeKubelet => "UpgradeKubelet",

@@ -56,6 +56,8 @@ pub struct Survey<'a> {
     pub on: Named<'a>,
     /// All nodes that may redirect.
     pub unknown: Named<'a>,
+    /// Nodes that may redirect and whose runtime a kubelet that proxies would not trust.
+    pub distrusted: Named<'a>,
     /// All nodes whose kubelet is newer than an apiserver.
     pub newer: Named<'a>,
     /// Nodes whose kubelet will not start in a version without the flag: its next start has
@@ -83,6 +85,9 @@ impl<'a> Survey<'a> {
         }
         if node.skew.is_some_and(|skew| skew.oldest < 0) {
             self.newer.add(name);
+        }
+        if facts.distrusted && node.redirects.possible() {
+            self.distrusted.add(name);
         }
         match node.redirects {
             Redirects::On => {

@@ -5,6 +5,7 @@ use super::{
     gate::{self, Gate},
     migration::{FlagBehaviour, GateBehaviour},
     safety::{Holds, Outcome, Scene},
+    trust,
     version::Minor,
 };
 
@@ -32,6 +33,9 @@ pub enum UpgradeReason {
     KubeletRefusesFlag,
     /// The flag is gone there, and whether kubelets are started with it is unknown.
     KubeletFlagUnknown,
+    /// Nodes stop redirecting when their kubelet is upgraded, and the kubelet does not trust the
+    /// runtime's streaming server.
+    RuntimeNotTrusted,
     /// Nodes stop redirecting when their kubelet is upgraded: it must then reach the runtime's
     /// streaming server itself. A warning: it breaks unusual setups only.
     DependsOnRedirects,
@@ -50,6 +54,7 @@ impl UpgradeReason {
             Self::ApiserverUnknown => "ApiserverUnknown",
             Self::KubeletRefusesFlag => "KubeletRefusesFlag",
             Self::KubeletFlagUnknown => "KubeletFlagUnknown",
+            Self::RuntimeNotTrusted => "RuntimeNotTrusted",
             Self::DependsOnRedirects => "DependsOnRedirects",
         }
     }
@@ -322,8 +327,13 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
             ),
         );
     }
+    let distrusted = &survey.distrusted;
+    if stops && !distrusted.is_empty() {
+        add(UpgradeReason::RuntimeNotTrusted, trust::says(distrusted));
+    }
     findings.sort_by_key(|finding| finding.reason);
     let breaking = match off {
+        Some(false) if stops => distrusted.count(),
         Some(false) => 0,
         Some(true) | None => on.count() + unknown.count(),
     };

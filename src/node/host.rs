@@ -36,6 +36,18 @@ impl Host {
         self.0.join(path)
     }
 
+    /// The same with the links at its end followed as the node's own programs do.
+    pub fn resolved(&self, path: &str) -> PathBuf {
+        const LINKS: usize = 8;
+        let mut now = path.to_owned();
+        for _ in 0..LINKS {
+            let Ok(target) = std::fs::read_link(self.path(&now)) else { break };
+            let folder = Path::new(&now).parent().unwrap_or(Path::new("/"));
+            now = folder.join(target).to_string_lossy().into_owned();
+        }
+        self.path(&now)
+    }
+
     /// The runtime's socket: the one that the kubelet was told, or the first usual one that exists.
     pub fn socket(&self, told: Option<&str>) -> PathBuf {
         let told = told.map(|endpoint| endpoint.strip_prefix("unix://").unwrap_or(endpoint));

@@ -1,7 +1,7 @@
 //! What the kubelet's next start takes its arguments from, as systemd reads it: the unit, its
 //! drop-ins, and the environment files that these name.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io};
 
 use super::host::Host;
 use crate::{
@@ -144,22 +144,6 @@ impl Host {
     fn text(&self, path: &str) -> io::Result<String> {
         let bytes = std::fs::read(self.resolved(path))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// Where a path of the node is for us, with the links at its end followed on the node.
-    fn resolved(&self, path: &str) -> std::path::PathBuf {
-        const LINKS: usize = 8;
-        let mut now = path.to_owned();
-        for _ in 0..LINKS {
-            let Ok(target) = std::fs::read_link(self.path(&now)) else { break };
-            let target = if target.is_absolute() {
-                target
-            } else {
-                Path::new(&now).parent().unwrap_or(Path::new("/")).join(target)
-            };
-            now = target.to_string_lossy().into_owned();
-        }
-        self.path(&now)
     }
 }
 

@@ -82,7 +82,7 @@ impl Node {
     pub fn facts(&self) -> NodeFacts {
         let claims = self.claims.iter().map(|&(source, says)| Claim { source, says }).collect();
         let kubelet = self.kubelet.and_then(|minor| running(minor, &self.name));
-        NodeFacts { kubelet, claims, files: Vec::new() }
+        NodeFacts { kubelet, claims, ..NodeFacts::default() }
     }
 }
 

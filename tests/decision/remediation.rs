@@ -77,7 +77,7 @@ impl Stage {
                 let Host { flagged, blocks, ready, .. } = *host;
                 let unknown = self.unknown.as_deref() == Some(name);
                 let blocks = blocks && flagged;
-                (name.as_str(), Candidate { unknown, flagged, blocks, ready })
+                (name.as_str(), Candidate { unknown, flagged, blocks, distrusted: false, ready })
             })
             .collect();
         let paused = self.paused;
@@ -295,6 +295,9 @@ fn no_kubelet_is_restarted_into_a_cluster_with_trouble_of_its_own() {
     }
 }
 
+const FLAGGED: Candidate =
+    Candidate { unknown: false, flagged: true, blocks: true, distrusted: false, ready: true };
+
 #[test]
 fn a_node_that_is_gone_for_good_does_not_hold_up_all_others_in_silence() {
     let began = Timestamp::from_second(1_000_000).unwrap();
@@ -305,7 +308,7 @@ fn a_node_that_is_gone_for_good_does_not_hold_up_all_others_in_silence() {
         let (wanted, reason, message) = (wanted.clone(), reason.clone(), message.clone());
         Attempt { wanted, phase, reason, message }
     };
-    let candidate = |ready| Candidate { unknown: false, flagged: true, blocks: true, ready };
+    let candidate = |ready| Candidate { ready, ..FLAGGED };
     let nodes: BTreeMap<&str, Candidate> =
         [("old1", candidate(false)), ("old2", candidate(true))].into();
     let judge = |phase, generation, seconds| {
@@ -355,5 +358,37 @@ proptest! {
         prop_assert!(stage.flagged().is_empty());
         let flagged = hosts.iter().filter(|(_, host)| host.flagged).count();
         prop_assert_eq!(stage.asked.len(), flagged, "each once");
+    }
+}
+
+/// What works only while the node redirects is not taken away from it.
+#[test]
+fn a_runtime_that_the_kubelet_would_not_trust_keeps_its_redirects() {
+    let judge = |nodes: &[(&'static str, bool)]| {
+        let candidate = |distrusted| Candidate { distrusted, ..FLAGGED };
+        let nodes = nodes.iter().map(|(name, distrusted)| (*name, candidate(*distrusted)));
+        plan(&FlagScene {
+            wisher: Some(Wisher { name: "cluster", generation: 1, deadline: 60, paused: false }),
+            at_once: 10,
+            nodes: &nodes.collect(),
+            apiservers: &["cp1"],
+            around: Surroundings { down: &[], unready: &[], nodes: 2 },
+            attempts: &Attempts::new(),
+            trials: &Trials::new(),
+            now: Timestamp::from_second(1_000_000).unwrap(),
+        })
+    };
+    for (nodes, asked, reason) in [
+        (&[("old1", true)][..], &[][..], "RuntimeNotTrusted"),
+        (&[("old1", true), ("old2", true)], &[], "RuntimeNotTrusted"),
+        (&[("old1", true), ("old2", false)], &["old2"], "Remediating"),
+        (&[("old1", false), ("old2", false)], &["old1", "old2"], "Remediating"),
+    ] {
+        let plan = judge(nodes);
+        let progress = plan.progress.unwrap();
+        assert_eq!((progress.holds, progress.reason), (Holds::False, reason), "{nodes:?}");
+        assert_eq!(plan.changes.keys().collect::<Vec<_>>(), asked, "{nodes:?}");
+        let told = progress.message.contains("enable_tls_streaming");
+        assert_eq!(told, nodes.iter().any(|(_, distrusted)| *distrusted), "{}", progress.message);
     }
 }

@@ -72,10 +72,30 @@ pub fn canary_of(bed: &Bed, node: &str) -> String {
 /// The policy of these tests.
 #[track_caller]
 pub fn policy(bed: &Bed, more: &str) {
+    policy_within(bed, 120, more);
+}
+
+/// The same with so many seconds for each step.
+#[track_caller]
+pub fn policy_within(bed: &Bed, seconds: u32, more: &str) {
     bed.apply(&format!(
         "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: {POLICY}}}\n\
-         spec: {{apply: StaticPod, stepDeadlineSeconds: 120, proxy: {{mode: Disabled}}, {more}}}\n"
+         spec: {{apply: StaticPod, stepDeadlineSeconds: {seconds}, proxy: {{mode: Disabled}}, {more}}}\n"
     ));
+}
+
+/// Waits until the node's apiserver runs with these gates, or with none. No apiserver is asked: it may be the only one.
+#[track_caller]
+pub fn runs_with_gates(bed: &Bed, node: &str, gates: Option<&str>) {
+    let line = ["sh", "-c", "tr '\\0' '\\n' </proc/$(pgrep -xo kube-apiserver)/cmdline"];
+    bed.wait_for(&format!("{node}'s apiserver to run with {gates:?}"), ROLLOUT, || {
+        let running = bed.host_exec(node, &line);
+        let mut lines = running.text().lines();
+        let set = lines.find_map(|line| line.strip_prefix("--feature-gates="));
+        (running.text().contains("kube-apiserver") && set == gates).then_some(())
+    });
+    apiserver_is_ready(bed, node, true);
+    bed.wait_for("the load balancer to see it", ROLLOUT, || bed.ready().then_some(()));
 }
 
 /// Waits for a condition's status and reason, as long as a rollout may take; returns its message.

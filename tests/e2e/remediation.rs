@@ -1,6 +1,6 @@
 //! The redirect flag taken off kubelets, wherever it comes from, and what goes wrong on the way.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     bed::Bed,
@@ -108,4 +108,42 @@ fn a_kubelet_that_does_not_come_back_gets_its_flag_back_and_no_other_is_touched(
     ends(&bed, "Degraded", "True", "RemediationFailed");
     // Once its agent has said that the flag is back.
     ends(&bed, "Progressing", "False", "Refused");
+}
+
+/// The certificate that containerd makes for itself is good enough for an apiserver that follows a redirect, and for no
+/// kubelet that proxies.
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_runtime_that_no_kubelet_trusts_keeps_its_redirects_until_it_is_mended() {
+    let bed = Bed::shared();
+    bed.replace("old1", &["kubelet=1.18.19", "redirect=true", "tls=self"]);
+    bed.replace("old2", &["kubelet=1.18.19", "redirect=false", "tls=self"]);
+    fresh_alone(&bed);
+    // Ground truth first: with the redirect it works, and without it does not.
+    let check = |node: &str| bed.sluice(&["check", "--node", node]);
+    assert_eq!(check("old1").code(), Some(0), "{}", check("old1"));
+    let fails = check("old2");
+    assert_eq!(fails.code(), Some(2), "{fails}");
+    assert!(
+        fails.stdout.contains("x509") && fails.stdout.contains("enable_tls_streaming"),
+        "{fails}"
+    );
+
+    policy(&bed, "streamingProxyRedirects: Disabled, nodes: {remediation: KubeletFlag}");
+    let message = ends(&bed, "NodesRemediated", "False", "RuntimeNotTrusted");
+    assert!(message.contains("old1 ") && !message.contains("old2"), "{message}");
+    runs_with_flag(&bed, "old1", true);
+    runs_with_flag(&bed, "new1", false);
+    let plan = bed.sluice(&["plan", "--target", "1.22", "-o", "json"]).json();
+    let items = plan["items"].as_array().expect("a list");
+    let upgrade = items.iter().find(|item| item["kind"] == "UpgradePlan").expect("an upgrade");
+    let first = &upgrade["steps"][0];
+    assert_eq!((&first["action"], &first["nodes"]), (&"TrustRuntime".into(), &json!(["old1"])));
+
+    let plain = "sed -i 's/enable_tls_streaming = true/enable_tls_streaming = false/' \
+                 /etc/containerd/config.toml; systemctl restart containerd";
+    bed.host_exec("old1", &["sh", "-euc", plain]).succeeded();
+    ends(&bed, "NodesRemediated", "True", "NoFlags");
+    runs_with_flag(&bed, "old1", false);
+    assert_eq!(check("old1").code(), Some(0), "{}", check("old1"));
 }

@@ -9,7 +9,7 @@ use crate::{
     managed::{
         BOTH, Client, OFF, ROLLOUT, apiserver_is_ready, canary_of, change, ends, forget_returns,
         fresh, fresh_alone, kill_changer, kill_controller, kubeadm_gates, manifest, old_or_new,
-        policy, runs_with_flag, turn_off_with_a_typo,
+        policy, policy_within, runs_with_flag, runs_with_gates, turn_off_with_a_typo,
     },
     operator::{POLICY, SECONDS, becomes, condition, events, watched},
 };
@@ -76,13 +76,17 @@ fn an_apiserver_that_does_not_start_goes_back_by_itself() {
     assert_eq!(kubeadm_gates(&bed), None);
 }
 
+/// What a kubelet does by default, and the bed's do six times as often: until then no mirror pod tells of a change.
+fn slow_mirror(bed: &Bed) {
+    let looks = "s/^syncFrequency: .*/syncFrequency: 1m0s/";
+    bed.host_exec("cp1", &["sed", "-i", looks, "/var/lib/kubelet/config.yaml"]).succeeded();
+}
+
 #[test]
 #[ignore = "needs the test cluster: make e2e"]
 fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
     let bed = Bed::shared();
-    // What a kubelet does by default, and the bed's do six times as often: until then no mirror pod tells of the change.
-    let looks = "s/^syncFrequency: .*/syncFrequency: 1m0s/";
-    bed.host_exec("cp1", &["sed", "-i", looks, "/var/lib/kubelet/config.yaml"]).succeeded();
+    slow_mirror(&bed);
     fresh_alone(&bed);
     bed.replace("old1", &["redirect=false"]);
     canary_of(&bed, "old1");
@@ -110,6 +114,33 @@ fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
             (change(&bed, "cp1") == (None, None)).then_some(())
         });
     }
+}
+
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn the_only_apiserver_is_turned_and_turned_back() {
+    let bed = Bed::shared();
+    slow_mirror(&bed);
+    fresh_alone(&bed);
+    bed.replace("old1", &["redirect=false"]);
+    canary_of(&bed, "old1");
+    let original = manifest(&bed, "cp1");
+    policy_within(&bed, 240, "streamingProxyRedirects: Disabled");
+    runs_with_gates(&bed, "cp1", Some(OFF));
+    ends(&bed, "RedirectsDisabled", "True", "GateOff");
+    ends(&bed, "Progressing", "False", "AsWanted");
+    assert!(old_or_new(&bed, "cp1", &original));
+    bed.wait_for("kubeadm's configuration to follow", ROLLOUT, || {
+        (kubeadm_gates(&bed).as_deref() == Some(OFF)).then_some(())
+    });
+    assert_eq!(condition(&bed, POLICY, "Degraded").unwrap().brief(), ("False", "AsExpected"));
+
+    policy_within(&bed, 240, "streamingProxyRedirects: Enabled");
+    runs_with_gates(&bed, "cp1", None);
+    ends(&bed, "RedirectsDisabled", "False", "GateOn");
+    ends(&bed, "Progressing", "False", "AsWanted");
+    assert_eq!(manifest(&bed, "cp1"), original, "byte for byte");
+    assert_eq!(kubeadm_gates(&bed), None);
 }
 
 /// Who is hit at every step.

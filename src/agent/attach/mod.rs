@@ -5,6 +5,7 @@
 //! and the same relay (`probe`). An agent that is dead, hangs, or cannot reach the runtime
 //! says nothing, and streams go straight to the runtime.
 
+mod certificate;
 mod nft;
 mod probe;
 mod rules;
@@ -53,6 +54,9 @@ pub struct Attached {
     pub runtime: Option<Runtime>,
     /// Whether its streaming server answers from this node.
     pub reachable: bool,
+    /// Whether a kubelet trusts what the streaming server shows, where it speaks TLS and lets that
+    /// be seen.
+    pub trusted: Option<bool>,
     /// What becomes of streams.
     pub outcome: Outcome,
 }
@@ -91,6 +95,7 @@ pub struct Attachment {
     asked: Option<Instant>,
     looked: Option<Instant>,
     reachable: bool,
+    trusted: Option<bool>,
     installed: Installed,
     /// Whether streams that do not come through the relay are refused.
     refusing: bool,
@@ -109,6 +114,7 @@ impl Attachment {
             asked: None,
             looked: None,
             reachable: false,
+            trusted: None,
             installed: Installed::Unknown,
             refusing: false,
             renewed: None,
@@ -140,6 +146,7 @@ impl Attachment {
             let attached = Attached {
                 runtime: self.runtime.clone(),
                 reachable: self.reachable,
+                trusted: self.trusted,
                 outcome: state::judge(want, renewed, self.refusing, failure.as_ref()),
             };
             sender.send_if_modified(|before| {
@@ -192,6 +199,14 @@ impl Attachment {
                     );
                     self.looked = None;
                 }
+                self.trusted = match runtime.tls {
+                    false => None,
+                    true => {
+                        let authorities = self.host.authorities();
+                        certificate::is_trusted(runtime.streaming, &runtime.host, &authorities)
+                            .await
+                    }
+                };
                 self.runtime = Some(runtime);
                 self.asked = Some(Instant::now());
                 Ok(())

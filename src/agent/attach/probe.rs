@@ -10,7 +10,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpSocket,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::rules::{PROBE_MARK, RELAY_MARK};
@@ -78,6 +78,15 @@ pub async fn through_relay(relay: &Relay, address: SocketAddr) -> Result<(), Err
 /// Where no answer comes.
 pub async fn straight(address: SocketAddr) -> Result<(), Error> {
     ask(bound(address, RELAY_MARK)?, address).await
+}
+
+/// A connection past every rule.
+///
+/// # Errors
+/// Where nobody answers there.
+pub async fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
+    let connected = bound(address, RELAY_MARK)?.connect(address).await;
+    connected.map_err(|source| Error::Connection { address, source })
 }
 
 /// A socket whose port is known before anybody can see a connection from it.

@@ -61,7 +61,9 @@ pub struct Runtime {
     pub version: String,
     /// Where its streaming server listens.
     pub streaming: SocketAddr,
-    /// Whether that speaks TLS.
+    /// Its host, as the runtime's URL has it: an address, or a name.
+    pub host: String,
+    /// Whether it speaks TLS.
     pub tls: bool,
 }
 
@@ -133,14 +135,18 @@ pub async fn ask(socket: &Path, own: &Own) -> Result<Runtime, Error> {
         ExecRequest { container_id: container.id, cmd: vec!["/sluice".into()], stdout: true };
     let ExecResponse { url } = client.call("Exec", exec).await?;
     let address = address::read(&url).ok_or(Error::Url)?;
-    let ip = match address.host {
-        Host::Ip(ip) => ip,
-        Host::Name(name) => look_up(&name).await.ok_or(Error::Lookup(name))?,
+    let (ip, host) = match address.host {
+        Host::Ip(ip) => (ip, ip.to_string()),
+        Host::Name(name) => match look_up(&name).await {
+            Some(ip) => (ip, name),
+            None => return Err(Error::Lookup(name)),
+        },
     };
     Ok(Runtime {
         name: version.runtime_name,
         version: version.runtime_version,
         streaming: SocketAddr::new(ip, address.port),
+        host,
         tls: address.tls,
     })
 }

@@ -25,7 +25,7 @@ fn off() -> Change {
 fn judge(change: &Change, policy: StreamingPolicy, blocking: &[&str]) -> Result<(), Why> {
     let blocking = blocking.iter().map(|name| (*name).to_owned()).collect();
     let policy = Policy::Is(Box::new(policy));
-    check(change, &Scene { policy, blocking, unjudged: Vec::new() }, "cp1")
+    check(change, &Scene { policy, blocking, unjudged: Vec::new(), distrusted: false }, "cp1")
 }
 
 /// The reason; nothing where it is permitted.
@@ -76,7 +76,9 @@ fn the_gate_goes_off_only_as_it_was_judged() {
     assert!(why.message.contains("off: old1 and old2."), "{}", why.message);
     let policy = Policy::Is(Box::new(policy()));
     let unjudged = vec!["new1".to_owned()];
-    let why = check(&off(), &Scene { policy, blocking: Vec::new(), unjudged }, "cp1").unwrap_err();
+    let why =
+        check(&off(), &Scene { policy, blocking: Vec::new(), unjudged, distrusted: false }, "cp1")
+            .unwrap_err();
     assert_eq!((why.reason, &*why.message), ("VerdictUnseen", "No verdict is stored of new1."));
     let nothing = change(ChangeKind::ApiserverGate, None);
     assert_eq!(reason(&nothing, |_| {}, &[]), "NotWanted");
@@ -183,7 +185,7 @@ fn a_policy_that_is_not_there_permits_nothing() {
         (Policy::Missing, "NotWanted"),
         (Policy::Unreadable("apply: no such thing".to_owned()), "PolicyUnreadable"),
     ] {
-        let scene = Scene { policy, blocking: Vec::new(), unjudged: Vec::new() };
+        let scene = Scene { policy, blocking: Vec::new(), unjudged: Vec::new(), distrusted: false };
         assert_eq!(check(&off(), &scene, "cp1").unwrap_err().reason, expected);
     }
 }

@@ -4,9 +4,10 @@ use crate::decision::{
     evidence::{ENVIRONMENT_FILES, Says, Source},
     gate::Gate,
     migration::{FlagBehaviour, Migration},
+    named::Named,
     node::{NodeFacts, NodeJudgement, Redirects, Verdict},
     safety::Scene,
-    survey,
+    survey, trust,
     upgrade::Preview,
 };
 
@@ -25,6 +26,8 @@ const RANCHER: [&str; 2] = ["/etc/rancher/k3s/config.yaml", "/etc/rancher/rke2/c
 /// What there is to be done about a kubelet. The order is that of the steps.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kubelet {
+    /// Its runtime's certificate is not one that it trusts.
+    Trust,
     Look,
     /// Its version cannot be read, so that nothing that is said about it counts.
     Except,
@@ -135,6 +138,23 @@ pub(super) fn to_do(
     }
 }
 
+/// Whether the kubelet has to trust its runtime's streaming server first: it redirects, and will not
+/// any more.
+pub(super) fn has_to_trust(
+    scene: &Scene<'_>,
+    preview: &Preview,
+    facts: &NodeFacts,
+    judged: &NodeJudgement,
+) -> bool {
+    let stops = matches!(
+        scene.migration.kubelet_at(preview.minor),
+        Some(FlagBehaviour::Ignored | FlagBehaviour::Removed)
+    );
+    facts.distrusted
+        && judged.redirects.possible()
+        && (stops || to_do(scene, preview, facts, judged).is_some())
+}
+
 /// The step for nodes of which the same is to be done.
 pub(super) fn step(
     migration: &Migration,
@@ -164,6 +184,19 @@ pub(super) fn step(
         }
     };
     let (action, files, changes, remedy) = match what {
+        Kubelet::Trust => {
+            let files = trust::FILES.map(str::to_owned).into();
+            let named: Named<'_> = nodes.iter().map(String::as_str).collect();
+            let message = trust::says(&named);
+            return Step {
+                action: Action::TrustRuntime,
+                needed: true,
+                nodes,
+                files,
+                changes: Vec::new(),
+                message,
+            };
+        }
         Kubelet::Look => {
             let remedy = format!(
                 "Nothing certain tells whether the kubelet is started with --{flag}: look at its \

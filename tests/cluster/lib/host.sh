@@ -67,12 +67,13 @@ version = 2
   sandbox_image = "$PAUSE_IMAGE"
   restrict_oom_score_adj = true
   stream_server_address = "$stream"
-  enable_tls_streaming = $tls
+  enable_tls_streaming = $([ "$tls" = false ] && echo false || echo true)
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "/etc/cni/net.d"
 EOF
-  [ "$tls" = false ] || streaming_certificate "$name"
+  # tls=self: the one that containerd makes for itself.
+  [ "$tls" != true ] || streaming_certificate "$name"
   # No masquerading: the switch routes pod addresses, so every peer sees who really called.
   cat >"$upper/etc/cni/net.d/10-bridge.conflist" <<EOF
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [

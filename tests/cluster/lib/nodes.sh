@@ -45,10 +45,10 @@ check_declaration() {
   for word in ${1#"$name"}; do
     case $word in
     kubelet=* | flag=--*) ;;
-    tls=true | tls=false) ;;
+    tls=true | tls=false | tls=self) ;;
     stream=*) [[ ${word#stream=} =~ ^[0-9a-f.:]+$ ]] || die "node $name: '$word' is no address" ;;
     redirect=true | redirect=false | role=worker | role=control-plane) ;;
-    *) die "node $name: '$word' is none of kubelet=VERSION redirect=true|false stream=ADDRESS tls=true|false role=worker|control-plane flag=--…" ;;
+    *) die "node $name: '$word' is none of kubelet=VERSION redirect=true|false stream=ADDRESS tls=true|false|self role=worker|control-plane flag=--…" ;;
     esac
   done
   kubelet=$(value "$1" kubelet "$KUBERNETES_VERSION")
