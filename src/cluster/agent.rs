@@ -137,7 +137,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
-    use crate::api::FollowedRedirect;
+    use crate::api::{FollowedRedirect, RuntimeReport};
 
     fn report(flag: &str, next_start: Option<&str>) -> AgentReport {
         AgentReport {
@@ -206,5 +206,28 @@ mod tests {
         let mut agent = Agent::default();
         agent.hear(Some(&AgentReport { followed_redirect: Some(followed), ..report("Off", None) }));
         assert_eq!(agent.claims(true).map(|claim| claim.says).collect::<Vec<_>>(), [Says::On]);
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_trusted_is_not() {
+        for (tls, trusted, distrusted) in [
+            (false, None, false),
+            (true, Some(true), false),
+            (true, Some(false), true),
+            // The certificate could not be seen, or an agent of an older release does not say.
+            (true, None, true),
+        ] {
+            let runtime = RuntimeReport {
+                name: "containerd".to_owned(),
+                version: "v1.6.20".to_owned(),
+                streaming_address: None,
+                tls,
+                trusted,
+                reachable: true,
+            };
+            let report = AgentReport { runtime: Some(runtime), ..report("On", None) };
+            assert_eq!(distrusts(&report), distrusted, "{tls} {trusted:?}");
+        }
+        assert!(!distrusts(&report("On", None)));
     }
 }

@@ -152,13 +152,19 @@ fn versions_of_kubelets() {
     ] {
         assert_eq!(judged(&[&format!("{file}.yaml")], &UNSEEN), expected, "{file}");
     }
+    // By its provider, and not where somebody says that it redirects.
+    let excepted = "unreadable-versions/kwok-excepted.yaml";
+    let target = unseen("--target=1.24");
+    assert_eq!(judged(&[excepted], &target), "0 Enabled OnlyOverriddenNodes NothingBreaks Unknown");
+    let both = [excepted, "unreadable-versions/kwok-redirects.yaml"];
+    assert_eq!(judged(&both, &UNSEEN), "2 Enabled NodesRedirect Unknown On");
     // No advice that changes nothing.
     for file in ["fake-false", "kwok-false"] {
         let ran = plan(&[&format!("unreadable-versions/{file}.yaml")], &unseen("--target=1.24"));
         assert_eq!(ran.code, Some(2));
         assert!(!ran.stdout.contains("annotate"), "{}", ran.stdout);
         assert!(ran.stdout.contains("only an override of the policy"), "{}", ran.stdout);
-        assert!(ran.stdout.contains("has to be renewed"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("its provider"), "{}", ran.stdout);
     }
     let skewed = plan(&["skew/kubelet-newer.yaml"], &UNSEEN);
     assert!(skewed.stdout.contains("Degraded (KubeletNewer)"), "{}", skewed.stdout);

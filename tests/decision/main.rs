@@ -2,7 +2,7 @@
 //!
 //! [`oracle`] writes the history down again as plain literals and never asks the code under test;
 //! [`cluster`] builds inputs. The rest are the tests: [`table`] over every pair of versions,
-//! [`properties`] over random clusters, [`policies`] over several policies, [`upgrades`], [`steps`] and [`messages`].
+//! [`properties`] over random clusters, [`policies`] over several policies, [`upgrades`], [`trust`], [`steps`] and [`messages`].
 
 mod cluster;
 mod messages;
@@ -13,4 +13,5 @@ mod remediation;
 mod rollout;
 mod steps;
 mod table;
+mod trust;
 mod upgrades;

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -16,18 +17,25 @@ pub const POLICIES: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies";
 pub const STREAMING_NODES: &str = "/apis/sluice.dev/v1alpha1/streamingnodes";
 
 const ANSWER: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(1);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_current_thread().enable_all().build().expect("a runtime for requests")
 });
 
-/// What is at a path, or nothing if there is no such object.
+/// What is at a path, or nothing if there is no such object. As by kubectl, it is asked for again where the connection is
+/// cut: that happens to whoever asks an apiserver that is just going away.
 #[track_caller]
 pub fn get(kubeconfig: &Path, path: &str) -> Option<Value> {
-    match read(kubeconfig, path, ANSWER) {
-        Ok(text) => Some(serde_json::from_str(&text).expect("the API speaks JSON")),
-        Err(kube::Error::Api(status)) if status.code == 404 => None,
-        Err(error) => panic!("get {path}: {error}"),
+    let end = Instant::now() + ANSWER;
+    loop {
+        match read(kubeconfig, path, ANSWER) {
+            Ok(text) => return Some(serde_json::from_str(&text).expect("the API speaks JSON")),
+            Err(kube::Error::Api(status)) if status.code == 404 => return None,
+            Err(error @ kube::Error::Api(_)) => panic!("get {path}: {error}"),
+            Err(error) => assert!(Instant::now() < end, "get {path}: {error}"),
+        }
+        thread::sleep(PAUSE);
     }
 }
 
