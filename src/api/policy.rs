@@ -154,9 +154,8 @@ pub struct Canary {
     #[serde(default = "max_nodes")]
     #[schemars(range(min = 1, max = 500))]
     pub max_nodes: u32,
-    /// Where users reach the apiservers, such as https://api.example.com:6443, which is tried beside
-    /// each apiserver; None tries none. Without it that is the controlPlaneEndpoint of kubeadm's
-    /// configuration, if there is one.
+    /// The URL (https, host and port) by which users reach the apiservers, which is tried beside each
+    /// of them; None tries none. Without it the controlPlaneEndpoint of kubeadm's configuration is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 300), regex(pattern = r"^(None|https://[^/\s]+/?)$"))]
     pub endpoint: Option<String>,
