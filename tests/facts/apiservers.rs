@@ -165,7 +165,11 @@ async fn apiservers_follow_redirects_as_the_tables_say() {
                 "StreamingProxyRedirects=true",
                 "StreamingProxyRedirects=false",
                 "StreamingProxyRedirects=true,ValidateProxyRedirects=false",
-                "StreamingProxyRedirects=true,AllBeta=false",
+                // Up to 1.19 what the others of its flags need is beta, too.
+                match binary.minor() {
+                    Minor(..20) => "StreamingProxyRedirects=true,AllBeta=false,TokenRequest=true",
+                    _ => "StreamingProxyRedirects=true,AllBeta=false",
+                },
                 "AllAlpha=false",
             ],
         };
