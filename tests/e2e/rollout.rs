@@ -271,14 +271,15 @@ fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
     assert_eq!(
         steps,
         json!([
-            ["RemoveKubeletFlag", ["old1"], "/etc/sysconfig/kubelet", flag],
+            // Its agent has said which file it is.
+            ["RemoveKubeletFlag", ["old1"], "/etc/default/kubelet", flag],
             [
                 "RemoveGate",
                 ["cp1"],
                 "/etc/kubernetes/manifests/kube-apiserver.yaml",
                 format!("--feature-gates={OFF}")
             ],
-            ["RemoveKubeletFlag", ["new1"], "/etc/sysconfig/kubelet", flag],
+            ["RemoveKubeletFlag", ["new1"], "/etc/default/kubelet", flag],
             ["Upgrade", ["cp1", "cp2"], null, null],
         ])
     );
