@@ -156,10 +156,6 @@ pub(super) fn next_start_has_flag(
     facts: &NodeFacts,
     node: &NodeJudgement,
 ) -> Option<bool> {
-    // Behind it is no kubelet that could have a flag.
-    if facts.provider.is_some() && node.verdict == Verdict::Overridden {
-        return Some(false);
-    }
     let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
     match (behaviour, node.evidence.flag) {
         (Some(FlagBehaviour::AlwaysLegacy), _) => Some(false),
