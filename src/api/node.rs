@@ -160,7 +160,7 @@ pub struct AgentReport {
     /// Why, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The node's container runtime.
+    /// The node's container runtime, as it has told last since the machine's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeReport>,
     /// The last stream that came from another host: an apiserver has followed a redirect of the

@@ -53,14 +53,7 @@ impl Composer {
             streams: Some(attached.outcome.streams.as_str().to_owned()),
             reason: Some(attached.outcome.reason.to_owned()),
             message: Some(attached.outcome.message.clone()),
-            runtime: attached.runtime.as_ref().map(|runtime| RuntimeReport {
-                name: named(&runtime.name),
-                version: named(&runtime.version),
-                streaming_address: Some(runtime.streaming.to_string()),
-                tls: runtime.tls,
-                trusted: attached.trusted,
-                reachable: attached.reachable,
-            }),
+            runtime: runtime(attached).or_else(|| silent(known?)),
             followed_redirect: self.followed.clone(),
             boot_id: self.machine.boot.clone(),
             machine_id: self.machine.id.clone(),
@@ -108,6 +101,23 @@ impl Composer {
         self.followed = None;
         self.remote = remote;
     }
+}
+
+fn runtime(attached: &Attached) -> Option<RuntimeReport> {
+    attached.runtime.as_ref().map(|runtime| RuntimeReport {
+        name: named(&runtime.name),
+        version: named(&runtime.version),
+        streaming_address: Some(runtime.streaming.to_string()),
+        tls: runtime.tls,
+        trusted: attached.trusted,
+        reachable: attached.reachable,
+    })
+}
+
+/// A runtime that does not tell at the moment, such as in a restart, is still the one that it was: what
+/// it streams with must not be forgotten by whoever would take the kubelet's redirects away.
+fn silent(known: &AgentReport) -> Option<RuntimeReport> {
+    known.runtime.clone().map(|runtime| RuntimeReport { reachable: false, ..runtime })
 }
 
 /// An apiserver of 1.20 may refuse empty strings.
@@ -222,5 +232,26 @@ mod tests {
         let gone = Kubelet { flag: Some(Says::Unreadable), ..Kubelet::default() };
         assert!(compose(&mut other, &gone, None, Some(&first), 21).followed_redirect.is_none());
         assert!(compose(&mut other, &two, None, Some(&first), 22).followed_redirect.is_none());
+    }
+
+    #[test]
+    fn a_runtime_that_does_not_tell_is_not_forgotten() {
+        let kubelet = Kubelet { flag: Some(Says::On), ..Kubelet::default() };
+        let mut told = attached();
+        if let Some(runtime) = &mut told.runtime {
+            runtime.tls = true;
+        }
+        told.trusted = Some(false);
+        let mut composer = Composer::default();
+        let first = composer.compose(&kubelet, Some(&told), None, None, at(1)).unwrap();
+        let silent = Attached { runtime: None, reachable: false, ..told };
+        let again = composer.compose(&kubelet, Some(&silent), None, Some(&first), at(2)).unwrap();
+        let runtime = again.runtime.unwrap();
+        assert_eq!((runtime.tls, runtime.trusted, runtime.reachable), (true, Some(false), false));
+        assert_eq!(runtime.streaming_address, first.runtime.as_ref().unwrap().streaming_address);
+        // Of another start of the machine nothing is known.
+        let mut other = Composer::of(Machine { boot: Some("b".to_owned()), id: None });
+        let report = other.compose(&kubelet, Some(&silent), None, Some(&first), at(3)).unwrap();
+        assert_eq!(report.runtime, None);
     }
 }
