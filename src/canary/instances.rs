@@ -83,12 +83,11 @@ pub async fn instances_at(
     urls.iter().map(|url| connect(config, &Place::at(url, &pods)?)).collect()
 }
 
-/// The address by which users reach the apiservers, where it is none of theirs: that of a load
-/// balancer, which may do something to upgrades that no apiserver does. `None` where it is the
-/// address of one of `instances`.
+/// The way that users go to the apiservers. It may lead through a load balancer, which may do
+/// something to upgrades that no apiserver does. `None` if `url` is that of one of `instances`.
 ///
 /// # Errors
-/// Where it is no URL of a server.
+/// If `url` is not the URL of a server, or no client can be made for it.
 pub fn in_front(
     config: &Config,
     url: &str,
@@ -106,7 +105,10 @@ pub fn in_front(
         }
     }
     let place = Place { name: format!("{host}:{port}"), url: url.to_owned() };
-    connect(config, &place).map(Some)
+    // The names in its certificate are those that users hold it to.
+    let mut config = config.clone();
+    config.cluster_url = parse(url)?;
+    instance(config, &place).map(Some)
 }
 
 /// The apiservers' mirror pods. They only give names: where they cannot be read, addresses do.
@@ -162,10 +164,15 @@ pub fn connect(config: &Config, place: &Place) -> Result<Instance, Error> {
     let mut config = config.clone();
     config.cluster_url = parse(&place.url)?;
     // A certificate need not hold every address, such as that of a tunnel; a name of its own that
-    // leads to the apiserver is another matter, and so is what somebody has set.
-    if config.tls_server_name.is_none() && is_address(&config.cluster_url) {
+    // leads to the apiserver is another matter.
+    if is_address(&config.cluster_url) {
         config.tls_server_name = Some(SERVER_NAME.to_owned());
     }
+    instance(config, place)
+}
+
+/// The way to a place with what `config` says of certificates.
+fn instance(mut config: Config, place: &Place) -> Result<Instance, Error> {
     // A refusal is an answer here, and asking again would be another canary.
     config.default_retry = false;
     let client = Client::try_from(config)
