@@ -90,9 +90,9 @@ impl Apiserver {
     async fn distrusted(&self) -> Result<bool, Error> {
         let api: Api<StreamingNode> = Api::all(self.client.clone());
         let status = api.get(&self.node).await?.status.unwrap_or_default();
-        let proxies = [Redirects::Off, Redirects::Ignored, Redirects::Impossible];
-        let proxies = proxies.iter().any(|proxies| proxies.as_str() == status.redirects);
-        Ok(!proxies && status.agent.is_some_and(|agent| distrusts(&agent)))
+        let known = Redirects::ALL.into_iter().find(|known| known.as_str() == status.redirects);
+        let redirects = known.is_none_or(Redirects::possible);
+        Ok(redirects && status.agent.is_some_and(|agent| distrusts(&agent)))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, Error> {

@@ -76,21 +76,23 @@ fn an_apiserver_that_does_not_start_goes_back_by_itself() {
     assert_eq!(kubeadm_gates(&bed), None);
 }
 
-/// What a kubelet does by default, and the bed's do six times as often: until then no mirror pod tells of a change.
-fn slow_mirror(bed: &Bed) {
+/// One control plane whose gate may be turned off; returns the manifest of its apiserver. Its kubelet looks at its pods as
+/// seldom as kubelets do by default, and the bed's do six times as often: until then no mirror pod tells of a change.
+#[track_caller]
+fn alone(bed: &Bed) -> String {
     let looks = "s/^syncFrequency: .*/syncFrequency: 1m0s/";
     bed.host_exec("cp1", &["sed", "-i", looks, "/var/lib/kubelet/config.yaml"]).succeeded();
+    fresh_alone(bed);
+    bed.replace("old1", &["redirect=false"]);
+    canary_of(bed, "old1");
+    manifest(bed, "cp1")
 }
 
 #[test]
 #[ignore = "needs the test cluster: make e2e"]
 fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
     let bed = Bed::shared();
-    slow_mirror(&bed);
-    fresh_alone(&bed);
-    bed.replace("old1", &["redirect=false"]);
-    canary_of(&bed, "old1");
-    let original = manifest(&bed, "cp1");
+    let original = alone(&bed);
     for power_fails in [false, true] {
         turn_off_with_a_typo(&bed, "cp1");
         apiserver_is_ready(&bed, "cp1", false);
@@ -120,11 +122,7 @@ fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
 #[ignore = "needs the test cluster: make e2e"]
 fn the_only_apiserver_is_turned_and_turned_back() {
     let bed = Bed::shared();
-    slow_mirror(&bed);
-    fresh_alone(&bed);
-    bed.replace("old1", &["redirect=false"]);
-    canary_of(&bed, "old1");
-    let original = manifest(&bed, "cp1");
+    let original = alone(&bed);
     policy_within(&bed, 240, "streamingProxyRedirects: Disabled");
     runs_with_gates(&bed, "cp1", Some(OFF));
     ends(&bed, "RedirectsDisabled", "True", "GateOff");
