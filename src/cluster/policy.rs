@@ -51,7 +51,7 @@ pub enum Front {
     /// Where kubeadm's configuration says.
     #[default]
     Kubeadm,
-    /// Nowhere that is to be tried.
+    /// It is not to be tried.
     Nothing,
     /// At this URL.
     At(String),

@@ -13,7 +13,7 @@ use super::{
 pub struct NodeFacts {
     /// The kubelet's version; `None` where it cannot be read.
     pub kubelet: Option<Minor>,
-    /// What stands behind the Node where that is no kubelet of Kubernetes.
+    /// What runs the Node if no kubelet of Kubernetes does, such as kwok.
     pub provider: Option<String>,
     /// What has been said about its flag.
     pub claims: Vec<Claim>,
@@ -267,8 +267,8 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
         ),
         NodeReason::KubeletVersionUnknown => {
             "The kubelet's version cannot be read, so it may redirect streams, whatever is said of \
-             its flag. Only an override of the policy excepts the node: one of its name, until it ends, or \
-             one of its status.provider, if it has any, for good."
+             its flag. Only an override of the policy excepts the node: one of its name, until it \
+             ends, or one of its status.provider, if it has any, for good."
                 .to_owned()
         }
         NodeReason::EvidenceUnreadable => {

@@ -94,8 +94,8 @@ impl Scene<'_> {
         }
     }
 
-    /// Everything that is not known is of apiservers that nobody sees the pod of, as in managed
-    /// control planes, and what is known does not differ.
+    /// Whether only apiservers without a visible pod are unknown, as in managed control planes, and the
+    /// known ones are alike.
     fn only_managed_unseen(&self) -> bool {
         let known = |i: &Apiserver| {
             i.minor.is_some() && i.gate(self.migration, self.track) != Gate::Unknown

@@ -256,9 +256,9 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
     if off == Some(true) && !unknown.is_empty() {
         let unversioned = &survey.blocking_unversioned;
         let annotate = format!("find out first, and annotate with {}", migration.annotation);
-        let except = "look at status.nodeInfo.kubeletVersion of the Node: while that is no \
-                      version of Kubernetes 1, only an override of the policy excepts it, of its name or its \
-                      provider";
+        let except = "look at status.nodeInfo.kubeletVersion of the Node: while that is no version \
+                      of Kubernetes 1, only an override of the policy excepts it, of its name or \
+                      its provider";
         let remedy = match (unversioned.count(), unknown.count()) {
             (0, _) => format!("{annotate}."),
             (few, all) if few == all => {

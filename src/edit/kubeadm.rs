@@ -56,8 +56,8 @@ pub fn set_gate(text: &str, gate: &str, setting: Setting) -> Result<Edited, Erro
     Ok(Edited::Changed(new))
 }
 
-/// The URL by which kubeadm has its nodes and its kubeconfigs reach the apiservers, where it was told
-/// one (`controlPlaneEndpoint`, a host with or without a port).
+/// The URL in the kubeconfigs that kubeadm writes: its `controlPlaneEndpoint`, a host with or without a
+/// port. `None` if the configuration has none.
 pub fn endpoint(text: &str) -> Option<String> {
     /// `KubeAPIServerPort` in `cmd/kubeadm/app/constants`, unless localAPIEndpoint says otherwise.
     const PORT: u16 = 6443;

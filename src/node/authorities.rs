@@ -1,8 +1,8 @@
 //! The authorities that the node's own programs trust.
 //!
-//! As Go's `crypto/x509` finds them on Linux (`root_linux.go`, `root_unix.go`), since the program in
-//! question is the kubelet. One that is told otherwise (`SSL_CERT_FILE`, `SSL_CERT_DIR`) is not known
-//! of here.
+//! Go's `crypto/x509` finds them like this on Linux (`root_linux.go`, `root_unix.go`), and the kubelet
+//! is a Go program. A kubelet with `SSL_CERT_FILE` or `SSL_CERT_DIR` reads others, which are not seen
+//! here.
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 

@@ -108,7 +108,7 @@ impl Host {
         if ENVIRONMENT_FILES.contains(&path) {
             return;
         }
-        // Of specifiers, and of what is not mounted here, nobody knows what is in it.
+        // Specifiers are not expanded here, and some folders are not mounted: such a file may name it.
         if path.replace("%%", "").contains('%') || !self.shows(path) {
             return found.worsen(path, Says::Unreadable);
         }

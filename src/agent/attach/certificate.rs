@@ -2,9 +2,9 @@
 //!
 //! An apiserver that follows a redirect looks at no certificate. A kubelet that proxies does, and
 //! has nothing to go by but what the node trusts (`proxyStream` in `pkg/kubelet/server/server.go`
-//! dials without a transport of its own). The certificate that containerd makes for itself with
-//! `enable_tls_streaming` comes from an authority that nobody knows: seen on kubelets 1.18 and 1.20,
-//! every exec ends with `x509: certificate signed by unknown authority`.
+//! dials without a transport of its own). With `enable_tls_streaming` containerd makes a certificate
+//! and an authority for itself, and no node trusts that authority. On real kubelets 1.18 and 1.20 every
+//! exec then ended with `x509: certificate signed by unknown authority`.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -83,7 +83,7 @@ pub async fn straight(address: SocketAddr) -> Result<(), Error> {
 /// A connection past every rule.
 ///
 /// # Errors
-/// Where nobody answers there.
+/// If no connection can be made.
 pub async fn connect(address: SocketAddr) -> Result<TcpStream, Error> {
     let connected = bound(address, RELAY_MARK)?.connect(address).await;
     connected.map_err(|source| Error::Connection { address, source })

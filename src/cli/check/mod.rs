@@ -28,8 +28,8 @@ use choose::{Choice, Known, OS_LABEL, choose};
 ///
 /// Makes a real exec and a real port-forward into a pod of Sluice's own on each node (the chart's
 /// canaries), through each apiserver on its own, and through the kubeconfig's server where that is
-/// something in front of them: four at once, ten a second at most. Nothing is changed. Exits with 0 if all were answered, 2 if one was not or a node could not be tried, and 1
-/// on an error.
+/// something in front of them: four at once, ten a second at most. Nothing is changed. Exits with 0
+/// if all were answered, 2 if one was not or a node could not be tried, and 1 on an error.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -103,8 +103,9 @@ pub fn advice(answer: Answer, nodes: &str, instances: &str) -> String {
         ),
         Answer::UpgradeHeadersMissing => format!(
             "Something on the way through {instances} to {nodes} drops the headers Connection and \
-             Upgrade, or adds a Connection of its own beside it. Look for a proxy or load balancer in front of the apiserver, and between it \
-             and the kubelets, and have it pass them on as they are."
+             Upgrade, or adds a Connection of its own beside it. Look for a proxy or load balancer in \
+             front of the apiserver, and between it and the kubelets, and have it pass them on as \
+             they are."
         ),
         Answer::RuntimeUnreachable => format!(
             "The kubelet on {nodes} gets no stream into the canary from its container runtime. Look \
