@@ -369,15 +369,26 @@ status:
 fn mistakes_in_files_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("p.yaml");
-    fs::write(&file, format!("{SAFE}---\n{}", policy("{streamingProxyRedirect: Disabled}")))
-        .unwrap();
+    let apiserver = apiserver("cp", "v1.20.15", "");
+    let policy = policy("{streamingProxyRedirect: Disabled}");
+    fs::write(&file, format!("{SAFE}---\n{policy}---\n{apiserver}")).unwrap();
     let path = file.to_str().unwrap();
     let ran = run(&["plan", "-f", path], "");
     assert_eq!(ran.code, Some(1));
-    let place = format!(
-        "error: {path}, document 2: StreamingPolicy p: spec.streamingProxyRedirect: unknown field\n"
+    let told = format!(
+        "error: {path}, document 2: StreamingPolicy p: spec.streamingProxyRedirect: unknown field\n\
+         error: the judgement is not of all that was given: correct what is named above\n"
     );
-    assert_eq!(ran.stderr, place);
+    assert_eq!(ran.stderr, told);
+    // What could be read is judged, and not found safe.
+    assert!(ran.stdout.contains("Refused: InputUnread"), "{}", ran.stdout);
+    fs::write(&file, "kind: [\n").unwrap();
+    let ran = run(&["plan", "-f", path, "-f", "examples/policy.yaml"], "");
+    assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{}", ran.stderr);
+    let ran = run(&["plan", "-f", path, "-f", CLUSTER, "--target", "1.24"], "");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.contains("Refused: NodesRedirectWhileLagging"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("On the way to"), "{}", ran.stdout);
 
     for (args, message) in [
         (&["plan", "-f", "no-such-file.yaml"][..], "cannot read no-such-file.yaml: "),

@@ -32,7 +32,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why files cannot be taken.
+/// Why there is nothing to read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
@@ -46,7 +46,22 @@ pub enum Error {
     /// A directory without a file to read.
     #[error("{0} holds no .yaml, .yml or .json file")]
     NoFiles(String),
-    /// It is neither YAML nor JSON.
+}
+
+impl Error {
+    /// A short, stable name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "Read",
+            Self::NoFiles(_) => "NoFiles",
+        }
+    }
+}
+
+/// Why a part of what was given is left out of the judgement.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// A file is neither YAML nor JSON.
     #[error("{file}: {why}")]
     Syntax {
         /// The file.
@@ -74,43 +89,34 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// A short, stable name.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Read { .. } => "Read",
-            Self::NoFiles(_) => "NoFiles",
-            Self::Syntax { .. } => "Syntax",
-            Self::NoObject { .. } => "NoObject",
-            Self::Malformed { .. } => "Malformed",
-        }
-    }
-}
-
-/// Reads files, directories and standard input.
+/// Reads files, directories and standard input. What is in them and cannot be taken is told in
+/// [`Objects::unread`].
 ///
 /// # Errors
-/// Where something cannot be read, or an object that matters cannot be taken.
+/// Where there is nothing to read.
 pub fn read(paths: &[PathBuf], stdin: &mut impl io::Read) -> Result<Objects, Error> {
     let mut objects = Objects::default();
     for path in paths {
         if path == Path::new(STDIN) {
             let mut bytes = Vec::new();
             stdin.read_to_end(&mut bytes).map_err(|source| unreadable("standard input", source))?;
-            add(&mut objects, "standard input", &text("standard input", bytes)?)?;
+            add_bytes(&mut objects, "standard input", bytes);
             continue;
         }
         for file in files(path)? {
             let name = file.display().to_string();
             let bytes = fs::read(&file).map_err(|source| unreadable(&name, source))?;
-            add(&mut objects, &name, &text(&name, bytes)?)?;
+            add_bytes(&mut objects, &name, bytes);
         }
     }
     Ok(objects)
 }
 
-fn text(file: &str, bytes: Vec<u8>) -> Result<String, Error> {
-    documents::decode(bytes).map_err(|why| Error::Syntax { file: file.to_owned(), why })
+fn add_bytes(objects: &mut Objects, file: &str, bytes: Vec<u8>) {
+    match documents::decode(bytes) {
+        Ok(text) => add(objects, file, &text),
+        Err(why) => objects.unread.push(Unread::Syntax { file: file.to_owned(), why }),
+    }
 }
 
 fn unreadable(file: &str, source: io::Error) -> Error {
@@ -138,21 +144,22 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Adds the objects of one text.
-///
-/// # Errors
-/// As [`read`].
-pub fn add(objects: &mut Objects, file: &str, text: &str) -> Result<(), Error> {
-    for (index, document) in read_documents(file, text)?.into_iter().enumerate() {
+pub fn add(objects: &mut Objects, file: &str, text: &str) {
+    let documents = match read_documents(text) {
+        Ok(documents) => documents,
+        Err(why) => {
+            return objects.unread.push(Unread::Syntax { file: file.to_owned(), why });
+        }
+    };
+    for (index, document) in documents.into_iter().enumerate() {
         let place = Place { file: file.to_owned(), document: index + 1, item: String::new() };
         if !document.is_null() {
-            object::add(objects, &place, document, None)?;
+            object::add(objects, &place, document, None);
         }
     }
-    Ok(())
 }
 
-fn read_documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
-    let syntax = |why: String| Error::Syntax { file: file.to_owned(), why };
+fn read_documents(text: &str) -> Result<Vec<Value>, String> {
     // JSON is YAML too, but a JSON parser reads a large dump many times faster.
     let json = text.trim_start().starts_with('{').then(|| {
         serde_json::Deserializer::from_str(text).into_iter().collect::<Result<Vec<Value>, _>>()
@@ -163,7 +170,7 @@ fn read_documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
         None => None,
     };
     documents::yaml(text)
-        .map_err(|error| syntax(not_json.map_or(error.to_string(), |json| json.to_string())))
+        .map_err(|error| not_json.map_or(error.to_string(), |json| json.to_string()))
 }
 
 #[cfg(test)]
@@ -172,7 +179,8 @@ mod tests {
 
     fn objects(text: &str) -> Result<Objects, String> {
         let mut objects = Objects::default();
-        add(&mut objects, "f.yaml", text).map_err(|error| error.to_string())?;
+        add(&mut objects, "f.yaml", text);
+        objects.unread.first().map_or(Ok(()), |unread| Err(unread.to_string()))?;
         Ok(objects)
     }
 
@@ -190,6 +198,22 @@ mod tests {
             let names: Vec<_> = objects(text).unwrap().nodes.into_keys().collect();
             assert_eq!(names, ["n"], "{text}");
         }
+    }
+
+    #[test]
+    fn what_can_be_read_is_there_beside_what_cannot() {
+        let mut objects = Objects::default();
+        let node = |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
+        let list = format!("{{apiVersion: v1, kind: List, items: [{}, 7, {}]}}", node("a"), node("b"));
+        add(&mut objects, "1.yaml", &format!("{list}\n---\nkind: Node\n---\n{}", node("c")));
+        add(&mut objects, "2.yaml", "a: [");
+        add(&mut objects, "3.yaml", &node("d"));
+        let names: Vec<_> = objects.nodes.keys().collect();
+        assert_eq!(names, ["a", "b", "c", "d"]);
+        let unread: Vec<_> = objects.unread.iter().map(Unread::to_string).collect();
+        assert_eq!(unread.len(), 3, "{unread:?}");
+        assert_eq!(unread[0], "1.yaml, document 1, items[1]: not an object");
+        assert!(unread[2].starts_with("2.yaml: "), "{unread:?}");
     }
 
     #[test]

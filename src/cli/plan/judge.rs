@@ -29,6 +29,11 @@ pub const DEFAULT_POLICY: &str = "cluster";
 /// The name of an apiserver that only the command line speaks of.
 const APISERVER: &str = "apiserver";
 
+/// Why nothing is found safe where not all of the input could be read.
+const INPUT_UNREAD: &str = "InputUnread";
+const UNREAD: &str = "Some of the input could not be read, and might stand in the way. Correct what \
+                      is named on standard error.";
+
 /// What the user says beside the objects.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -211,7 +216,10 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
     let moment = cluster.at(now);
     let mut policies: Vec<PlannedPolicy> = Vec::new();
     for (name, object) in objects.policies {
-        let Some(status) = moment.policy_report(&name, None) else { continue };
+        let Some(mut status) = moment.policy_report(&name, None) else { continue };
+        if !objects.unread.is_empty() {
+            doubt(&mut status);
+        }
         let (mut metadata, spec) = match object {
             PolicyObject::Readable(policy) => (policy.metadata, Some(policy.spec)),
             PolicyObject::Unreadable { metadata, .. } => (*metadata, None),
@@ -241,10 +249,28 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
         let spec = report.spec.unwrap_or(kept);
         nodes.push(StreamingNode { metadata, spec, status: Some(report.status) });
     }
+    // Steps that leave out what could not be read would be taken for all.
     let upgrade = options
         .target
+        .filter(|_| objects.unread.is_empty())
         .map(|target| UpgradePlan { target, steps: cluster.upgrade_steps(&chosen, now) });
     Ok(Plan { policies, nodes, upgrade })
+}
+
+/// Takes back what holds only of what could be read: any object beside it might be in the way.
+fn doubt(status: &mut StreamingPolicyStatus) {
+    let found = [condition::SAFE_TO_DISABLE, condition::UPGRADE_SAFE];
+    let conditions = status.conditions.iter_mut();
+    for condition in conditions.filter(|it| found.contains(&&*it.type_) && it.status == "True") {
+        "Unknown".clone_into(&mut condition.status);
+        INPUT_UNREAD.clone_into(&mut condition.reason);
+        UNREAD.clone_into(&mut condition.message);
+    }
+    for upgrade in status.upgrades.iter_mut().filter(|upgrade| upgrade.safe) {
+        upgrade.safe = false;
+        upgrade.reasons = vec![INPUT_UNREAD.to_owned()];
+        UNREAD.clone_into(&mut upgrade.message);
+    }
 }
 
 fn cluster(objects: &Objects) -> Cluster {

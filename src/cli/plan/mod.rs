@@ -22,7 +22,8 @@ use objects::Objects;
 ///
 /// Reads a cluster, or files as kubectl prints them, and shows what the controller would say.
 /// Nothing is changed. Without a StreamingPolicy a default one is judged, which wants the gate
-/// Disabled. Exits with 0 if it is safe, 2 if it is refused, and 1 on an error.
+/// Disabled. Exits with 0 if it is safe, 2 if it is refused, and 1 on an error; what could be read
+/// beside that is judged, and never found safe.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -104,6 +105,9 @@ pub enum Error {
     /// The result cannot be printed.
     #[error(transparent)]
     Output(#[from] output::Error),
+    /// Some of what was given could not be read.
+    #[error("the judgement is not of all that was given: correct what is named above")]
+    Unread,
     /// Files and a cluster were asked for at once.
     #[error("-f reads files and no cluster: leave out --kubeconfig and --context")]
     FilesAndCluster,
@@ -118,6 +122,7 @@ impl Error {
             Self::Live(error) => error.reason(),
             Self::Judge(error) => error.reason(),
             Self::Output(error) => error.reason(),
+            Self::Unread => "Unread",
             Self::FilesAndCluster => "FilesAndCluster",
         }
     }
@@ -168,8 +173,18 @@ fn finish(args: &Args, objects: Objects) -> Result<Exit, Error> {
     if args.verbose {
         anstream::eprintln!("{}", objects.summary());
     }
+    for unread in &objects.unread {
+        anstream::eprintln!("error: {unread}");
+    }
+    let all_read = objects.unread.is_empty();
+    if !all_read && objects.nodes.is_empty() {
+        return Err(Error::Unread);
+    }
     let plan = judge::judge(objects, &args.options(), Timestamp::now())?;
     output::print(&render(&plan, args)?)?;
+    if !all_read {
+        return Err(Error::Unread);
+    }
     Ok(if plan.is_refused() { Exit::Refused } else { Exit::Ok })
 }
 

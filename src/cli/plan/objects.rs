@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::files::Unread;
 use crate::{
     api::{StreamingNode, StreamingPolicy},
     cluster::{ApiserverPod, NodeView},
@@ -25,7 +26,7 @@ pub enum PolicyObject {
 }
 
 /// Everything that was found, by name.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Objects {
     /// The policies.
     pub policies: BTreeMap<String, PolicyObject>,
@@ -44,6 +45,8 @@ pub struct Objects {
     pub served: Option<Minor>,
     /// What the user ought to know about the input.
     pub warnings: Vec<String>,
+    /// What was there and could not be read. Any of it might stand in the way.
+    pub unread: Vec<Unread>,
     /// How many objects of other kinds there were.
     pub skipped: usize,
 }

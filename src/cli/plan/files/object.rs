@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Error, Place};
+use super::{Place, Unread};
 use crate::{
     api::{GROUP, StreamingNode, StreamingPolicy, StreamingPolicySpec},
     cli::plan::objects::{Objects, PolicyObject},
@@ -27,17 +27,28 @@ const NOT_OURS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 pub(super) fn add(
     objects: &mut Objects,
     place: &Place,
+    value: Value,
+    listed: Option<(&str, &str)>,
+) {
+    if let Err(unread) = take(objects, place, value, listed) {
+        objects.unread.push(unread);
+    }
+}
+
+fn take(
+    objects: &mut Objects,
+    place: &Place,
     mut value: Value,
     listed: Option<(&str, &str)>,
-) -> Result<(), Error> {
+) -> Result<(), Unread> {
     if !value.is_object() {
-        return Err(Error::NoObject { place: place.clone(), why: "not an object" });
+        return Err(Unread::NoObject { place: place.clone(), why: "not an object" });
     }
     let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
     let kind = text("kind").or(listed.map(|(_, kind)| kind.to_owned()));
     let version = text("apiVersion").or(listed.map(|(version, _)| version.to_owned()));
     let (Some(kind), Some(version)) = (kind, version) else {
-        return Err(Error::NoObject { place: place.clone(), why: "no kind and apiVersion" });
+        return Err(Unread::NoObject { place: place.clone(), why: "no kind and apiVersion" });
     };
     if let (Some(of), Some(Value::Array(items))) =
         (kind.strip_suffix("List"), value.get_mut("items").map(Value::take))
@@ -46,7 +57,7 @@ pub(super) fn add(
         for (index, item) in items.into_iter().enumerate() {
             let item_place =
                 Place { item: format!("{}, items[{index}]", place.item), ..place.clone() };
-            add(objects, &item_place, item, listed)?;
+            add(objects, &item_place, item, listed);
         }
         return Ok(());
     }
@@ -118,8 +129,8 @@ fn again(objects: &mut Objects, place: &Place, kind: &str, name: &str) {
     objects.warnings.push(format!("{kind} {name} is there twice; the one of {place} counts"));
 }
 
-fn malformed(place: &Place, object: &str, why: String) -> Error {
-    Error::Malformed { place: place.clone(), object: object.to_owned(), why }
+fn malformed(place: &Place, object: &str, why: String) -> Unread {
+    Unread::Malformed { place: place.clone(), object: object.to_owned(), why }
 }
 
 /// What the schema and the controller refuse, and the types do not.
@@ -198,7 +209,7 @@ impl<'a> Named<'a> {
         self.at("/metadata/labels/component") == Some(PROGRAM) || looks_like_apiserver(&named)
     }
 
-    fn malformed(&self, why: String) -> Error {
+    fn malformed(&self, why: String) -> Unread {
         let object = match &self.name {
             Some(name) => format!("{} {name}", self.kind),
             None => self.kind.to_owned(),
@@ -206,12 +217,12 @@ impl<'a> Named<'a> {
         malformed(self.place, &object, why)
     }
 
-    fn read<T: DeserializeOwned>(self) -> Result<(String, T), Error> {
+    fn read<T: DeserializeOwned>(self) -> Result<(String, T), Unread> {
         self.deserialize(|_| ())
     }
 
     /// Reads an object of our own group, in which a field that we do not know is a mistake.
-    fn read_ours<T>(self) -> Result<(String, T), Error>
+    fn read_ours<T>(self) -> Result<(String, T), Unread>
     where
         T: DeserializeOwned + kube::Resource<DynamicType = ()>,
     {
@@ -238,7 +249,7 @@ impl<'a> Named<'a> {
     fn deserialize<T: DeserializeOwned>(
         mut self,
         mut ignored: impl FnMut(&str),
-    ) -> Result<(String, T), Error> {
+    ) -> Result<(String, T), Unread> {
         let Some(name) = self.name.clone() else {
             return Err(self.malformed("metadata.name: missing, empty or no text".to_owned()));
         };
