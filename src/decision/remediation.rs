@@ -123,13 +123,7 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
     if left.is_empty() && busy.is_empty() {
         // What has ended is of no more use; the changers' reports stay.
         plan.changes.extend(flags().map(|(node, _)| (node.clone(), None)));
-        let unknown = scene.nodes.iter().filter(|(_, node)| node.unknown);
-        let unknown: Named<'_> = unknown.map(|(name, _)| *name).collect();
-        if !unknown.is_empty() {
-            let message = format!(
-                "Whether the kubelet of {unknown} has the flag is not known: no agent that is \
-                 ready says so."
-            );
+        if let Some(message) = unknown(scene) {
             return says(plan, Holds::Unknown, "NodesUnknown", message);
         }
         let message = "No selected kubelet has the flag.".to_owned();
@@ -197,7 +191,9 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
     let alone = distrusted.len() == left.len();
     let distrusted: Named<'_> = distrusted.into_iter().collect();
     if alone && changing.is_empty() {
-        return says(plan, Holds::False, "RuntimeNotTrusted", trust::says(&distrusted));
+        let sentences = std::iter::once(trust::says(&distrusted)).chain(unknown(scene));
+        let message = sentences.collect::<Vec<_>>().join(" ");
+        return says(plan, Holds::False, "RuntimeNotTrusted", message);
     }
     let mut message = match (changing.is_empty(), refused) {
         (true, Some((node, attempt))) => asked_anew(node, attempt),
@@ -208,6 +204,18 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         message = format!("{message} {}", trust::says(&distrusted));
     }
     says(plan, Holds::False, "Remediating", message)
+}
+
+/// What there is to say of kubelets that may have the flag, as far as anybody knows.
+fn unknown(scene: &FlagScene<'_>) -> Option<String> {
+    let unknown = scene.nodes.iter().filter(|(_, node)| node.unknown);
+    let unknown: Named<'_> = unknown.map(|(name, _)| *name).collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "Whether the kubelet of {unknown} has the flag is not known: no agent that is ready says \
+             so."
+        )
+    })
 }
 
 /// The nodes that still have the flag, those that block the gate first.

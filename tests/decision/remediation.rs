@@ -364,9 +364,10 @@ proptest! {
 /// What works only while the node redirects is not taken away from it.
 #[test]
 fn a_runtime_that_the_kubelet_would_not_trust_keeps_its_redirects() {
-    let judge = |nodes: &[(&'static str, bool)]| {
+    let judge = |nodes: &[(&'static str, bool)], others: &[(&'static str, Candidate)]| {
         let candidate = |distrusted| Candidate { distrusted, ..FLAGGED };
         let nodes = nodes.iter().map(|(name, distrusted)| (*name, candidate(*distrusted)));
+        let nodes = nodes.chain(others.iter().copied());
         plan(&FlagScene {
             wisher: Some(Wisher { name: "cluster", generation: 1, deadline: 60, paused: false }),
             at_once: 10,
@@ -384,11 +385,15 @@ fn a_runtime_that_the_kubelet_would_not_trust_keeps_its_redirects() {
         (&[("old1", true), ("old2", false)], &["old2"], "Remediating"),
         (&[("old1", false), ("old2", false)], &["old1", "old2"], "Remediating"),
     ] {
-        let plan = judge(nodes);
+        let plan = judge(nodes, &[]);
         let progress = plan.progress.unwrap();
         assert_eq!((progress.holds, progress.reason), (Holds::False, reason), "{nodes:?}");
         assert_eq!(plan.changes.keys().collect::<Vec<_>>(), asked, "{nodes:?}");
         let told = progress.message.contains("enable_tls_streaming");
         assert_eq!(told, nodes.iter().any(|(_, distrusted)| *distrusted), "{}", progress.message);
     }
+    // What is not known is said beside it.
+    let unknown = Candidate { unknown: true, flagged: false, ..FLAGGED };
+    let message = judge(&[("old1", true)], &[("old2", unknown)]).progress.unwrap().message;
+    assert!(message.contains("Whether the kubelet of old2 has the flag is not known"), "{message}");
 }
