@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, api::ListParams, core::DeserializeGuard};
 
-use super::permit::{Policy, Scene, turns_off};
+use super::permit::{Policy, Scene, Trust, turns_off};
 use crate::{
-    api::{Change, ChangeKind, StreamingNode, StreamingPolicy},
+    api::{AgentReport, Change, ChangeKind, StreamingNode, StreamingPolicy},
     cluster::{NodeView, Origin, distrusts},
     decision::{evidence::Source, node::Redirects},
     pages,
@@ -86,13 +86,22 @@ impl Apiserver {
         Ok(known.into_iter().map(Judged::read).collect())
     }
 
-    /// Whether the kubelet here, which redirects or may, would not trust its runtime.
-    async fn distrusted(&self) -> Result<bool, Error> {
+    /// What of the runtime here has been told since the node's last start.
+    async fn trust(&self) -> Result<Trust, Error> {
         let api: Api<StreamingNode> = Api::all(self.client.clone());
         let status = api.get(&self.node).await?.status.unwrap_or_default();
         let known = Redirects::ALL.into_iter().find(|known| known.as_str() == status.redirects);
-        let redirects = known.is_none_or(Redirects::possible);
-        Ok(redirects && status.agent.is_some_and(|agent| distrusts(&agent)))
+        if known.is_some_and(|known| !known.possible()) {
+            return Ok(Trust::Given);
+        }
+        let nodes: Api<NodeView> = Api::all(self.client.clone());
+        let node = nodes.get(&self.node).await?;
+        let of_now = |agent: &AgentReport| Origin::of_agent(agent).is(&node.origin);
+        Ok(match status.agent.filter(|agent| of_now(agent) && agent.runtime.is_some()) {
+            None => Trust::Untold,
+            Some(agent) if distrusts(&agent) => Trust::Missing,
+            Some(_) => Trust::Given,
+        })
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
@@ -111,8 +120,11 @@ impl Ask for Apiserver {
                 // After what is said of them: a Node that joins meanwhile is one of which nothing is.
                 (blocking, unjudged) = compare(judged, &self.nodes().await?);
             }
-            let distrusted = change.kind == ChangeKind::KubeletFlag && self.distrusted().await?;
-            Ok(Scene { policy, blocking, unjudged, distrusted })
+            let trust = match change.kind {
+                ChangeKind::KubeletFlag => self.trust().await?,
+                ChangeKind::ApiserverGate => Trust::Given,
+            };
+            Ok(Scene { policy, blocking, unjudged, trust })
         };
         tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| Error::Timeout)?
     }

@@ -20,7 +20,7 @@ use super::{
     gate::ApiserverGate,
     guard::{self, PullPolicy},
     journal::{Journal, Store},
-    permit::{Policy, Scene},
+    permit::{Policy, Scene, Trust},
     sight::Sight,
 };
 use crate::{
@@ -145,7 +145,7 @@ impl Answers {
                 policy,
                 blocking: Vec::new(),
                 unjudged: Vec::new(),
-                distrusted: false,
+                trust: Trust::Given,
             }),
             readiness: Some(Readiness { ready: true, heartbeat: Some(at(-5)) }),
         })))

@@ -40,9 +40,19 @@ pub struct Scene {
     /// The nodes of which nothing is said, or nothing that is understood, or of another Node of the
     /// name than there is now; likewise.
     pub unjudged: Vec<String>,
-    /// Whether this node redirects, or may, and a kubelet that proxies is not known to trust its
-    /// runtime's streaming server; asked for only of a kubelet's flag.
-    pub distrusted: bool,
+    /// Whether this node's runtime can do without redirects; asked for only of a kubelet's flag.
+    pub trust: Trust,
+}
+
+/// Whether a kubelet that proxies trusts its runtime's streaming server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It does, or nothing redirects there anyway.
+    Given,
+    /// It does not, or whether it does is not known.
+    Missing,
+    /// No agent has told of the runtime since the node's last start.
+    Untold,
 }
 
 /// Whether a change takes the gate away from nodes that may need it. Unknown counts as if.
@@ -196,11 +206,21 @@ fn flag(change: &Change, policy: &StreamingPolicy, scene: &Scene, node: &str) ->
         );
         return Err(Why::refused("NotWanted", message));
     }
-    if scene.distrusted {
-        let message = trust::says(&std::iter::once(node).collect());
-        return Err(Why::refused("RuntimeNotTrusted", message));
+    match scene.trust {
+        Trust::Given => Ok(()),
+        Trust::Missing => {
+            let message = trust::says(&std::iter::once(node).collect());
+            Err(Why::refused("RuntimeNotTrusted", message))
+        }
+        Trust::Untold => {
+            let message = format!(
+                "The agent on {node} has not told of the runtime since the node's last start, so \
+                 whether a kubelet that proxies trusts the runtime's streaming server is not known. \
+                 See status.agent of kubectl get streamingnode {node} -o yaml."
+            );
+            Err(Why::refused("RuntimeUntold", message))
+        }
     }
-    Ok(())
 }
 
 /// Whether the gate is on after the change; `None` where that cannot be told.

@@ -10,6 +10,7 @@ use crate::{
 const POLICY: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies/cluster";
 const NODES: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500";
 const MORE: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500&continue=more";
+const KNOWN: &str = "/apis/sluice.dev/v1alpha1/streamingnodes/cp1";
 const ALL: &str = "/api/v1/nodes?&limit=500";
 const NODE: &str = "/api/v1/nodes/cp1";
 
@@ -135,6 +136,37 @@ async fn nodes_are_not_asked_for_where_the_gate_stays_on() {
     let on = Change { gate: Some(GateSetting::Enabled), ..off() };
     let scene = scene(&[(POLICY, 200, policy("StaticPod"))], &on).await.unwrap();
     assert!(scene.blocking.is_empty() && scene.unjudged.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_told_of_the_runtime_counts_until_the_node_starts_again() {
+    let flag = change("a", ChangeKind::KubeletFlag);
+    let runtime = |tls: bool, trusted: bool| json!({"name": "containerd", "version": "1.6.20", "tls": tls, "trusted": trusted});
+    let told = |boot: &str, runtime: Value| {
+        json!({"flag": "On", "since": "2026-01-01T00:00:00Z", "bootID": boot, "machineID": "m",
+            "runtime": runtime})
+    };
+    for (redirects, agent, expected) in [
+        ("On", told("b", runtime(false, false)), Trust::Given),
+        ("On", told("b", runtime(true, true)), Trust::Given),
+        ("Unknown", told("b", runtime(true, false)), Trust::Missing),
+        ("SomethingNew", told("b", runtime(true, false)), Trust::Missing),
+        ("Off", told("b", runtime(true, false)), Trust::Given),
+        ("On", told("before", runtime(false, false)), Trust::Untold),
+        ("On", told("b", Value::Null), Trust::Untold),
+        ("On", Value::Null, Trust::Untold),
+    ] {
+        let known = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingNode",
+            "metadata": {"name": "cp1"}, "spec": {},
+            "status": {"redirects": redirects, "agent": agent}});
+        let node = all(&["cp1"])["items"][0].clone();
+        let mut answers = vec![(POLICY, 200, policy("Observe")), (KNOWN, 200, known)];
+        if redirects != "Off" {
+            answers.push((NODE, 200, node));
+        }
+        let scene = scene(&answers, &flag).await.unwrap();
+        assert_eq!(scene.trust, expected, "{redirects} {answers:?}");
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ fn off() -> Change {
 fn judge(change: &Change, policy: StreamingPolicy, blocking: &[&str]) -> Result<(), Why> {
     let blocking = blocking.iter().map(|name| (*name).to_owned()).collect();
     let policy = Policy::Is(Box::new(policy));
-    check(change, &Scene { policy, blocking, unjudged: Vec::new(), distrusted: false }, "cp1")
+    check(change, &Scene { policy, blocking, unjudged: Vec::new(), trust: Trust::Given }, "cp1")
 }
 
 /// The reason; nothing where it is permitted.
@@ -76,9 +76,12 @@ fn the_gate_goes_off_only_as_it_was_judged() {
     assert!(why.message.contains("off: old1 and old2."), "{}", why.message);
     let policy = Policy::Is(Box::new(policy()));
     let unjudged = vec!["new1".to_owned()];
-    let why =
-        check(&off(), &Scene { policy, blocking: Vec::new(), unjudged, distrusted: false }, "cp1")
-            .unwrap_err();
+    let why = check(
+        &off(),
+        &Scene { policy, blocking: Vec::new(), unjudged, trust: Trust::Given },
+        "cp1",
+    )
+    .unwrap_err();
     assert_eq!((why.reason, &*why.message), ("VerdictUnseen", "No verdict is stored of new1."));
     let nothing = change(ChangeKind::ApiserverGate, None);
     assert_eq!(reason(&nothing, |_| {}, &[]), "NotWanted");
@@ -180,12 +183,31 @@ fn the_flag_goes_where_the_policy_says_so() {
 }
 
 #[test]
+fn the_flag_stays_where_a_kubelet_that_proxies_may_not_trust_the_runtime() {
+    let flag = change(ChangeKind::KubeletFlag, None);
+    for (trust, expected) in [
+        (Trust::Given, ""),
+        (Trust::Missing, "RuntimeNotTrusted"),
+        (Trust::Untold, "RuntimeUntold"),
+    ] {
+        let mut wanted = policy();
+        let remediation = Remediation::KubeletFlag;
+        wanted.spec.nodes = Some(NodesWish { remediation, ..NodesWish::default() });
+        let policy = Policy::Is(Box::new(wanted));
+        let scene = Scene { policy, blocking: Vec::new(), unjudged: Vec::new(), trust };
+        let refused = check(&flag, &scene, "old1").err();
+        assert_eq!(refused.map_or("", |why| why.reason), expected, "{trust:?}");
+    }
+}
+
+#[test]
 fn a_policy_that_is_not_there_permits_nothing() {
     for (policy, expected) in [
         (Policy::Missing, "NotWanted"),
         (Policy::Unreadable("apply: no such thing".to_owned()), "PolicyUnreadable"),
     ] {
-        let scene = Scene { policy, blocking: Vec::new(), unjudged: Vec::new(), distrusted: false };
+        let scene =
+            Scene { policy, blocking: Vec::new(), unjudged: Vec::new(), trust: Trust::Given };
         assert_eq!(check(&off(), &scene, "cp1").unwrap_err().reason, expected);
     }
 }
