@@ -62,8 +62,9 @@ pub struct StreamingNodeStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kubelet_version: String,
     /// What stands behind the Node instead of a kubelet of Kubernetes, as far as its marks tell: kwok,
-    /// virtual-kubelet, or what its spec.providerID begins with. Absent where the kubelet's version is
-    /// one of Kubernetes.
+    /// virtual-kubelet, or what its spec.providerID begins with. A policy may except the nodes of a
+    /// provider. Absent where it may not: the kubelet's version is one of Kubernetes, or something
+    /// says that the node redirects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// How many minors it is behind; absent where a version is unknown.

@@ -2,7 +2,7 @@
 
 use super::{
     apiserver::{ControlPlane, GateSummary},
-    evidence::{self, Claim, Evidence, Flag, Source},
+    evidence::{self, Claim, Evidence, Flag, Says, Source},
     gate::Gate,
     migration::{FlagBehaviour, Migration},
     version::Minor,
@@ -22,6 +22,16 @@ pub struct NodeFacts {
     /// Its runtime streams over TLS, and whether a kubelet that proxies would trust the certificate
     /// is not known, or it would not: see [`super::trust`].
     pub distrusted: bool,
+}
+
+impl NodeFacts {
+    /// The provider by which a policy may except the node: only where no kubelet of Kubernetes runs,
+    /// and nothing says that it redirects.
+    pub fn exceptable_provider(&self) -> Option<&str> {
+        let redirects = |claim: &Claim| matches!(claim.says, Says::On | Says::Unreadable);
+        let may = self.kubelet.is_none() && !self.claims.iter().any(redirects);
+        self.provider.as_deref().filter(|_| may)
+    }
 }
 
 /// Whether a kubelet answers with redirects.

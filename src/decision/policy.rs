@@ -4,12 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{
-    evidence::{Claim, Says},
-    migration::Track,
-    node::NodeFacts,
-    version::Minor,
-};
+use super::{migration::Track, node::NodeFacts, version::Minor};
 
 /// What a user wants of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,11 +91,7 @@ pub struct Overrides<'a> {
 impl Overrides<'_> {
     /// Whether this node is excepted.
     pub fn hold(&self, node: &str, facts: &NodeFacts) -> bool {
-        let redirects = |claim: &Claim| matches!(claim.says, Says::On | Says::Unreadable);
-        self.hold_name(node)
-            || self.hold_provider(facts.provider.as_deref())
-                && facts.kubelet.is_none()
-                && !facts.claims.iter().any(redirects)
+        self.hold_name(node) || self.hold_provider(facts.exceptable_provider())
     }
 
     /// Whether a node of this name is, whatever it is.
@@ -108,7 +99,7 @@ impl Overrides<'_> {
         self.until.contains_key(node)
     }
 
-    /// Whether nodes of this provider are, where no kubelet of Kubernetes runs.
+    /// Whether nodes of this provider are, as [`NodeFacts::exceptable_provider`] has it.
     pub fn hold_provider(&self, provider: Option<&str>) -> bool {
         provider.is_some_and(|provider| self.providers.contains(provider))
     }
@@ -153,7 +144,7 @@ pub fn owner<'a>(policies: impl IntoIterator<Item = Claimant<'a>>) -> Owner<'a> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::evidence::Source;
+    use crate::decision::evidence::{Claim, Says, Source};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -203,8 +203,10 @@ mod tests {
     #[test]
     fn what_can_be_read_is_there_beside_what_cannot() {
         let mut objects = Objects::default();
-        let node = |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
-        let list = format!("{{apiVersion: v1, kind: List, items: [{}, 7, {}]}}", node("a"), node("b"));
+        let node =
+            |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
+        let list =
+            format!("{{apiVersion: v1, kind: List, items: [{}, 7, {}]}}", node("a"), node("b"));
         add(&mut objects, "1.yaml", &format!("{list}\n---\nkind: Node\n---\n{}", node("c")));
         add(&mut objects, "2.yaml", "a: [");
         add(&mut objects, "3.yaml", &node("d"));

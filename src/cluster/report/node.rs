@@ -82,7 +82,7 @@ impl NodeScene<'_> {
         evidence.dedup_by(|a, b| a.source == b.source);
         let status = StreamingNodeStatus {
             kubelet_version: node.kubelet.clone(),
-            provider: node.facts.provider.clone(),
+            provider: node.facts.exceptable_provider().map(str::to_owned),
             skew: judged.skew.map(|s| SkewStatus { oldest: s.oldest, newest: s.newest }),
             redirects: judged.redirects.as_str().to_owned(),
             flag: judged.evidence.flag.as_str().to_owned(),
