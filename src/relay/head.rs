@@ -46,12 +46,16 @@ impl Kind {
     }
 }
 
+/// What Go's HTTP client calls itself: a kubelet that does not pass the client's own name on. It tells
+/// nobody anything.
+const GO_CLIENT: &str = "Go-http-client/";
+
 /// What is known of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// What the stream is for.
     pub kind: Kind,
-    /// The client's `User-Agent`.
+    /// The `User-Agent` of the client; `None` where it is only that of the last proxy before us.
     pub user_agent: Option<String>,
     /// The client's address as the proxies before us tell it (`X-Forwarded-For`).
     pub forwarded_for: Option<String>,
@@ -103,7 +107,7 @@ pub fn read(bytes: &[u8]) -> Progress {
     let headers = &bytes[line_end..line_end + end];
     Progress::Done(Head {
         kind,
-        user_agent: header(headers, "user-agent"),
+        user_agent: header(headers, "user-agent").filter(|agent| !agent.starts_with(GO_CLIENT)),
         forwarded_for: header(headers, "x-forwarded-for"),
     })
 }
@@ -216,6 +220,9 @@ mod tests {
         let Progress::Done(head) = read(agent.as_bytes()) else { panic!("a head") };
         let kept = head.user_agent.unwrap();
         assert!(kept.starts_with("abx") && kept.len() == TEXT_MAX, "{kept}");
+        let kubelet = EXEC.replace("kubectl/v1.20.2", "Go-http-client/1.1");
+        let Progress::Done(head) = read(kubelet.as_bytes()) else { panic!("a head") };
+        assert_eq!(head.user_agent, None);
     }
 
     #[test]
