@@ -1,5 +1,7 @@
 //! What the node's kubelet was started with, watched for changes.
 
+mod crashes;
+
 use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::watch;
@@ -10,19 +12,25 @@ use crate::{
     node::{
         host::Host,
         process::{self, Process},
+        systemd::{self, Bus, Starts},
     },
 };
+use crashes::Crashes;
 
 /// How often it is looked whether the kubelet still runs: one small file. A restarted one has to be
 /// in the verdict within five seconds.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long systemd may take to tell: files are looked at meanwhile by nobody.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of the node's kubelet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kubelet {
     /// Which process it is; `None` while there is none, or more than one.
     pub process: Option<(u32, u64)>,
-    /// What its command line says about redirects; `Unreadable` while there is no such process.
+    /// What its command line says about redirects; `Unreadable` while there is no such process. Of one
+    /// that ends again and again, what the last one had that was seen.
     pub flag: Option<Says>,
     /// What its unit and the environment files say for its next start; `None` where they do not name
     /// the flag.
@@ -31,12 +39,18 @@ pub struct Kubelet {
     pub files: Vec<String>,
     /// The runtime's endpoint on its command line or in its configuration file.
     pub endpoint: Option<String>,
+    /// Whether its runtime is said to be another program: `--container-runtime=remote`, up to 1.26.
+    pub remote: bool,
+    /// How it ends, where it ends again and again right after its start.
+    pub crashes: Option<String>,
 }
 
 /// Watches the kubelet until nobody listens any more. Files are looked at each time, too: they may
 /// be edited long before the restart that makes them count.
 pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn()) {
-    let mut known: Option<Process> = None;
+    let bus = Bus::new(&host.path(systemd::SOCKET), systemd::KUBELET.to_owned());
+    let (mut known, mut last): (Option<Process>, Option<Process>) = (None, None);
+    let mut crashes = Crashes::default();
     let mut complained = false;
     let mut every = tokio::time::interval(LOOK);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -61,7 +75,18 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
                 }
             };
         }
-        let now = read(&host, known.as_ref());
+        let age = known.as_ref().and_then(|process| process::age(&host.proc(), process));
+        if crashes.has_to_ask(age) {
+            crashes.see(age, starts(&bus).await.as_ref());
+        }
+        let ends = crashes.message();
+        last = known.clone().or(last);
+        let seen = known.as_ref().or(last.as_ref().filter(|_| ends.is_some()));
+        let now = Kubelet {
+            process: known.as_ref().map(|process| (process.pid, process.start)),
+            crashes: ends,
+            ..read(&host, seen)
+        };
         sender.send_if_modified(|before| {
             let changed = *before != now;
             if changed {
@@ -69,6 +94,7 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
                     pid = now.process.map(|(pid, _)| pid),
                     flag = now.flag.map(Says::as_str),
                     next_start = now.next_start.map(Says::as_str),
+                    crashes = now.crashes,
                     "the kubelet's redirect flag"
                 );
                 *before = now;
@@ -76,6 +102,19 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
             changed
         });
         turned();
+    }
+}
+
+/// How systemd fares with it; `None` where it does not tell, as on a node without systemd.
+async fn starts(bus: &Bus) -> Option<Starts> {
+    let asked = tokio::time::timeout(PATIENCE, bus.starts()).await;
+    match asked {
+        Ok(Ok(starts)) => Some(starts),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "how often the kubelet was started is unknown");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -92,6 +131,8 @@ fn read(host: &Host, process: Option<&Process>) -> Kubelet {
         endpoint: kubelet::text(args(), "container-runtime-endpoint")
             .map(str::to_owned)
             .or_else(|| configured_endpoint(host, kubelet::text(args(), "config")?)),
+        remote: kubelet::text(args(), "container-runtime") == Some("remote"),
+        crashes: None,
     }
 }
 

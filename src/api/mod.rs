@@ -12,8 +12,8 @@ mod rate;
 pub use change::{Change, ChangeKind, ChangeReport, GateSetting, Permit};
 pub use crd::{Crd, all as crds};
 pub use node::{
-    AgentReport, EvidenceEntry, FollowedRedirect, RuntimeReport, SkewStatus, StreamingNode,
-    StreamingNodeSpec, StreamingNodeStatus,
+    AgentReport, CrashLoops, EvidenceEntry, FollowedRedirect, RuntimeReport, SkewStatus,
+    StreamingNode, StreamingNodeSpec, StreamingNodeStatus,
 };
 pub use policy::{
     ApiserverStatus, ApiserversStatus, Apply, BlockingNode, Canary, FailurePolicy, GateWish,

@@ -152,6 +152,9 @@ pub struct AgentReport {
     /// Those of these files that name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+    /// The kubelet ends again and again right after its start; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubelet_crash_loops: Option<CrashLoops>,
     /// What becomes of the node's streams: Relayed, Direct or Refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams: Option<String>,
@@ -168,6 +171,16 @@ pub struct AgentReport {
     /// kubelet that runs now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub followed_redirect: Option<FollowedRedirect>,
+}
+
+/// A kubelet that ends again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CrashLoops {
+    /// When the agent first saw it so.
+    pub since: Time,
+    /// How it ended last, as systemd has it.
+    pub message: String,
 }
 
 /// A node's container runtime, as its agent sees it.

@@ -42,6 +42,7 @@ use crate::{
         host::Host,
         machine::Machine,
         status::Writer,
+        systemd::{self, Bus},
         watch::{PATIENCE, Pace},
     },
 };
@@ -166,7 +167,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
                 carrier.on(machine).run(sights, turned).await;
             }
             ChangeKind::KubeletFlag => {
-                let bus = kubelet::Bus::new(&host.path(kubelet::SOCKET), settings.unit);
+                let bus = Bus::new(&host.path(systemd::SOCKET), settings.unit);
                 let trade = KubeletFlag::new(host, bus);
                 let carrier = carrier(store, trade, ask, settings.node, telling);
                 carrier.on(machine).run(sights, turned).await;

@@ -35,6 +35,8 @@ pub(super) struct Agent {
     pub files: Vec<String>,
     /// Whether a kubelet that proxies is not known to trust the runtime's streaming server.
     pub distrusted: bool,
+    /// Whether the kubelet ends again and again.
+    pub crashes: bool,
     /// Whether it has reported.
     pub reported: bool,
     /// Whether its pod is ready.
@@ -58,6 +60,7 @@ impl Agent {
         self.reported = report.is_some();
         self.exposed = report.and_then(exposed);
         self.distrusted = report.is_some_and(distrusts);
+        self.crashes = report.is_some_and(|report| report.kubelet_crash_loops.is_some());
         self.origin = report.map(Origin::of_agent).unwrap_or_default();
         let unsigned = report.filter(|_| self.origin.is_unknown());
         self.outlived &= unsigned.is_some() && self.unsigned.as_deref() == unsigned;
@@ -152,6 +155,7 @@ mod tests {
             followed_redirect: None,
             boot_id: None,
             machine_id: None,
+            kubelet_crash_loops: None,
         }
     }
 

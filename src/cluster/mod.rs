@@ -100,6 +100,7 @@ impl Cluster {
                 claims,
                 files: agent.map(|agent| agent.files.clone()).unwrap_or_default(),
                 distrusted: agent.is_some_and(|agent| agent.distrusted),
+                crashes: agent.is_some_and(|agent| agent.crashes),
             },
             kubelet: view.kubelet_version,
             labels: view.metadata.labels.unwrap_or_default(),
@@ -154,10 +155,10 @@ impl Cluster {
         let before = agent.clone();
         change(agent);
         let heard = claims(agent);
-        let (files, distrusted) = (agent.files.clone(), agent.distrusted);
+        let said = |agent: &Agent| (agent.files.clone(), agent.distrusted, agent.crashes);
+        let now = said(agent);
         let changed = AgentChange {
-            evidence: claims(&before) != heard
-                || (&before.files, before.distrusted) != (&files, distrusted),
+            evidence: claims(&before) != heard || said(&before) != now,
             proxy: streams(&before) != streams(agent) || exposed(&before) != exposed(agent),
         };
         if agent.is_unknown() {
@@ -168,7 +169,7 @@ impl Cluster {
             all.retain(|claim| !matches!(claim.source, Source::Agent | Source::EnvFiles));
             all.extend(heard);
             all.sort();
-            (known.facts.files, known.facts.distrusted) = (files, distrusted);
+            (known.facts.files, known.facts.distrusted, known.facts.crashes) = now;
         }
         changed
     }

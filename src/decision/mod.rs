@@ -14,6 +14,7 @@
 pub mod apiserver;
 pub mod canary;
 pub mod change;
+pub mod crash;
 pub mod evidence;
 pub mod exposed;
 pub mod flags;

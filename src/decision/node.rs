@@ -2,6 +2,7 @@
 
 use super::{
     apiserver::{ControlPlane, GateSummary},
+    crash,
     evidence::{self, Claim, Evidence, Flag, Says, Source},
     gate::Gate,
     migration::{FlagBehaviour, Migration},
@@ -22,6 +23,9 @@ pub struct NodeFacts {
     /// Its runtime streams over TLS, and whether a kubelet that proxies would trust the certificate
     /// is not known, or it would not: see [`super::trust`].
     pub distrusted: bool,
+    /// Its kubelet ends again and again right after its start. What the Node says of it is then said
+    /// of the last one that ran, which may have been of another version.
+    pub crashes: bool,
 }
 
 impl NodeFacts {
@@ -108,6 +112,8 @@ pub enum NodeReason {
     Redirects,
     /// Its evidence contradicts itself, so it is taken to redirect.
     ContradictoryEvidence,
+    /// Its kubelet ends again and again, so nothing is known of the one that will run.
+    KubeletCrashLoops,
     /// Its kubelet's version cannot be read.
     KubeletVersionUnknown,
     /// What was said about its flag cannot be understood.
@@ -129,6 +135,7 @@ impl NodeReason {
             Self::RedirectsWhileLagging => "RedirectsWhileLagging",
             Self::Redirects => "Redirects",
             Self::ContradictoryEvidence => "ContradictoryEvidence",
+            Self::KubeletCrashLoops => "KubeletCrashLoops",
             Self::KubeletVersionUnknown => "KubeletVersionUnknown",
             Self::EvidenceUnreadable => "EvidenceUnreadable",
             Self::NoEvidence => "NoEvidence",
@@ -203,6 +210,7 @@ pub fn judge(
     let behaviour = node.kubelet.and_then(|minor| migration.kubelet_at(minor));
     let evidence = evidence::weigh(&node.claims);
     let redirects = match (behaviour, evidence.flag) {
+        _ if node.crashes => Redirects::Unknown,
         (Some(FlagBehaviour::AlwaysLegacy), _) => Redirects::On,
         (Some(FlagBehaviour::Ignored), _) => Redirects::Ignored,
         (Some(FlagBehaviour::Removed), _) => Redirects::Impossible,
@@ -212,8 +220,10 @@ pub fn judge(
     };
     let skew = skew(node.kubelet, plane);
     let lagging = skew.is_some_and(|skew| skew.newest >= migration.lag_floor);
-    let by_version = behaviour.is_some_and(|behaviour| behaviour != FlagBehaviour::Obeyed);
+    let by_version =
+        !node.crashes && behaviour.is_some_and(|behaviour| behaviour != FlagBehaviour::Obeyed);
     let reason = match redirects {
+        _ if node.crashes => NodeReason::KubeletCrashLoops,
         Redirects::On if lagging => NodeReason::RedirectsWhileLagging,
         Redirects::On if evidence.is_contradictory() && !by_version => {
             NodeReason::ContradictoryEvidence
@@ -275,6 +285,14 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
             "There is evidence for and against redirects, so the kubelet counts as redirecting. {}",
             remedy(migration, &node.evidence)
         ),
+        NodeReason::KubeletCrashLoops => {
+            let named = matches!(node.evidence.flag, Flag::On | Flag::Off);
+            format!(
+                "The kubelet ends again and again right after its start, so whether the one that \
+                 will run redirects streams is unknown. {}",
+                crash::remedy(migration, named)
+            )
+        }
         NodeReason::KubeletVersionUnknown => {
             "The kubelet's version cannot be read, so it may redirect streams, whatever is said of \
              its flag. Only an override of the policy excepts the node: one of its name, until it \

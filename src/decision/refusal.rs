@@ -1,6 +1,7 @@
 //! Why nodes stand in the way of turning the gate off, and what to do about them.
 
 use super::{
+    crash,
     migration::FlagBehaviour,
     node::NodeReason,
     safety::{Holds, Outcome, Scene},
@@ -15,7 +16,7 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
     let modern = migration
         .kubelet_since(FlagBehaviour::Ignored)
         .map_or(String::new(), |minor| format!(" or upgrade them to {minor} or later"));
-    let unknown = survey.blocking_unknown.count();
+    let unknown = survey.blocking_unknown.count() + survey.blocking_crashing.count();
     Some(match survey.worst_reason()? {
         NodeReason::RedirectsWhileLagging => {
             let (on, lagging) = (&survey.blocking_on, &survey.blocking_lagging);
@@ -65,6 +66,17 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
                     nodes.verb_s(),
                     migration.annotation,
                     also_unknown(unknown),
+                ),
+            )
+        }
+        NodeReason::KubeletCrashLoops => {
+            let nodes = &survey.blocking_crashing;
+            no(
+                "KubeletCrashLoops",
+                format!(
+                    "{}{}",
+                    crash::says(migration, nodes, survey.crashing_flagged),
+                    also_unknown(unknown - nodes.count()),
                 ),
             )
         }

@@ -44,7 +44,11 @@ pub struct Survey<'a> {
     pub blocking_on: Named<'a>,
     /// Blocking nodes whose evidence contradicts itself.
     pub blocking_contradictory: Named<'a>,
-    /// Blocking nodes that may redirect.
+    /// Blocking nodes whose kubelet ends again and again.
+    pub blocking_crashing: Named<'a>,
+    /// Whether one of them has the flag on its command line.
+    pub crashing_flagged: bool,
+    /// Other blocking nodes that may redirect.
     pub blocking_unknown: Named<'a>,
     /// Those of them whose kubelet has no version that can be read.
     pub blocking_unversioned: Named<'a>,
@@ -120,6 +124,11 @@ impl<'a> Survey<'a> {
         self.worst.insert((node.reason, name));
         if self.worst.len() > BLOCKING_LISTED {
             self.worst.pop_last();
+        }
+        if node.reason == NodeReason::KubeletCrashLoops {
+            self.blocking_crashing.add(name);
+            self.crashing_flagged |= matches!(node.evidence.flag, Flag::On | Flag::Off);
+            return;
         }
         if node.redirects == Redirects::Unknown {
             self.blocking_unknown.add(name);

@@ -2,6 +2,7 @@
 
 use super::{
     apiserver::Apiserver,
+    crash,
     gate::{self, Gate},
     migration::{FlagBehaviour, GateBehaviour},
     safety::{Holds, Outcome, Scene},
@@ -23,6 +24,8 @@ pub enum UpgradeReason {
     GateOffByDefault,
     /// The gate has been turned off already while nodes redirect.
     GateOff,
+    /// Kubelets end again and again, so that nothing can be told of them.
+    KubeletCrashLoops,
     /// Nodes may redirect, and the gate is off there.
     NodesUnknown,
     /// What the gate would be cannot be told while nodes redirect or may.
@@ -49,6 +52,7 @@ impl UpgradeReason {
             Self::GateGone => "GateGone",
             Self::GateOffByDefault => "GateOffByDefault",
             Self::GateOff => "GateOff",
+            Self::KubeletCrashLoops => "KubeletCrashLoops",
             Self::NodesUnknown => "NodesUnknown",
             Self::GateUnknown => "GateUnknown",
             Self::ApiserverUnknown => "ApiserverUnknown",
@@ -253,6 +257,11 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
             ),
         );
     }
+    let crashing = &survey.blocking_crashing;
+    if !crashing.is_empty() {
+        let message = crash::says(migration, crashing, survey.crashing_flagged);
+        add(UpgradeReason::KubeletCrashLoops, message);
+    }
     if off == Some(true) && !unknown.is_empty() {
         let unversioned = &survey.blocking_unversioned;
         let annotate = format!("find out first, and annotate with {}", migration.annotation);
@@ -337,5 +346,6 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
         Some(false) => 0,
         Some(true) | None => on.count() + unknown.count(),
     };
+    let breaking = breaking + crashing.count();
     Preview { minor, default, settable, gate, breaking, findings }
 }

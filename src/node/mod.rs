@@ -6,5 +6,6 @@ pub mod host;
 pub mod machine;
 pub mod process;
 pub mod status;
+pub(crate) mod systemd;
 pub mod unit;
 pub mod watch;

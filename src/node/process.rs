@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// A running kubelet.
@@ -54,6 +55,18 @@ fn find(proc: &Path) -> io::Result<Vec<Process>> {
 /// Whether this process still runs.
 pub fn runs(proc: &Path, process: &Process) -> bool {
     start(&proc.join(process.pid.to_string())) == Some(process.start)
+}
+
+/// How long this process has been running; `None` if it does not any more.
+pub fn age(proc: &Path, process: &Process) -> Option<Duration> {
+    if !runs(proc, process) {
+        return None;
+    }
+    let uptime = fs::read_to_string(proc.join("uptime")).ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let ticks = rustix::param::clock_ticks_per_second();
+    let started = process.start as f64 / ticks as f64;
+    Duration::try_from_secs_f64((uptime - started).max(0.0)).ok()
 }
 
 fn is_kubelet(folder: &Path) -> io::Result<bool> {
@@ -132,6 +145,14 @@ mod tests {
         let expected = Process { pid: 700, start: 500, args };
         assert_eq!(kubelet(proc.0.path()).unwrap(), expected);
         assert!(runs(proc.0.path(), &expected));
+        assert_eq!(age(proc.0.path(), &expected), None, "without a clock");
+        let ticks = rustix::param::clock_ticks_per_second();
+        fs::write(proc.0.path().join("uptime"), "30.50 12.00\n").unwrap();
+        let started = Process { start: 10 * ticks, ..expected.clone() };
+        assert_eq!(age(proc.0.path(), &started), None, "another process");
+        proc.add(700, "kubelet", "/usr/bin/kubelet --v=2", "700", 10 * ticks);
+        assert_eq!(age(proc.0.path(), &started), Some(Duration::from_millis(20_500)));
+        proc.add(700, "kubelet", "/usr/bin/kubelet --v=2", "700", 500);
 
         // Another process with its number.
         proc.add(700, "kubelet", "/usr/bin/kubelet --v=2", "700", 900);

@@ -5,6 +5,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, connection, proxy::CacheProperties};
 
+/// The node's system bus.
+pub const SOCKET: &str = "/run/dbus/system_bus_socket";
+
+/// The kubelet's unit, as packages and installers name it.
+pub const KUBELET: &str = "kubelet.service";
+
 /// One call must not take longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,6 +51,15 @@ pub struct Files {
     pub environment: Vec<String>,
 }
 
+/// How a unit fares with systemd, which starts it again when it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// How often systemd has done so by itself since somebody started the unit.
+    pub again: u32,
+    /// How the main process ended, as the end of a sentence; `None` while it runs, or never has.
+    pub ended: Option<String>,
+}
+
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -83,6 +98,12 @@ trait Unit {
 trait Service {
     #[zbus(property)]
     fn environment_files(&self) -> zbus::Result<Vec<(String, bool)>>;
+    #[zbus(property, name = "NRestarts")]
+    fn restarts(&self) -> zbus::Result<u32>;
+    #[zbus(property)]
+    fn exec_main_code(&self) -> zbus::Result<i32>;
+    #[zbus(property)]
+    fn exec_main_status(&self) -> zbus::Result<i32>;
 }
 
 /// What is asked of systemd about one unit.
@@ -108,6 +129,14 @@ impl Bus {
     /// At this socket of the node's system bus, for this unit.
     pub fn new(socket: &std::path::Path, unit: String) -> Self {
         Self { address: format!("unix:path={}", socket.display()), unit }
+    }
+
+    /// How the unit fares.
+    ///
+    /// # Errors
+    /// Where systemd does not tell, as one before 235.
+    pub async fn starts(&self) -> Result<Starts, Error> {
+        in_time(starts(&self.connect().await?, &self.unit)).await
     }
 
     async fn connect(&self) -> Result<Connection, Error> {
@@ -146,16 +175,33 @@ async fn files(connection: &Connection, unit: &str) -> Result<Files, Error> {
         .cache_properties(CacheProperties::No)
         .build()
         .await?;
-    let service = ServiceProxy::builder(connection)
-        .path(&path)
-        .cache_properties(CacheProperties::No)
-        .build()
-        .await?;
+    let service = service(connection, &path).await?;
     let mut units: Vec<String> = vec![unit.fragment_path().await?];
     units.extend(unit.drop_in_paths().await?);
     units.retain(|path| !path.is_empty());
     let files = service.environment_files().await?;
     Ok(Files { units, environment: files.into_iter().map(|(path, _)| path).collect() })
+}
+
+async fn service<'a>(
+    connection: &Connection,
+    path: &'a OwnedObjectPath,
+) -> zbus::Result<ServiceProxy<'a>> {
+    let service = ServiceProxy::builder(connection).path(path);
+    service.cache_properties(CacheProperties::No).build().await
+}
+
+async fn starts(connection: &Connection, unit: &str) -> zbus::Result<Starts> {
+    let path = ManagerProxy::new(connection).await?.load_unit(unit).await?;
+    let service = service(connection, &path).await?;
+    let status = service.exec_main_status().await?;
+    // As waitid(2) has it.
+    let ended = match service.exec_main_code().await? {
+        1 => Some(format!("with exit status {status}")),
+        2 | 3 => Some(format!("by signal {status}")),
+        _ => None,
+    };
+    Ok(Starts { again: service.restarts().await?, ended })
 }
 
 async fn restart(connection: &Connection, unit: &str) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::host::Host;
+use super::{host::Host, systemd::KUBELET as UNIT};
 use crate::{
     arguments::kubelet,
     decision::evidence::{ENVIRONMENT_FILES, Says},
@@ -12,9 +12,6 @@ use crate::{
         unit::{self, Part},
     },
 };
-
-/// The kubelet's unit, as packages and installers name it.
-const UNIT: &str = "kubelet.service";
 
 /// Where systemd looks for units, best first.
 const FOLDERS: [&str; 5] = [

@@ -5,6 +5,7 @@
 //! [`properties`] over random clusters, [`policies`] over several policies, [`upgrades`], [`trust`], [`steps`] and [`messages`].
 
 mod cluster;
+mod crash;
 mod messages;
 mod oracle;
 mod policies;

@@ -4,12 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::{
     agent::{self, NAMESPACE, pod, report, rolled_out},
+    api::STREAMING_NODES,
     bed::{Bed, Client},
-    operator::{SECONDS, becomes, node_status},
+    operator::{SECONDS, becomes, becomes_within, node_status},
 };
 
 const ON: &str = "--redirect-container-streaming=true";
 const OFF: &str = "--redirect-container-streaming=false";
+/// What is said of a flag that is gone.
+const REFUSED: &str = "--redirect-container-streaming, which 1.22 and later refuse";
 /// From the kubelet's restart to the status of its node.
 const FOLLOWS: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,44 @@ fn agents_tell_what_no_annotation_says_and_the_verdict_follows() {
     restart_kubelet(&bed, "old1", OFF, ON);
     becomes_seen(&bed, "old1", "On", "Agent");
     becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+}
+
+/// new1's flag does nothing in its version, and is what keeps a kubelet of 1.22 from coming up.
+#[test]
+#[ignore = "needs the test cluster: make e2e"]
+fn a_kubelet_that_does_not_come_up_is_told_of_and_blocks() {
+    const LOOPS: Duration = Duration::from_secs(60);
+    let bed = Bed::shared();
+    agent::fresh(&bed, "{mode: Streams}");
+    rolled_out(&bed);
+    restart_kubelet(&bed, "old1", ON, OFF);
+    becomes(&bed, "SafeToDisable", "True", "NoNodeRedirects");
+
+    bed.kubelet("new1", "1.22.17");
+    let message = becomes_within(&bed, LOOPS, "SafeToDisable", "False", "KubeletCrashLoops");
+    assert!(message.contains("new1") && message.contains(REFUSED), "{message}");
+    assert_eq!(node_status(&bed, "new1", "reason").as_deref(), Some("KubeletCrashLoops"));
+    let loops = || Some(report(&bed, "new1")?["kubeletCrashLoops"].clone());
+    let told = loops().expect("a report");
+    assert!(told["message"].as_str().unwrap().contains("It ends with exit status 1"), "{told}");
+
+    // It is not told of again with every start.
+    let version = || {
+        let node = bed.get(&format!("{STREAMING_NODES}/new1")).expect("new1");
+        node["metadata"]["resourceVersion"].clone()
+    };
+    let before = version();
+    let restarts = || {
+        let show = ["systemctl", "show", "--property=NRestarts", "--value", "kubelet"];
+        bed.host_exec("new1", &show).text().parse::<u32>().unwrap()
+    };
+    let first = restarts();
+    bed.wait_for("two more starts", LOOPS, || (restarts() >= first + 2).then_some(()));
+    assert_eq!(version(), before);
+
+    restart_kubelet(&bed, "new1", ON, "");
+    becomes_within(&bed, LOOPS, "SafeToDisable", "True", "NoNodeRedirects");
+    assert_eq!(loops(), Some(serde_json::Value::Null));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     agent::{attach::Attached, kubelet::Kubelet},
-    api::{AgentReport, FollowedRedirect, RuntimeReport},
+    api::{AgentReport, CrashLoops, FollowedRedirect, RuntimeReport},
     cluster::whole_seconds,
     node::machine::Machine,
     relay::RemotePeer,
@@ -57,6 +57,11 @@ impl Composer {
             followed_redirect: self.followed.clone(),
             boot_id: self.machine.boot.clone(),
             machine_id: self.machine.id.clone(),
+            kubelet_crash_loops: kubelet.crashes.as_ref().map(|message| {
+                let since = known.and_then(|known| known.kubelet_crash_loops.as_ref());
+                let since = since.map_or_else(|| whole_seconds(now), |before| before.since.clone());
+                CrashLoops { since, message: message.clone() }
+            }),
         })
     }
 
@@ -232,6 +237,20 @@ mod tests {
         let gone = Kubelet { flag: Some(Says::Unreadable), ..Kubelet::default() };
         assert!(compose(&mut other, &gone, None, Some(&first), 21).followed_redirect.is_none());
         assert!(compose(&mut other, &two, None, Some(&first), 22).followed_redirect.is_none());
+    }
+
+    #[test]
+    fn a_kubelet_that_ends_again_and_again_is_told_of_once() {
+        let mut composer = Composer::default();
+        let ends = |pid| Kubelet { crashes: Some("It ends.".to_owned()), ..kubelet(pid, Says::On) };
+        let first = compose(&mut composer, &ends(1), None, None, 10);
+        let told = first.kubelet_crash_loops.clone().unwrap();
+        assert_eq!((told.since.0, &*told.message), (at(10), "It ends."));
+        let gone = Kubelet { process: None, ..ends(1) };
+        assert_eq!(compose(&mut composer, &gone, None, Some(&first), 11), first);
+        assert_eq!(compose(&mut composer, &ends(2), None, Some(&first), 12), first);
+        let up = compose(&mut composer, &kubelet(2, Says::On), None, Some(&first), 32);
+        assert_eq!(up.kubelet_crash_loops, None);
     }
 
     #[test]

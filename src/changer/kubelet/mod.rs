@@ -4,8 +4,6 @@
 //! through systemd, which touches no running pod, and has to come back without the flag and with its
 //! Node ready.
 
-mod systemd;
-
 use std::borrow::Cow;
 
 use jiff::{Timestamp, Unit};
@@ -25,12 +23,9 @@ use crate::{
     node::{
         host::Host,
         process::{self, Process},
+        systemd::{self, Systemd},
     },
 };
-pub use systemd::{Bus, Systemd};
-
-/// The node's system bus.
-pub const SOCKET: &str = "/run/dbus/system_bus_socket";
 
 const FLAG: &str = STREAMING_REDIRECTS.flag;
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{systemd::Files, *};
+use super::*;
 use crate::changer::{
     ask::Readiness,
     bed::{
@@ -14,6 +14,7 @@ use crate::changer::{
     },
     carry::Carrier,
 };
+use crate::node::systemd::Files;
 
 const KIND: ChangeKind = ChangeKind::KubeletFlag;
 const UNIT: &str = "/lib/systemd/system/kubelet.service";

@@ -1,11 +1,12 @@
 //! What has to be done about kubelets.
 
 use crate::decision::{
-    evidence::{ENVIRONMENT_FILES, Says, Source},
+    crash,
+    evidence::{ENVIRONMENT_FILES, Flag, Says, Source},
     gate::Gate,
     migration::{FlagBehaviour, Migration},
     named::Named,
-    node::{NodeFacts, NodeJudgement, Redirects, Verdict},
+    node::{NodeFacts, NodeJudgement, NodeReason, Redirects, Verdict},
     safety::Scene,
     survey, trust,
     upgrade::Preview,
@@ -28,6 +29,8 @@ const RANCHER: [&str; 2] = ["/etc/rancher/k3s/config.yaml", "/etc/rancher/rke2/c
 pub(super) enum Kubelet {
     /// Its runtime's certificate is not one that it trusts.
     Trust,
+    /// It ends again and again; whether its command line has the flag.
+    Mend(bool),
     Look,
     /// Its version cannot be read, so that nothing that is said about it counts.
     Except,
@@ -117,6 +120,10 @@ pub(super) fn to_do(
 ) -> Option<(bool, Kubelet)> {
     let migration = scene.migration;
     let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
+    if judged.reason == NodeReason::KubeletCrashLoops && judged.verdict == Verdict::Blocks {
+        let named = matches!(judged.evidence.flag, Flag::On | Flag::Off);
+        return Some((true, Kubelet::Mend(named)));
+    }
     if preview.gate.is_off() != Some(false) && judged.verdict == Verdict::Blocks {
         return Some((
             true,
@@ -195,6 +202,19 @@ pub(super) fn step(
                 files,
                 changes: Vec::new(),
                 message,
+            };
+        }
+        Kubelet::Mend(named) => {
+            return Step {
+                action: Action::LookAtKubelet,
+                needed: true,
+                nodes,
+                files: Vec::new(),
+                changes: Vec::new(),
+                message: format!(
+                    "The kubelet ends again and again right after its start: mend it first. {}",
+                    crash::remedy(migration, named)
+                ),
             };
         }
         Kubelet::Look => {

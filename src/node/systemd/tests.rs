@@ -76,7 +76,11 @@ impl FakeUnit {
     }
 }
 
-struct FakeService;
+/// A service whose main process has ended so.
+struct FakeService {
+    code: i32,
+    status: i32,
+}
 
 #[zbus::interface(name = "org.freedesktop.systemd1.Service")]
 impl FakeService {
@@ -87,10 +91,32 @@ impl FakeService {
             ("/etc/default/kubelet".to_owned(), false),
         ]
     }
+
+    #[zbus(property, name = "NRestarts")]
+    fn restarts(&self) -> u32 {
+        4
+    }
+
+    #[zbus(property)]
+    fn exec_main_code(&self) -> i32 {
+        self.code
+    }
+
+    #[zbus(property)]
+    fn exec_main_status(&self) -> i32 {
+        self.status
+    }
 }
 
 /// A systemd at the other end of a connection, and what it was asked for.
 async fn systemd(result: Option<&'static str>) -> (Connection, Connection, Calls) {
+    systemd_with(result, FakeService { code: 0, status: 0 }).await
+}
+
+async fn systemd_with(
+    result: Option<&'static str>,
+    service: FakeService,
+) -> (Connection, Connection, Calls) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let calls = Calls::default();
     let manager = FakeManager { calls: calls.clone(), result };
@@ -99,7 +125,7 @@ async fn systemd(result: Option<&'static str>) -> (Connection, Connection, Calls
         .p2p()
         .serve_at("/org/freedesktop/systemd1", manager)
         .serve_at(UNIT_PATH, FakeUnit)
-        .serve_at(UNIT_PATH, FakeService)
+        .serve_at(UNIT_PATH, service)
         .build();
     let client = connection::Builder::unix_stream(ours).p2p().build();
     let (server, client) = tokio::try_join!(server, client).unwrap();
@@ -120,6 +146,20 @@ async fn the_files_of_a_unit() {
     assert_eq!(seen.environment, ["/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet"]);
     let error = files(&client, "none.service").await.unwrap_err();
     assert!(error.to_string().contains("none.service is no unit"), "{error}");
+}
+
+#[tokio::test]
+async fn how_a_unit_fares() {
+    for (code, status, expected) in [
+        (0, 0, None),
+        (1, 255, Some("with exit status 255")),
+        (2, 9, Some("by signal 9")),
+        (3, 11, Some("by signal 11")),
+    ] {
+        let (_server, client, _) = systemd_with(None, FakeService { code, status }).await;
+        let seen = starts(&client, "kubelet.service").await.unwrap();
+        assert_eq!((seen.again, seen.ended.as_deref()), (4, expected));
+    }
 }
 
 #[tokio::test]

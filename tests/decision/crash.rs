@@ -1,0 +1,91 @@
+//! Kubelets that end again and again: what their Nodes say is said of the last one that ran.
+
+use jiff::Timestamp;
+use sluice::decision::{
+    Judgement,
+    apiserver::Apiserver,
+    evidence::{Claim, Says, Source},
+    gate::FeatureGates,
+    judge,
+    migration::STREAMING_REDIRECTS,
+    node::NodeFacts,
+    policy::{Override, Owner, PolicyFacts},
+    steps::{Action, steps},
+    upgrade::UpgradeReason,
+    version::Minor,
+};
+
+fn node(kubelet: u16, says: Says) -> NodeFacts {
+    let claims = vec![Claim { source: Source::Agent, says }];
+    NodeFacts { kubelet: Some(Minor(kubelet)), claims, crashes: true, ..NodeFacts::default() }
+}
+
+fn apiserver(minor: u16) -> [Apiserver; 1] {
+    let gates = Some(FeatureGates::from_args(["--v=2"]));
+    [Apiserver { name: "cp1".to_owned(), minor: Some(Minor(minor)), gates, unseen: None }]
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_000_000).unwrap()
+}
+
+fn judged<'a>(nodes: &'a [(&'a str, NodeFacts)], apiserver: &[Apiserver]) -> Judgement<'a> {
+    let nodes = nodes.iter().map(|(name, facts)| (*name, facts));
+    let policy = PolicyFacts::default();
+    judge(&STREAMING_REDIRECTS, &policy, "p", Owner::Nobody, apiserver, nodes, now())
+}
+
+#[test]
+fn such_a_node_blocks_whatever_its_version_says() {
+    for (kubelet, says, flagged) in [
+        (20, Says::On, true),
+        (21, Says::Off, true),
+        (22, Says::On, true),
+        (24, Says::Absent, false),
+        (18, Says::Absent, false),
+        (18, Says::On, true),
+    ] {
+        let nodes = [("n1", node(kubelet, says))];
+        let judgement = judged(&nodes, &apiserver(24));
+        let safe = &judgement.safe_to_disable;
+        assert_eq!((safe.holds.as_str(), safe.reason), ("False", "KubeletCrashLoops"), "{nodes:?}");
+        assert!(safe.message.starts_with("The kubelet of n1 ends again and again"));
+        let refuses = "--redirect-container-streaming, which 1.22 and later refuse";
+        assert_eq!(safe.message.contains(refuses), flagged, "{}", safe.message);
+        let upgrade = &judgement.upgrade_safe;
+        assert_eq!(upgrade.holds.as_str(), "False", "{upgrade:?}");
+        assert!(upgrade.message.contains("ends again and again"), "{upgrade:?}");
+        let counts = judgement.survey.counts;
+        assert_eq!((counts.blocking, counts.unknown, counts.redirecting), (1, 1, 0));
+    }
+}
+
+#[test]
+fn it_stands_beside_what_is_worse() {
+    let redirects = NodeFacts { crashes: false, ..node(18, Says::On) };
+    let nodes = [("n1", node(22, Says::On)), ("n2", redirects)];
+    let judgement = judged(&nodes, &apiserver(20));
+    let safe = &judgement.safe_to_disable;
+    assert_eq!(safe.reason, "NodesRedirectWhileLagging");
+    assert!(safe.message.contains("1 more node may redirect"), "{}", safe.message);
+    for preview in &judgement.upgrades {
+        let found = preview.findings.iter().map(|finding| finding.reason);
+        assert!(found.into_iter().any(|reason| reason == UpgradeReason::KubeletCrashLoops));
+    }
+}
+
+#[test]
+fn it_is_mended_first_and_may_be_excepted() {
+    let nodes = [("n1", node(20, Says::On))];
+    let all = || nodes.iter().map(|(name, facts)| (*name, facts));
+    let mut policy = PolicyFacts { target: Some(Minor(22)), ..PolicyFacts::default() };
+    let owner = Owner::Policy("p");
+    let done = steps(&STREAMING_REDIRECTS, &policy, "p", owner, &apiserver(20), all(), now());
+    assert_eq!((done[0].action, &*done[0].nodes), (Action::LookAtKubelet, &["n1".to_owned()][..]));
+    assert!(done[0].needed && done[0].message.contains("mend it first"), "{:?}", done[0]);
+    let expires = now() + jiff::SignedDuration::from_hours(1);
+    policy.overrides = vec![Override { node: "n1".to_owned(), expires }];
+    policy.gate = Some(sluice::decision::policy::GateWish::Disabled);
+    let judgement = judge(&STREAMING_REDIRECTS, &policy, "p", owner, &apiserver(20), all(), now());
+    assert_eq!(judgement.safe_to_disable.reason, "OnlyOverriddenNodes");
+}
