@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Host(PathBuf);
 
+/// Where the kubelet's own dockershim listens, which went with 1.24.
+const DOCKERSHIM: &str = "/run/dockershim.sock";
+
 /// Sockets at which runtimes listen where nobody says otherwise.
 const SOCKETS: [&str; 5] = [
     "/run/containerd/containerd.sock",
     "/run/crio/crio.sock",
     "/run/k3s/containerd/containerd.sock",
     "/run/cri-dockerd.sock",
-    "/run/dockershim.sock",
+    DOCKERSHIM,
 ];
 
 impl Host {
@@ -48,13 +51,18 @@ impl Host {
         self.path(&now)
     }
 
-    /// The runtime's socket: the one that the kubelet was told, or the first usual one that exists.
-    pub fn socket(&self, told: Option<&str>) -> PathBuf {
-        let told = told.map(|endpoint| endpoint.strip_prefix("unix://").unwrap_or(endpoint));
-        let usual = SOCKETS.into_iter().map(|socket| self.path(socket));
-        told.map(|socket| self.path(socket))
-            .or_else(|| usual.into_iter().find(|socket| socket.exists()))
-            .unwrap_or_else(|| self.path(SOCKETS[0]))
+    /// Where the kubelet's runtime may listen, the likeliest first: where the kubelet was told, or at
+    /// one of the usual sockets. A kubelet without `--container-runtime=remote` uses its own dockershim,
+    /// where it still has one; Docker has a socket of containerd beside it.
+    pub fn sockets(&self, told: Option<&str>, remote: bool) -> Vec<PathBuf> {
+        if let Some(told) = told {
+            return vec![self.path(told.strip_prefix("unix://").unwrap_or(told))];
+        }
+        let first = (!remote).then_some(DOCKERSHIM);
+        let others = SOCKETS.into_iter().filter(|socket| Some(*socket) != first);
+        let usual = first.into_iter().chain(others).map(|socket| self.path(socket));
+        let there: Vec<PathBuf> = usual.filter(|socket| socket.exists()).collect();
+        if there.is_empty() { vec![self.path(SOCKETS[0])] } else { there }
     }
 }
 
@@ -73,20 +81,32 @@ mod tests {
         ] {
             assert_eq!(host.path(path), PathBuf::from(expected), "{path}");
         }
-        assert_eq!(
-            host.socket(Some("unix:///var/run/crio/crio.sock")),
-            PathBuf::from("/host/run/crio/crio.sock")
-        );
-        assert_eq!(host.socket(Some("/run/x.sock")), PathBuf::from("/host/run/x.sock"));
+        for (told, expected) in [
+            ("unix:///var/run/crio/crio.sock", "/host/run/crio/crio.sock"),
+            ("/run/x.sock", "/host/run/x.sock"),
+        ] {
+            assert_eq!(host.sockets(Some(told), true), [PathBuf::from(expected)]);
+        }
     }
 
     #[test]
-    fn the_first_usual_socket_that_exists_is_taken() {
+    fn the_usual_sockets_that_exist_may_be_the_runtimes() {
         let folder = tempfile::tempdir().unwrap();
         let host = Host::new(folder.path().into());
-        assert!(host.socket(None).ends_with("run/containerd/containerd.sock"));
-        std::fs::create_dir_all(folder.path().join("run/crio")).unwrap();
-        std::fs::write(folder.path().join("run/crio/crio.sock"), "").unwrap();
-        assert!(host.socket(None).ends_with("run/crio/crio.sock"));
+        let sockets = |remote| {
+            let found = host.sockets(None, remote).into_iter();
+            let run = folder.path().join("run");
+            found
+                .map(|socket| socket.strip_prefix(&run).unwrap().display().to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sockets(true), ["containerd/containerd.sock"]);
+        for socket in ["dockershim.sock", "crio/crio.sock"] {
+            let path = folder.path().join("run").join(socket);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        assert_eq!(sockets(true), ["crio/crio.sock", "dockershim.sock"]);
+        assert_eq!(sockets(false), ["dockershim.sock", "crio/crio.sock"]);
     }
 }

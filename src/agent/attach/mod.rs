@@ -20,12 +20,13 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    cri::{self, Own, Runtime},
+    cri::{self, Own, Runtime, Server},
     kubelet::Kubelet,
 };
 use crate::{
     api::{ByteRate, FailurePolicy, Proxy},
     controller::shutdown::Trigger,
+    decision::migration::STREAMING_REDIRECTS,
     node::host::Host,
     relay::{Limits, Relay},
 };
@@ -138,8 +139,12 @@ impl Attachment {
             let wish = wishes.borrow_and_update().clone();
             self.relay.set_limits(limits(wish.as_ref()));
             let want = Want::of(wish.as_ref());
-            let endpoint = kubelet.borrow().endpoint.clone();
-            let failure = self.turn(want, endpoint.as_deref()).await.err();
+            let sockets = {
+                let kubelet = kubelet.borrow();
+                let told = self.settings.cri_socket.as_deref().or(kubelet.endpoint.as_deref());
+                self.host.sockets(told, kubelet.remote)
+            };
+            let failure = self.turn(want, &sockets).await.err();
             turned();
             tell(&mut complaint, failure.as_ref());
             let renewed = self.renewed.map(|at| at.elapsed());
@@ -165,13 +170,16 @@ impl Attachment {
     }
 
     /// One turn towards what is wanted.
-    async fn turn(&mut self, want: Want, endpoint: Option<&str>) -> Result<(), Failure> {
+    async fn turn(&mut self, want: Want, sockets: &[PathBuf]) -> Result<(), Failure> {
         if want == Want::Nothing {
             self.detach().await?;
         }
-        self.ask(endpoint).await?;
-        let Some(streaming) = self.runtime.as_ref().map(|runtime| runtime.streaming) else {
-            return Ok(());
+        self.ask(sockets).await?;
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let Some(streaming) = runtime.server.as_ref().map(|server| server.address) else {
+            let failure = through_kubelet(runtime);
+            self.detach().await?;
+            return Err(failure);
         };
         match want {
             Want::Nothing => self.look(streaming).await,
@@ -180,31 +188,26 @@ impl Attachment {
     }
 
     /// Asks the runtime where it streams, if that is not known or was long ago.
-    async fn ask(&mut self, endpoint: Option<&str>) -> Result<(), Failure> {
+    async fn ask(&mut self, sockets: &[PathBuf]) -> Result<(), Failure> {
         let known = self.runtime.is_some() && self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN);
         if known {
             return Ok(());
         }
-        let told = self.settings.cri_socket.as_deref().or(endpoint);
-        let socket = self.host.socket(told);
-        match cri::ask(&socket, &self.settings.own).await {
+        match cri::find(sockets, &self.settings.own).await {
             Ok(runtime) => {
                 if self.runtime.as_ref() != Some(&runtime) {
                     tracing::info!(
                         runtime = runtime.name,
                         version = runtime.version,
-                        streaming = %runtime.streaming,
-                        tls = runtime.tls,
+                        server = ?runtime.server,
                         "the container runtime"
                     );
                     self.looked = None;
                 }
-                self.trusted = match runtime.tls {
-                    false => None,
-                    true => {
-                        let authorities = self.host.authorities();
-                        certificate::is_trusted(runtime.streaming, &runtime.host, &authorities)
-                            .await
+                self.trusted = match runtime.server.as_ref().filter(|server| server.tls) {
+                    None => None,
+                    Some(Server { address, host, .. }) => {
+                        certificate::is_trusted(*address, host, &self.host.authorities()).await
                     }
                 };
                 self.runtime = Some(runtime);
@@ -337,6 +340,19 @@ fn tell(complaint: &mut Option<&'static str>, failure: Option<&Failure>) {
         None => tracing::info!("streams are as they are wanted"),
     }
     *complaint = reason;
+}
+
+/// Such streams come to no port of the runtime. Seen of kubelets up to 1.19 with their own dockershim.
+fn through_kubelet(runtime: &Runtime) -> Failure {
+    let flag = STREAMING_REDIRECTS.flag;
+    Failure {
+        reason: "StreamsThroughKubelet",
+        message: format!(
+            "{} streams through the kubelet's own port while the kubelet redirects, and cannot be \
+             limited there: take --{flag} off the kubelet, and it streams from a port of its own",
+            runtime.name
+        ),
+    }
 }
 
 fn failure(reason: &'static str, error: &dyn std::error::Error) -> Failure {

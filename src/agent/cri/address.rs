@@ -22,6 +22,12 @@ pub enum Host {
     Name(String),
 }
 
+/// Whether the URL is only a path, so that it leads to whoever is asked for the stream: the kubelet.
+/// dockershim answers so while it redirects (`getStreamingConfig` of `pkg/kubelet/kubelet.go`).
+pub fn is_relative(url: &str) -> bool {
+    url.starts_with('/') && !url.starts_with("//")
+}
+
 /// Reads the URL; `None` where it is none. The path, in which the token is, is looked past.
 ///
 /// cri-dockerd leaves the scheme out. An unspecified address is where Linux leads a connection to
@@ -96,9 +102,23 @@ mod tests {
             ("http://[::1/exec/x", None),
             ("http://user@host:1/exec/x", None),
             ("http://:80/exec/x", None),
+            ("/cri/exec/x", None),
             ("", None),
         ] {
             assert_eq!(read(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        for (url, expected) in [
+            ("/cri/exec/t0k3n", true),
+            ("//127.0.0.1:39017/cri/exec/t0k3n", false),
+            ("127.0.0.1:39017/cri/exec/t0k3n", false),
+            ("http://127.0.0.1:34567/exec/t0k3n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_relative(url), expected, "{url}");
         }
     }
 

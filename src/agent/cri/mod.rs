@@ -59,8 +59,16 @@ pub struct Runtime {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Where its streaming server listens.
-    pub streaming: SocketAddr,
+    /// Its streaming server; `None` where it streams through the kubelet's own port, as dockershim
+    /// does while the kubelet redirects.
+    pub server: Option<Server>,
+}
+
+/// A runtime's streaming server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
     /// Its host, as the runtime's URL has it: an address, or a name.
     pub host: String,
     /// Whether it speaks TLS.
@@ -114,12 +122,35 @@ impl Error {
     }
 }
 
+/// Asks at each of these sockets, the likeliest first, until the node's runtime is found: the one that
+/// knows our own container.
+///
+/// # Errors
+/// Where none does: what is wrong with the first that anybody listens at.
+pub async fn find(sockets: &[PathBuf], own: &Own) -> Result<Runtime, Error> {
+    let mut worst: Option<Error> = None;
+    for socket in sockets {
+        let error = match ask(socket, own).await {
+            Ok(runtime) => return Ok(runtime),
+            Err(error) => error,
+        };
+        // It is the runtime, whatever its answer is.
+        if matches!(error, Error::Url | Error::Lookup(_)) {
+            return Err(error);
+        }
+        if matches!(worst, None | Some(Error::Connect { .. })) {
+            worst = Some(error);
+        }
+    }
+    Err(worst.unwrap_or(Error::NotOurs))
+}
+
 /// Asks the runtime at this socket who it is and where it streams. What it runs stays untouched:
 /// the answer to an Exec is only a URL, and its token expires unused.
 ///
 /// # Errors
 /// Where it cannot be reached, refuses, or answers something else.
-pub async fn ask(socket: &Path, own: &Own) -> Result<Runtime, Error> {
+async fn ask(socket: &Path, own: &Own) -> Result<Runtime, Error> {
     let mut client = Client::connect(socket).await?;
     let version = client.version().await?;
     let labels = HashMap::from([
@@ -134,6 +165,10 @@ pub async fn ask(socket: &Path, own: &Own) -> Result<Runtime, Error> {
     let exec =
         ExecRequest { container_id: container.id, cmd: vec!["/sluice".into()], stdout: true };
     let ExecResponse { url } = client.call("Exec", exec).await?;
+    let (name, version) = (version.runtime_name, version.runtime_version);
+    if address::is_relative(&url) {
+        return Ok(Runtime { name, version, server: None });
+    }
     let address = address::read(&url).ok_or(Error::Url)?;
     let (ip, host) = match address.host {
         Host::Ip(ip) => (ip, ip.to_string()),
@@ -142,13 +177,8 @@ pub async fn ask(socket: &Path, own: &Own) -> Result<Runtime, Error> {
             None => return Err(Error::Lookup(name)),
         },
     };
-    Ok(Runtime {
-        name: version.runtime_name,
-        version: version.runtime_version,
-        streaming: SocketAddr::new(ip, address.port),
-        host,
-        tls: address.tls,
-    })
+    let server = Server { address: SocketAddr::new(ip, address.port), host, tls: address.tls };
+    Ok(Runtime { name, version, server: Some(server) })
 }
 
 async fn look_up(name: &str) -> Option<IpAddr> {

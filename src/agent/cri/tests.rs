@@ -125,8 +125,37 @@ async fn runtimes_tell_where_they_stream() {
         let (_folder, socket) = played.start();
         let runtime = ask(&socket, &own()).await.unwrap();
         assert_eq!((runtime.name.as_str(), runtime.version.as_str()), ("played", "1"));
-        assert!(runtime.streaming.to_string().ends_with(streaming), "{runtime:?}");
-        assert_eq!(runtime.tls, tls, "{streaming}");
+        let server = runtime.server.unwrap();
+        assert!(server.address.to_string().ends_with(streaming), "{server:?}");
+        assert_eq!(server.tls, tls, "{streaming}");
+    }
+}
+
+#[tokio::test]
+async fn dockershim_streams_through_the_kubelet_while_it_redirects() {
+    let (_folder, socket) = Played { url: Ok("/cri/exec/t0k3n"), ..CONTAINERD }.start();
+    let runtime = ask(&socket, &own()).await.unwrap();
+    assert_eq!((runtime.name.as_str(), runtime.server), ("played", None));
+}
+
+#[tokio::test]
+async fn the_runtime_is_the_one_that_knows_the_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = folder.path().join("none.sock");
+    let (_beside, other) = Played { container: None, ..CONTAINERD }.start();
+    let (_ours, ours) = CONTAINERD.start();
+    let (_odd, odd) = Played { url: Ok("mailto:t0k3n"), ..CONTAINERD }.start();
+    for (sockets, expected) in [
+        (vec![&ours], ""),
+        (vec![&nobody, &other, &ours, &odd], ""),
+        (vec![&nobody, &other], "RuntimeNotOurs"),
+        (vec![&other, &nobody], "RuntimeNotOurs"),
+        (vec![&nobody], "RuntimeUnreachable"),
+        (vec![&other, &odd, &ours], "StreamingUrlUnreadable"),
+    ] {
+        let sockets: Vec<PathBuf> = sockets.into_iter().cloned().collect();
+        let found = find(&sockets, &own()).await;
+        assert_eq!(found.err().map_or("", |error| error.reason()), expected, "{sockets:?}");
     }
 }
 

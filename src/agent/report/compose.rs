@@ -112,8 +112,8 @@ fn runtime(attached: &Attached) -> Option<RuntimeReport> {
     attached.runtime.as_ref().map(|runtime| RuntimeReport {
         name: named(&runtime.name),
         version: named(&runtime.version),
-        streaming_address: Some(runtime.streaming.to_string()),
-        tls: runtime.tls,
+        streaming_address: runtime.server.as_ref().map(|server| server.address.to_string()),
+        tls: runtime.server.as_ref().is_some_and(|server| server.tls),
         trusted: attached.trusted,
         reachable: attached.reachable,
     })
@@ -136,7 +136,7 @@ mod tests {
     use crate::{
         agent::{
             attach::{Outcome, Streams},
-            cri::Runtime,
+            cri::{Runtime, Server},
         },
         decision::evidence::Says,
     };
@@ -154,9 +154,11 @@ mod tests {
             runtime: Some(Runtime {
                 name: "containerd".into(),
                 version: String::new(),
-                streaming: "127.0.0.1:34567".parse().unwrap(),
-                host: "127.0.0.1".to_owned(),
-                tls: false,
+                server: Some(Server {
+                    address: "127.0.0.1:34567".parse().unwrap(),
+                    host: "127.0.0.1".to_owned(),
+                    tls: false,
+                }),
             }),
             reachable: true,
             trusted: None,
@@ -257,9 +259,8 @@ mod tests {
     fn a_runtime_that_does_not_tell_is_not_forgotten() {
         let kubelet = Kubelet { flag: Some(Says::On), ..Kubelet::default() };
         let mut told = attached();
-        if let Some(runtime) = &mut told.runtime {
-            runtime.tls = true;
-        }
+        let server = told.runtime.as_mut().and_then(|runtime| runtime.server.as_mut());
+        server.unwrap().tls = true;
         told.trusted = Some(false);
         let mut composer = Composer::default();
         let first = composer.compose(&kubelet, Some(&told), None, None, at(1)).unwrap();
