@@ -162,6 +162,10 @@ pub fn change(bed: &Bed, node: &str) -> (Option<String>, Option<String>) {
     (id, phase)
 }
 
+/// From one exec of a [`Client`] to the next. What breaks breaks for longer, and as many as go would leave the other
+/// clusters of this machine little of it.
+const PACE: Duration = Duration::from_secs(1);
+
 /// A client that execs into every node in turn, all the time.
 pub struct Client {
     ending: Arc<AtomicBool>,
@@ -202,6 +206,7 @@ impl Client {
                 if !works {
                     failures.push(format!("{node}: {said}"));
                 }
+                std::thread::sleep(PACE.saturating_sub(began.elapsed()));
             }
             eprintln!("{count} execs, the slowest took {:.1} s", worst.as_secs_f64());
             failures
