@@ -3,6 +3,12 @@
 
 CRI_SOCKET=/run/containerd/containerd.sock
 
+PATCHES=/etc/kubernetes/patches
+
+# A leader ends when it cannot renew its lease, and its kubelet lets it wait before it is started again. An apiserver that is
+# replaced is away for longer than the default of 10 s.
+PATIENCE='{leader-elect-lease-duration: 30s, leader-elect-renew-deadline: 25s}'
+
 kubectl() { KUBECACHEDIR=$CLIENTS "$BIN/kubectl" --kubeconfig "$ADMIN_CONF" "$@"; }
 
 # Without a pod subnet the controller manager allocates none; the CNI's ranges follow the node's address instead.
@@ -20,6 +26,8 @@ kubernetesVersion: v$KUBERNETES_VERSION
 imageRepository: $IMAGE_PREFIX
 controlPlaneEndpoint: $BALANCER_ADDRESS:6443
 etcd: {external: {endpoints: [$ETCD]}}
+controllerManager: {extraArgs: $PATIENCE}
+scheduler: {extraArgs: $PATIENCE}
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -55,11 +63,20 @@ EOF
 # in_host reads its files from stdin: the host sees this machine's root, but not the state folder's newest files.
 put() { in_host "$1" sh -c "umask 077; cat >'$2'"; }
 
+# write_patches NODE: an apiserver that is told to end waits for the watches of its clients until its kubelet kills it, 30 s
+# later if nobody says otherwise. That long every change of its manifest would take.
+write_patches() {
+  in_host "$1" mkdir -p "$PATCHES"
+  put "$1" "$PATCHES/kube-apiserver.yaml" <<<'spec: {terminationGracePeriodSeconds: 3}'
+}
+
 init_control_plane() {
   balancer_add "$1"
+  write_patches "$1"
   init_configuration "$1" | put "$1" /etc/kubeadm.yaml
   # Preflight looks for what a machine has (memory, swap, kernel modules' folder), most of which a host like this hides.
-  in_host "$1" kubeadm init --config /etc/kubeadm.yaml --ignore-preflight-errors=all --skip-phases=addon/coredns
+  in_host "$1" kubeadm init --config /etc/kubeadm.yaml --ignore-preflight-errors=all --skip-phases=addon/coredns \
+    --experimental-patches "$PATCHES"
   in_host "$1" cat /etc/kubernetes/admin.conf >"$ADMIN_CONF.part"
   chmod 600 "$ADMIN_CONF.part"
   mv "$ADMIN_CONF.part" "$ADMIN_CONF"
@@ -69,9 +86,14 @@ init_control_plane() {
 }
 
 join_node() {
-  ! is_control_plane "$1" || give_authorities "$1"
+  local patches=()
+  if is_control_plane "$1"; then
+    give_authorities "$1"
+    write_patches "$1"
+    patches=(--experimental-patches "$PATCHES")
+  fi
   join_configuration "$1" | put "$1" /etc/kubeadm.yaml
-  in_host "$1" kubeadm join --config /etc/kubeadm.yaml --ignore-preflight-errors=all
+  in_host "$1" kubeadm join --config /etc/kubeadm.yaml --ignore-preflight-errors=all "${patches[@]}"
   ! is_control_plane "$1" || instance_joins "$1"
   keep_joined "$1"
 }
