@@ -94,6 +94,8 @@ pub struct Attachment {
     relay: Relay,
     runtime: Option<Runtime>,
     asked: Option<Instant>,
+    /// The kubelet of which the runtime has told since: dockershim is a part of it.
+    told_under: Option<(u32, u64)>,
     looked: Option<Instant>,
     reachable: bool,
     trusted: Option<bool>,
@@ -113,6 +115,7 @@ impl Attachment {
             relay,
             runtime: None,
             asked: None,
+            told_under: None,
             looked: None,
             reachable: false,
             trusted: None,
@@ -139,12 +142,8 @@ impl Attachment {
             let wish = wishes.borrow_and_update().clone();
             self.relay.set_limits(limits(wish.as_ref()));
             let want = Want::of(wish.as_ref());
-            let sockets = {
-                let kubelet = kubelet.borrow();
-                let told = self.settings.cri_socket.as_deref().or(kubelet.endpoint.as_deref());
-                self.host.sockets(told, kubelet.remote)
-            };
-            let failure = self.turn(want, &sockets).await.err();
+            let seen = kubelet.borrow().clone();
+            let failure = self.turn(want, &seen).await.err();
             turned();
             tell(&mut complaint, failure.as_ref());
             let renewed = self.renewed.map(|at| at.elapsed());
@@ -170,11 +169,11 @@ impl Attachment {
     }
 
     /// One turn towards what is wanted.
-    async fn turn(&mut self, want: Want, sockets: &[PathBuf]) -> Result<(), Failure> {
+    async fn turn(&mut self, want: Want, kubelet: &Kubelet) -> Result<(), Failure> {
         if want == Want::Nothing {
             self.detach().await?;
         }
-        self.ask(sockets).await?;
+        self.ask(kubelet).await?;
         let Some(runtime) = &self.runtime else { return Ok(()) };
         let Some(streaming) = runtime.server.as_ref().map(|server| server.address) else {
             let failure = through_kubelet(runtime);
@@ -187,13 +186,17 @@ impl Attachment {
         }
     }
 
-    /// Asks the runtime where it streams, if that is not known or was long ago.
-    async fn ask(&mut self, sockets: &[PathBuf]) -> Result<(), Failure> {
-        let known = self.runtime.is_some() && self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN);
-        if known {
+    /// Asks the runtime where it streams, if that is not known, was long ago, or was under another
+    /// kubelet.
+    async fn ask(&mut self, kubelet: &Kubelet) -> Result<(), Failure> {
+        let lately = self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN);
+        let restarted = kubelet.process.is_some() && kubelet.process != self.told_under;
+        if self.runtime.is_some() && lately && !restarted {
             return Ok(());
         }
-        match cri::find(sockets, &self.settings.own).await {
+        let told = self.settings.cri_socket.as_deref().or(kubelet.endpoint.as_deref());
+        let sockets = self.host.sockets(told, kubelet.remote);
+        match cri::find(&sockets, &self.settings.own).await {
             Ok(runtime) => {
                 if self.runtime.as_ref() != Some(&runtime) {
                     tracing::info!(
@@ -212,6 +215,7 @@ impl Attachment {
                 };
                 self.runtime = Some(runtime);
                 self.asked = Some(Instant::now());
+                self.told_under = kubelet.process.or(self.told_under);
                 Ok(())
             }
             Err(error) => {
