@@ -377,11 +377,14 @@ fn mistakes_in_files_are_errors() {
     assert_eq!(ran.code, Some(1));
     let told = format!(
         "error: {path}, document 2: StreamingPolicy p: spec.streamingProxyRedirect: unknown field\n\
-         error: the judgement is not of all that was given: correct what is named above\n"
+         error: not all of the input was judged: correct what is named above\n"
     );
     assert_eq!(ran.stderr, told);
     // What could be read is judged, and not found safe.
     assert!(ran.stdout.contains("Refused: InputUnread"), "{}", ran.stdout);
+    let json = run(&["plan", "-f", path, "-o", "json"], "").stdout;
+    assert!(json.contains("InputUnread") && !json.contains("may be turned off"), "{json}");
+    assert!(!json.contains("\"status\": \"True\""), "{json}");
     fs::write(&file, "kind: [\n").unwrap();
     let ran = run(&["plan", "-f", path, "-f", "examples/policy.yaml"], "");
     assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{}", ran.stderr);

@@ -284,6 +284,10 @@ mod tests {
             ("just words", "f.yaml, document 1: not an object"),
             ("a: b", "f.yaml, document 1: no kind"),
             (
+                "apiVersion: v1\nkind: NodeList\nitems: {a: b}",
+                "f.yaml, document 1: its items are no list",
+            ),
+            (
                 "apiVersion: v1\nkind: Node\nmetadata: {}",
                 "f.yaml, document 1: Node: metadata.name: ",
             ),

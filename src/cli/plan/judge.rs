@@ -259,11 +259,16 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
 
 /// Takes back what holds only of what could be read: any object beside it might be in the way.
 fn doubt(status: &mut StreamingPolicyStatus) {
-    let found = [condition::SAFE_TO_DISABLE, condition::UPGRADE_SAFE];
-    let conditions = status.conditions.iter_mut();
-    for condition in conditions.filter(|it| found.contains(&&*it.type_) && it.status == "True") {
-        "Unknown".clone_into(&mut condition.status);
-        INPUT_UNREAD.clone_into(&mut condition.reason);
+    for condition in &mut status.conditions {
+        let (status, reason) = match &*condition.type_ {
+            // What is wrong is so whatever else there is.
+            condition::DEGRADED | condition::RUNTIME_EXPOSED => continue,
+            condition::PROGRESSING => ("False", "Refused"),
+            _ if condition.status == "True" => ("Unknown", INPUT_UNREAD),
+            _ => continue,
+        };
+        status.clone_into(&mut condition.status);
+        reason.clone_into(&mut condition.reason);
         UNREAD.clone_into(&mut condition.message);
     }
     for upgrade in status.upgrades.iter_mut().filter(|upgrade| upgrade.safe) {

@@ -106,7 +106,7 @@ pub enum Error {
     #[error(transparent)]
     Output(#[from] output::Error),
     /// Some of what was given could not be read.
-    #[error("the judgement is not of all that was given: correct what is named above")]
+    #[error("not all of the input was judged: correct what is named above")]
     Unread,
     /// Files and a cluster were asked for at once.
     #[error("-f reads files and no cluster: leave out --kubeconfig and --context")]

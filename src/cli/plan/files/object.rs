@@ -50,9 +50,11 @@ fn take(
     let (Some(kind), Some(version)) = (kind, version) else {
         return Err(Unread::NoObject { place: place.clone(), why: "no kind and apiVersion" });
     };
-    if let (Some(of), Some(Value::Array(items))) =
-        (kind.strip_suffix("List"), value.get_mut("items").map(Value::take))
-    {
+    let items = value.get_mut("items").map(Value::take).filter(|items| !items.is_null());
+    if let (Some(of), Some(items)) = (kind.strip_suffix("List"), items) {
+        let Value::Array(items) = items else {
+            return Err(Unread::NoObject { place: place.clone(), why: "its items are no list" });
+        };
         let listed = (!of.is_empty()).then_some((version.as_str(), of));
         for (index, item) in items.into_iter().enumerate() {
             let item_place =
