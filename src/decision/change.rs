@@ -164,11 +164,13 @@ const SEEN_SOON: SignedDuration = SignedDuration::from_secs(10);
 const MENDED_LATER: SignedDuration = SignedDuration::from_secs(60);
 
 /// Refusals for something that passes: the reason, and after how long the change is asked for again.
-const PASSING: [(&str, SignedDuration); 6] = [
+const PASSING: [(&str, SignedDuration); 8] = [
     ("VerdictStale", SEEN_SOON),
     ("VerdictChanged", SEEN_SOON),
     ("VerdictUnseen", SEEN_SOON),
     ("KubeletUnknown", MENDED_LATER),
+    ("RuntimeUntold", MENDED_LATER),
+    ("RuntimeNotTrusted", MENDED_LATER),
     ("SystemdUnreachable", MENDED_LATER),
     ("SystemdTimeout", MENDED_LATER),
 ];
