@@ -94,6 +94,8 @@ pub struct Attachment {
     relay: Relay,
     runtime: Option<Runtime>,
     asked: Option<Instant>,
+    /// Where it has told last.
+    socket: Option<PathBuf>,
     /// The kubelet of which the runtime has told since: dockershim is a part of it.
     told_under: Option<(u32, u64)>,
     looked: Option<Instant>,
@@ -115,6 +117,7 @@ impl Attachment {
             relay,
             runtime: None,
             asked: None,
+            socket: None,
             told_under: None,
             looked: None,
             reachable: false,
@@ -177,6 +180,7 @@ impl Attachment {
         let Some(runtime) = &self.runtime else { return Ok(()) };
         let Some(streaming) = runtime.server.as_ref().map(|server| server.address) else {
             let failure = through_kubelet(runtime);
+            self.reachable = false;
             self.detach().await?;
             return Err(failure);
         };
@@ -195,9 +199,11 @@ impl Attachment {
             return Ok(());
         }
         let told = self.settings.cri_socket.as_deref().or(kubelet.endpoint.as_deref());
-        let sockets = self.host.sockets(told, kubelet.remote);
-        match cri::find(&sockets, &self.settings.own).await {
-            Ok(runtime) => {
+        let mut sockets = self.host.sockets(told, kubelet.remote);
+        // One before it that hangs would be waited for each time.
+        sockets.sort_by_key(|socket| Some(socket) != self.socket.as_ref());
+        match cri::find(sockets, &self.settings.own).await {
+            Ok((socket, runtime)) => {
                 if self.runtime.as_ref() != Some(&runtime) {
                     tracing::info!(
                         runtime = runtime.name,
@@ -213,7 +219,7 @@ impl Attachment {
                         certificate::is_trusted(*address, host, &self.host.authorities()).await
                     }
                 };
-                self.runtime = Some(runtime);
+                (self.socket, self.runtime) = (Some(socket), Some(runtime));
                 self.asked = Some(Instant::now());
                 self.told_under = kubelet.process.or(self.told_under);
                 Ok(())
@@ -224,6 +230,10 @@ impl Attachment {
                     return Err(failure(error.reason(), &error));
                 }
                 self.asked = Some(Instant::now());
+                // Until a new kubelet's dockershim listens; one that hangs would hold up what follows.
+                if !matches!(error, cri::Error::Connect { .. }) {
+                    self.told_under = kubelet.process.or(self.told_under);
+                }
                 Ok(())
             }
         }
@@ -350,7 +360,7 @@ fn tell(complaint: &mut Option<&'static str>, failure: Option<&Failure>) {
 fn through_kubelet(runtime: &Runtime) -> Failure {
     let flag = STREAMING_REDIRECTS.flag;
     Failure {
-        reason: "StreamsThroughKubelet",
+        reason: state::THROUGH_KUBELET,
         message: format!(
             "{} streams through the kubelet's own port while the kubelet redirects, and cannot be \
              limited there: take --{flag} off the kubelet, and it streams from a port of its own",

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::rules::LIFETIME;
 use crate::api::{FailurePolicy, Proxy, ProxyMode};
 
+/// Why streams come to no port of the runtime, so that nothing here can limit or refuse them.
+pub const THROUGH_KUBELET: &str = "StreamsThroughKubelet";
+
 /// What is wanted of the node's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -96,6 +99,7 @@ pub fn judge(
     });
     let what = capitalised(what);
     let (streams, becomes) = match policy {
+        _ if reason == THROUGH_KUBELET => (Streams::Direct, "they are neither limited nor refused"),
         FailurePolicy::Closed if refusing => {
             (Streams::Refused, "streams are refused, as failurePolicy Closed wants it")
         }
@@ -123,6 +127,7 @@ mod tests {
     fn every_case() {
         let failure =
             Failure { reason: "RulesRefused", message: "nft refuses the rules: no".into() };
+        let through = Failure { reason: THROUGH_KUBELET, message: "docker streams".into() };
         let (open, closed) = (Want::Relay(FailurePolicy::Open), Want::Relay(FailurePolicy::Closed));
         let (fresh, old) = (Some(LIFETIME / 2), Some(LIFETIME));
         for (want, renewed, refusing, failure, expected) in [
@@ -137,6 +142,7 @@ mod tests {
             (closed, fresh, true, Some(&failure), (Streams::Relayed, "Relaying")),
             (closed, old, true, Some(&failure), (Streams::Refused, "RulesRefused")),
             (closed, None, true, None, (Streams::Refused, "Starting")),
+            (closed, None, true, Some(&through), (Streams::Direct, THROUGH_KUBELET)),
             (closed, None, false, None, (Streams::Direct, "Starting")),
         ] {
             let judged = judge(want, renewed, refusing, failure);

@@ -123,15 +123,15 @@ impl Error {
 }
 
 /// Asks at each of these sockets, the likeliest first, until the node's runtime is found: the one that
-/// knows our own container.
+/// knows our own container. Returns the socket, too.
 ///
 /// # Errors
 /// Where none does: what is wrong with the first that anybody listens at.
-pub async fn find(sockets: &[PathBuf], own: &Own) -> Result<Runtime, Error> {
+pub async fn find(sockets: Vec<PathBuf>, own: &Own) -> Result<(PathBuf, Runtime), Error> {
     let mut worst: Option<Error> = None;
     for socket in sockets {
-        let error = match ask(socket, own).await {
-            Ok(runtime) => return Ok(runtime),
+        let error = match ask(&socket, own).await {
+            Ok(runtime) => return Ok((socket, runtime)),
             Err(error) => error,
         };
         // It is the runtime, whatever its answer is.

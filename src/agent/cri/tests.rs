@@ -154,7 +154,7 @@ async fn the_runtime_is_the_one_that_knows_the_container() {
         (vec![&other, &odd, &ours], "StreamingUrlUnreadable"),
     ] {
         let sockets: Vec<PathBuf> = sockets.into_iter().cloned().collect();
-        let found = find(&sockets, &own()).await;
+        let found = find(sockets.clone(), &own()).await;
         assert_eq!(found.err().map_or("", |error| error.reason()), expected, "{sockets:?}");
     }
 }
