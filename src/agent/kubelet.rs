@@ -15,13 +15,13 @@ use crate::{
         systemd::{self, Bus, Starts},
     },
 };
-use crashes::Crashes;
+use crashes::{Crashes, Running};
 
 /// How often it is looked whether the kubelet still runs: one small file. A restarted one has to be
 /// in the verdict within five seconds.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long systemd may take to tell: files are looked at meanwhile by nobody.
+/// How long systemd may take to tell: nobody looks at the files meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of the node's kubelet.
@@ -30,7 +30,7 @@ pub struct Kubelet {
     /// Which process it is; `None` while there is none, or more than one.
     pub process: Option<(u32, u64)>,
     /// What its command line says about redirects; `Unreadable` while there is no such process. Of one
-    /// that ends again and again, what the last one had that was seen.
+    /// that keeps exiting, what the last one had that was seen.
     pub flag: Option<Says>,
     /// What its unit and the environment files say for its next start; `None` where they do not name
     /// the flag.
@@ -41,14 +41,14 @@ pub struct Kubelet {
     pub endpoint: Option<String>,
     /// Whether its runtime is said to be another program: `--container-runtime=remote`, up to 1.26.
     pub remote: bool,
-    /// How it ends, where it ends again and again right after its start.
+    /// How it exits, where it keeps exiting right after it starts.
     pub crashes: Option<String>,
 }
 
 /// Watches the kubelet until nobody listens any more. Files are looked at each time, too: they may
 /// be edited long before the restart that makes them count.
 pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn()) {
-    let bus = Bus::new(&host.path(systemd::SOCKET), systemd::KUBELET.to_owned());
+    let mut systemd = Systemd::of(&host);
     let (mut known, mut last): (Option<Process>, Option<Process>) = (None, None);
     let mut crashes = Crashes::default();
     let mut complained = false;
@@ -59,15 +59,18 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
             _ = every.tick() => {}
             () = sender.closed() => return,
         }
+        let mut several = false;
         if !known.as_ref().is_some_and(|process| process::runs(&host.proc(), process)) {
             known = match process::kubelet(&host.proc()) {
                 Ok(process) => {
+                    systemd.starts(process::unit(&host.proc(), &process));
                     if std::mem::take(&mut complained) {
                         tracing::info!(pid = process.pid, "the kubelet runs");
                     }
                     Some(process)
                 }
                 Err(why) => {
+                    several = matches!(why, process::Error::Several(_));
                     if !std::mem::replace(&mut complained, true) {
                         tracing::warn!("{why}: what its flag is stays unknown");
                     }
@@ -75,9 +78,12 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
                 }
             };
         }
-        let age = known.as_ref().and_then(|process| process::age(&host.proc(), process));
-        if crashes.has_to_ask(age) {
-            crashes.see(age, starts(&bus).await.as_ref());
+        let running = known.as_ref().and_then(|process| {
+            let age = process::age(&host.proc(), process)?;
+            Some(Running { process: (process.pid, process.start), age })
+        });
+        if !several && crashes.has_to_ask(running) {
+            crashes.see(running, systemd.ask().await.as_ref());
         }
         let ends = crashes.message();
         last = known.clone().or(last);
@@ -105,16 +111,44 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
     }
 }
 
-/// How systemd fares with it; `None` where it does not tell, as on a node without systemd.
-async fn starts(bus: &Bus) -> Option<Starts> {
-    let asked = tokio::time::timeout(PATIENCE, bus.starts()).await;
-    match asked {
-        Ok(Ok(starts)) => Some(starts),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "how often the kubelet was started is unknown");
-            None
+/// The node's systemd, which starts the kubelet.
+struct Systemd {
+    socket: PathBuf,
+    unit: String,
+    complained: bool,
+}
+
+impl Systemd {
+    fn of(host: &Host) -> Self {
+        let socket = host.path(systemd::SOCKET);
+        Self { socket, unit: systemd::KUBELET.to_owned(), complained: false }
+    }
+
+    /// The kubelet that runs is of this unit, if that can be seen.
+    fn starts(&mut self, unit: Option<String>) {
+        if let Some(unit) = unit {
+            self.unit = unit;
         }
-        Err(_) => None,
+    }
+
+    /// How the unit fares; `None` where systemd does not tell: a node without it, or one whose AppArmor
+    /// keeps containers from the bus.
+    async fn ask(&mut self) -> Option<Starts> {
+        let bus = Bus::new(&self.socket, self.unit.clone());
+        let asked = tokio::time::timeout(PATIENCE, bus.starts()).await;
+        let error = match asked {
+            Ok(Ok(starts)) => return Some(starts),
+            Ok(Err(error)) => error,
+            Err(_) => systemd::Error::Timeout,
+        };
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::info!(
+                %error,
+                reason = error.reason(),
+                "systemd does not tell how often it starts the kubelet: only starts that are seen count"
+            );
+        }
+        None
     }
 }
 

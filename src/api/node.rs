@@ -152,7 +152,7 @@ pub struct AgentReport {
     /// Those of these files that name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
-    /// The kubelet ends again and again right after its start; absent where it does not.
+    /// The kubelet keeps exiting right after it starts; absent where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubelet_crash_loops: Option<CrashLoops>,
     /// What becomes of the node's streams: Relayed, Direct or Refused.
@@ -173,13 +173,13 @@ pub struct AgentReport {
     pub followed_redirect: Option<FollowedRedirect>,
 }
 
-/// A kubelet that ends again and again.
+/// A kubelet that keeps exiting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CrashLoops {
     /// When the agent first saw it so.
     pub since: Time,
-    /// How it ended last, as systemd has it.
+    /// How it exited last, as far as systemd tells.
     pub message: String,
 }
 

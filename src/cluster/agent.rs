@@ -35,7 +35,7 @@ pub(super) struct Agent {
     pub files: Vec<String>,
     /// Whether a kubelet that proxies is not known to trust the runtime's streaming server.
     pub distrusted: bool,
-    /// Whether the kubelet ends again and again.
+    /// Whether the kubelet keeps exiting.
     pub crashes: bool,
     /// Whether it has reported.
     pub reported: bool,

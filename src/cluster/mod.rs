@@ -90,6 +90,7 @@ impl Cluster {
         claims.sort();
         let agent = self.agents.get(&name);
         let kubelet = Minor::running(&view.kubelet_version).ok();
+        let crashes = agent.is_some_and(|agent| agent.crashes && agent.is_of(&view.origin));
         let node = Node {
             uid,
             ready: view.ready,
@@ -100,7 +101,7 @@ impl Cluster {
                 claims,
                 files: agent.map(|agent| agent.files.clone()).unwrap_or_default(),
                 distrusted: agent.is_some_and(|agent| agent.distrusted),
-                crashes: agent.is_some_and(|agent| agent.crashes),
+                crashes,
             },
             kubelet: view.kubelet_version,
             labels: view.metadata.labels.unwrap_or_default(),
@@ -155,7 +156,10 @@ impl Cluster {
         let before = agent.clone();
         change(agent);
         let heard = claims(agent);
-        let said = |agent: &Agent| (agent.files.clone(), agent.distrusted, agent.crashes);
+        let said = |agent: &Agent| {
+            let crashes = agent.crashes && agent.is_of(&origin);
+            (agent.files.clone(), agent.distrusted, crashes)
+        };
         let now = said(agent);
         let changed = AgentChange {
             evidence: claims(&before) != heard || said(&before) != now,

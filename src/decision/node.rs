@@ -23,17 +23,17 @@ pub struct NodeFacts {
     /// Its runtime streams over TLS, and whether a kubelet that proxies would trust the certificate
     /// is not known, or it would not: see [`super::trust`].
     pub distrusted: bool,
-    /// Its kubelet ends again and again right after its start. What the Node says of it is then said
-    /// of the last one that ran, which may have been of another version.
+    /// Its kubelet keeps exiting right after it starts. What the Node says of it is then said of the
+    /// last one that ran, which may have been of another version.
     pub crashes: bool,
 }
 
 impl NodeFacts {
-    /// The provider by which a policy may except the node: only where no kubelet of Kubernetes runs,
-    /// and nothing says that it redirects.
+    /// The provider by which a policy may except the node: only where no kubelet of Kubernetes runs or
+    /// tries to, and nothing says that it redirects.
     pub fn exceptable_provider(&self) -> Option<&str> {
         let redirects = |claim: &Claim| matches!(claim.says, Says::On | Says::Unreadable);
-        let may = self.kubelet.is_none() && !self.claims.iter().any(redirects);
+        let may = self.kubelet.is_none() && !self.crashes && !self.claims.iter().any(redirects);
         self.provider.as_deref().filter(|_| may)
     }
 }
@@ -112,7 +112,7 @@ pub enum NodeReason {
     Redirects,
     /// Its evidence contradicts itself, so it is taken to redirect.
     ContradictoryEvidence,
-    /// Its kubelet ends again and again, so nothing is known of the one that will run.
+    /// Its kubelet keeps exiting, so nothing is known of the one that will run.
     KubeletCrashLoops,
     /// Its kubelet's version cannot be read.
     KubeletVersionUnknown,
@@ -198,6 +198,15 @@ pub struct NodeJudgement {
     pub reason: NodeReason,
     /// The kubelet's version alone decided about redirects, whatever was said about the flag.
     pub by_version: bool,
+}
+
+impl NodeJudgement {
+    /// Whether the node itself shows the flag, on or off: on the kubelet's command line, or where the
+    /// next start takes its arguments from.
+    pub fn shows_flag(&self) -> bool {
+        let Evidence { flag, source, .. } = self.evidence;
+        matches!(flag, Flag::On | Flag::Off) && source != Some(Source::Annotation)
+    }
 }
 
 /// Judges one node.
@@ -286,11 +295,12 @@ pub fn explain(migration: &Migration, node: &NodeJudgement) -> String {
             remedy(migration, &node.evidence)
         ),
         NodeReason::KubeletCrashLoops => {
-            let named = matches!(node.evidence.flag, Flag::On | Flag::Off);
+            let shown = if node.shows_flag() { crash::shown(migration, "It was") } else { None };
             format!(
-                "The kubelet ends again and again right after its start, so whether the one that \
-                 will run redirects streams is unknown. {}",
-                crash::remedy(migration, named)
+                "The kubelet keeps exiting right after it starts, so whether the one that will run \
+                 redirects streams is unknown. {}{}",
+                crash::LOG,
+                shown.unwrap_or_default()
             )
         }
         NodeReason::KubeletVersionUnknown => {

@@ -219,6 +219,7 @@ mod tests {
             (facts(Some("aws"), Some(18), &[]), false),
             (facts(Some("aws"), Some(30), &[]), false),
             (facts(Some("kwok"), None, &[Says::On]), false),
+            (NodeFacts { crashes: true, ..facts(Some("aws"), None, &[Says::Absent]) }, false),
             (facts(Some("kwok"), None, &[Says::Absent, Says::Unreadable]), false),
         ] {
             assert_eq!(overrides.hold("n1", &facts), held, "{facts:?}");

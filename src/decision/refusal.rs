@@ -75,7 +75,7 @@ pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
                 "KubeletCrashLoops",
                 format!(
                     "{}{}",
-                    crash::says(migration, nodes, survey.crashing_flagged),
+                    crash::says(migration, nodes, &survey.crashing_flagged),
                     also_unknown(unknown - nodes.count()),
                 ),
             )

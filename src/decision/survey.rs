@@ -44,10 +44,10 @@ pub struct Survey<'a> {
     pub blocking_on: Named<'a>,
     /// Blocking nodes whose evidence contradicts itself.
     pub blocking_contradictory: Named<'a>,
-    /// Blocking nodes whose kubelet ends again and again.
+    /// Blocking nodes whose kubelet keeps exiting.
     pub blocking_crashing: Named<'a>,
-    /// Whether one of them has the flag on its command line.
-    pub crashing_flagged: bool,
+    /// Those of them that show the flag.
+    pub crashing_flagged: Named<'a>,
     /// Other blocking nodes that may redirect.
     pub blocking_unknown: Named<'a>,
     /// Those of them whose kubelet has no version that can be read.
@@ -127,7 +127,9 @@ impl<'a> Survey<'a> {
         }
         if node.reason == NodeReason::KubeletCrashLoops {
             self.blocking_crashing.add(name);
-            self.crashing_flagged |= matches!(node.evidence.flag, Flag::On | Flag::Off);
+            if node.shows_flag() {
+                self.crashing_flagged.add(name);
+            }
             return;
         }
         if node.redirects == Redirects::Unknown {

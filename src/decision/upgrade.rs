@@ -24,7 +24,7 @@ pub enum UpgradeReason {
     GateOffByDefault,
     /// The gate has been turned off already while nodes redirect.
     GateOff,
-    /// Kubelets end again and again, so that nothing can be told of them.
+    /// Kubelets keep exiting, so that nothing can be told of them.
     KubeletCrashLoops,
     /// Nodes may redirect, and the gate is off there.
     NodesUnknown,
@@ -259,7 +259,7 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
     }
     let crashing = &survey.blocking_crashing;
     if !crashing.is_empty() {
-        let message = crash::says(migration, crashing, survey.crashing_flagged);
+        let message = crash::says(migration, crashing, &survey.crashing_flagged);
         add(UpgradeReason::KubeletCrashLoops, message);
     }
     if off == Some(true) && !unknown.is_empty() {

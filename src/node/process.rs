@@ -17,19 +17,38 @@ pub struct Process {
     pub args: Vec<String>,
 }
 
-/// The node's kubelet. More than one is a node that cannot be understood.
+/// Why there is not one kubelet to be seen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node does not show its processes.
+    #[error("the node's processes cannot be read ({0})")]
+    Unreadable(#[from] io::Error),
+    /// None runs.
+    #[error("no kubelet runs on this node")]
+    NotRunning,
+    /// More than one runs: such a node cannot be understood.
+    #[error("{0} kubelets run on this node")]
+    Several(usize),
+}
+
+/// The node's kubelet.
 ///
 /// # Errors
-/// Where there is not exactly one to be seen: a part of a sentence that says so.
-pub fn kubelet(proc: &Path) -> Result<Process, String> {
-    let found = find(proc);
-    let mut found =
-        found.map_err(|error| format!("the node's processes cannot be read ({error})"))?;
+/// Where there is not exactly one to be seen.
+pub fn kubelet(proc: &Path) -> Result<Process, Error> {
+    let mut found = find(proc)?;
     match (found.pop(), found.len()) {
         (Some(process), 0) => Ok(process),
-        (None, _) => Err("no kubelet runs on this node".to_owned()),
-        (Some(_), others) => Err(format!("{} kubelets run on this node", others + 1)),
+        (None, _) => Err(Error::NotRunning),
+        (Some(_), others) => Err(Error::Several(others + 1)),
     }
+}
+
+/// The systemd unit to which a process belongs, as its control groups tell; `None` without systemd.
+pub fn unit(proc: &Path, process: &Process) -> Option<String> {
+    let groups = fs::read_to_string(proc.join(process.pid.to_string()).join("cgroup")).ok()?;
+    let mut segments = groups.lines().flat_map(|line| line.rsplit('/'));
+    segments.find(|segment| segment.ends_with(".service")).map(str::to_owned)
 }
 
 /// Looks for the node's kubelets: those in the node's own PID namespace, since one in a container
@@ -159,14 +178,34 @@ mod tests {
         assert!(!runs(proc.0.path(), &expected));
         fs::remove_dir_all(proc.0.path().join("700")).unwrap();
         assert!(!runs(proc.0.path(), &expected));
-        assert_eq!(kubelet(proc.0.path()).unwrap_err(), "no kubelet runs on this node");
+        let error = |proc: &Path| kubelet(proc).unwrap_err().to_string();
+        assert_eq!(error(proc.0.path()), "no kubelet runs on this node");
 
         proc.add(903, "hyperkube", "/hyperkube kubelet --v=2", "903", 700);
         assert_eq!(kubelet(proc.0.path()).unwrap().pid, 903);
         proc.add(904, "kubelet", "/usr/bin/kubelet", "904", 800);
-        assert_eq!(kubelet(proc.0.path()).unwrap_err(), "2 kubelets run on this node");
-        let nowhere = kubelet(&proc.0.path().join("nowhere")).unwrap_err();
+        assert_eq!(error(proc.0.path()), "2 kubelets run on this node");
+        let nowhere = error(&proc.0.path().join("nowhere"));
         assert!(nowhere.starts_with("the node's processes cannot be read"), "{nowhere}");
+    }
+
+    #[test]
+    fn the_unit_of_a_process() {
+        let proc = Proc(tempfile::tempdir().unwrap());
+        proc.add(700, "kubelet", "/usr/bin/kubelet", "700", 500);
+        let kubelet = kubelet(proc.0.path()).unwrap();
+        assert_eq!(unit(proc.0.path(), &kubelet), None);
+        for (groups, expected) in [
+            ("0::/system.slice/kubelet.service\n", Some("kubelet.service")),
+            (
+                "12:cpu:/\n1:name=systemd:/../system.slice/snap.kubelet.service\n",
+                Some("snap.kubelet.service"),
+            ),
+            ("0::/kubepods/pod1/abc\n", None),
+        ] {
+            fs::write(proc.0.path().join("700/cgroup"), groups).unwrap();
+            assert_eq!(unit(proc.0.path(), &kubelet).as_deref(), expected, "{groups}");
+        }
     }
 
     #[test]

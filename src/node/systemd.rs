@@ -56,8 +56,8 @@ pub struct Files {
 pub struct Starts {
     /// How often systemd has done so by itself since somebody started the unit.
     pub again: u32,
-    /// How the main process ended, as the end of a sentence; `None` while it runs, or never has.
-    pub ended: Option<String>,
+    /// How the main process exited, as the end of a sentence; `None` while it runs, or never has.
+    pub exited: Option<String>,
 }
 
 #[zbus::proxy(
@@ -196,12 +196,12 @@ async fn starts(connection: &Connection, unit: &str) -> zbus::Result<Starts> {
     let service = service(connection, &path).await?;
     let status = service.exec_main_status().await?;
     // As waitid(2) has it.
-    let ended = match service.exec_main_code().await? {
-        1 => Some(format!("with exit status {status}")),
+    let exited = match service.exec_main_code().await? {
+        1 => Some(format!("with status {status}")),
         2 | 3 => Some(format!("by signal {status}")),
         _ => None,
     };
-    Ok(Starts { again: service.restarts().await?, ended })
+    Ok(Starts { again: service.restarts().await?, exited })
 }
 
 async fn restart(connection: &Connection, unit: &str) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! Kubelets that end again and again: what their Nodes say is said of the last one that ran.
+//! Kubelets that keep exiting: what their Nodes say is said of the last one that ran.
 
 use jiff::Timestamp;
 use sluice::decision::{
@@ -49,12 +49,13 @@ fn such_a_node_blocks_whatever_its_version_says() {
         let judgement = judged(&nodes, &apiserver(24));
         let safe = &judgement.safe_to_disable;
         assert_eq!((safe.holds.as_str(), safe.reason), ("False", "KubeletCrashLoops"), "{nodes:?}");
-        assert!(safe.message.starts_with("The kubelet of n1 ends again and again"));
-        let refuses = "--redirect-container-streaming, which 1.22 and later refuse";
+        assert!(safe.message.starts_with("The kubelet of n1 keeps exiting"));
+        let refuses =
+            "n1 was last seen with --redirect-container-streaming, which 1.22 and later refuse";
         assert_eq!(safe.message.contains(refuses), flagged, "{}", safe.message);
         let upgrade = &judgement.upgrade_safe;
         assert_eq!(upgrade.holds.as_str(), "False", "{upgrade:?}");
-        assert!(upgrade.message.contains("ends again and again"), "{upgrade:?}");
+        assert!(upgrade.message.contains("keeps exiting"), "{upgrade:?}");
         let counts = judgement.survey.counts;
         assert_eq!((counts.blocking, counts.unknown, counts.redirecting), (1, 1, 0));
     }
@@ -75,6 +76,16 @@ fn it_stands_beside_what_is_worse() {
 }
 
 #[test]
+fn only_what_the_node_shows_is_named_as_the_cause() {
+    let said = |source| Claim { source, says: Says::On };
+    let word = NodeFacts { claims: vec![said(Source::Annotation)], ..node(20, Says::On) };
+    let nodes = [("n1", node(20, Says::On)), ("n2", node(20, Says::Absent)), ("n3", word)];
+    let message = judged(&nodes, &apiserver(20)).safe_to_disable.message;
+    assert!(message.contains("The kubelet of n1, n2 and n3 keeps exiting"), "{message}");
+    assert!(message.contains(" n1 was last seen with --"), "{message}");
+}
+
+#[test]
 fn it_is_mended_first_and_may_be_excepted() {
     let nodes = [("n1", node(20, Says::On))];
     let all = || nodes.iter().map(|(name, facts)| (*name, facts));
@@ -82,7 +93,7 @@ fn it_is_mended_first_and_may_be_excepted() {
     let owner = Owner::Policy("p");
     let done = steps(&STREAMING_REDIRECTS, &policy, "p", owner, &apiserver(20), all(), now());
     assert_eq!((done[0].action, &*done[0].nodes), (Action::LookAtKubelet, &["n1".to_owned()][..]));
-    assert!(done[0].needed && done[0].message.contains("mend it first"), "{:?}", done[0]);
+    assert!(done[0].needed && done[0].message.contains("Mend that first"), "{:?}", done[0]);
     let expires = now() + jiff::SignedDuration::from_hours(1);
     policy.overrides = vec![Override { node: "n1".to_owned(), expires }];
     policy.gate = Some(sluice::decision::policy::GateWish::Disabled);

@@ -83,7 +83,7 @@ fn a_kubelet_that_does_not_come_up_is_told_of_and_blocks() {
     assert_eq!(node_status(&bed, "new1", "reason").as_deref(), Some("KubeletCrashLoops"));
     let loops = || Some(report(&bed, "new1")?["kubeletCrashLoops"].clone());
     let told = loops().expect("a report");
-    assert!(told["message"].as_str().unwrap().contains("It ends with exit status 1"), "{told}");
+    assert!(told["message"].as_str().unwrap().contains("exited last with status 1"), "{told}");
 
     // It is not told of again with every start.
     let version = || {

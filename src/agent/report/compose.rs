@@ -242,12 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn a_kubelet_that_ends_again_and_again_is_told_of_once() {
+    fn a_kubelet_that_keeps_exiting_is_told_of_once() {
         let mut composer = Composer::default();
-        let ends = |pid| Kubelet { crashes: Some("It ends.".to_owned()), ..kubelet(pid, Says::On) };
+        let ends =
+            |pid| Kubelet { crashes: Some("It exits.".to_owned()), ..kubelet(pid, Says::On) };
         let first = compose(&mut composer, &ends(1), None, None, 10);
         let told = first.kubelet_crash_loops.clone().unwrap();
-        assert_eq!((told.since.0, &*told.message), (at(10), "It ends."));
+        assert_eq!((told.since.0, &*told.message), (at(10), "It exits."));
         let gone = Kubelet { process: None, ..ends(1) };
         assert_eq!(compose(&mut composer, &gone, None, Some(&first), 11), first);
         assert_eq!(compose(&mut composer, &ends(2), None, Some(&first), 12), first);

@@ -47,7 +47,7 @@ impl<S: Systemd> KubeletFlag<S> {
     }
 
     fn kubelet(&self) -> Result<Process, String> {
-        process::kubelet(&self.host.proc())
+        process::kubelet(&self.host.proc()).map_err(|error| error.to_string())
     }
 
     /// Has the kubelet restarted as the files are now.

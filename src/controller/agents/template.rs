@@ -24,7 +24,8 @@ const RUN_FOLDER: &str = "/run/sluice";
 /// What of the node an agent reads: the volume, the folder there, whether what is mounted there
 /// later is seen, too. Everything is read-only, which does not keep from writing to a socket.
 const HOST: [(&str, &str, bool); 4] = [
-    // The runtime's socket. A restart of the runtime replaces it, so its folder has to be there.
+    // The sockets of the runtime and of the system bus. A restart replaces them, so their folders have
+    // to be there.
     ("host-run", "/run", true),
     // The kubelet's command line, and that of the runtime.
     ("host-proc", "/proc", false),

@@ -2,7 +2,7 @@
 
 use crate::decision::{
     crash,
-    evidence::{ENVIRONMENT_FILES, Flag, Says, Source},
+    evidence::{ENVIRONMENT_FILES, Says, Source},
     gate::Gate,
     migration::{FlagBehaviour, Migration},
     named::Named,
@@ -29,7 +29,7 @@ const RANCHER: [&str; 2] = ["/etc/rancher/k3s/config.yaml", "/etc/rancher/rke2/c
 pub(super) enum Kubelet {
     /// Its runtime's certificate is not one that it trusts.
     Trust,
-    /// It ends again and again; whether its command line has the flag.
+    /// It keeps exiting; whether the node shows the flag.
     Mend(bool),
     Look,
     /// Its version cannot be read, so that nothing that is said about it counts.
@@ -121,8 +121,7 @@ pub(super) fn to_do(
     let migration = scene.migration;
     let behaviour = facts.kubelet.and_then(|minor| migration.kubelet_at(minor));
     if judged.reason == NodeReason::KubeletCrashLoops && judged.verdict == Verdict::Blocks {
-        let named = matches!(judged.evidence.flag, Flag::On | Flag::Off);
-        return Some((true, Kubelet::Mend(named)));
+        return Some((true, Kubelet::Mend(judged.shows_flag())));
     }
     if preview.gate.is_off() != Some(false) && judged.verdict == Verdict::Blocks {
         return Some((
@@ -204,17 +203,17 @@ pub(super) fn step(
                 message,
             };
         }
-        Kubelet::Mend(named) => {
+        Kubelet::Mend(flagged) => {
+            let named: Named<'_> = nodes.iter().map(String::as_str).collect();
+            let none = Named::default();
+            let says = crash::says(migration, &named, if flagged { &named } else { &none });
             return Step {
                 action: Action::LookAtKubelet,
                 needed: true,
                 nodes,
                 files: Vec::new(),
                 changes: Vec::new(),
-                message: format!(
-                    "The kubelet ends again and again right after its start: mend it first. {}",
-                    crash::remedy(migration, named)
-                ),
+                message: format!("{says} Mend that first."),
             };
         }
         Kubelet::Look => {

@@ -152,13 +152,13 @@ async fn the_files_of_a_unit() {
 async fn how_a_unit_fares() {
     for (code, status, expected) in [
         (0, 0, None),
-        (1, 255, Some("with exit status 255")),
+        (1, 255, Some("with status 255")),
         (2, 9, Some("by signal 9")),
         (3, 11, Some("by signal 11")),
     ] {
         let (_server, client, _) = systemd_with(None, FakeService { code, status }).await;
         let seen = starts(&client, "kubelet.service").await.unwrap();
-        assert_eq!((seen.again, seen.ended.as_deref()), (4, expected));
+        assert_eq!((seen.again, seen.exited.as_deref()), (4, expected));
     }
 }
 
