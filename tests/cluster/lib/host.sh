@@ -6,7 +6,7 @@ MASKED="systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.
   systemd-sysctl.service systemd-modules-load.service systemd-timesyncd.service systemd-binfmt.service
   systemd-random-seed.service systemd-hwdb-update.service systemd-pstore.service systemd-journal-flush.service
   dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount
-  sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount timers.target etcd.service"
+  sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount timers.target etcd.service docker.socket"
 
 cgroup_hierarchies() { findmnt -rn -t cgroup,cgroup2 -o TARGET | grep '^/sys/fs/cgroup'; }
 
@@ -42,6 +42,8 @@ furnish() {
   fi
   stream=$(value "$node" stream "$stream")
   tls=$(value "$node" tls false)
+  # Without the flag that says otherwise a kubelet that has a dockershim uses it.
+  ! uses_docker "$name" || flags+=" --cni-bin-dir=/usr/lib/cni"
   for flag in $(values "$node" flag); do flags+=" $flag"; done
   echo "KUBELET_EXTRA_ARGS=$flags" >"$upper/etc/default/kubelet"
 
@@ -51,6 +53,7 @@ furnish() {
   : >"$upper/etc/fstab"
   for unit in $MASKED; do ln -s /dev/null "$upper/etc/systemd/system/$unit"; done
   cp "$HERE"/host/{node.target,kubelet.service} "$upper/etc/systemd/system/"
+  if uses_docker "$name"; then furnish_docker "$name"; else ln -s /dev/null "$upper/etc/systemd/system/docker.service"; fi
   cp "$HERE/host/10-kubeadm.conf" "$upper/etc/systemd/system/kubelet.service.d/"
 
   cp "$(binary "$kubelet" kubelet)" "$upper/usr/bin/kubelet"
@@ -131,7 +134,7 @@ start_systemd() {
   echo "$first" >"$folder/pid"
 }
 
-# boot_host NAME: needs a reserved declaration; leaves a host with systemd, containerd and its images.
+# boot_host NAME: needs a reserved declaration; leaves a host with systemd, its runtime and its images.
 boot_host() {
   local name=$1
   mkdir -p "$NODES/$name"/{upper,work,root,containerd,kubelet}
@@ -140,6 +143,7 @@ boot_host() {
   start_systemd "$name"
   await 60 "systemd on $name" in_host "$name" systemctl is-active --quiet basic.target
   await 60 "containerd on $name" in_host "$name" ctr version
+  ! uses_docker "$name" || start_docker "$name"
   host_images "$name"
 }
 
@@ -153,6 +157,7 @@ reboot_host() {
   start_systemd "$name"
   await 60 "systemd on $name" in_host "$name" systemctl is-active --quiet basic.target
   await 60 "containerd on $name" in_host "$name" ctr version
+  ! uses_docker "$name" || start_docker "$name"
 }
 
 # sweep_cgroups NAME: the empty folders that the host's processes leave.

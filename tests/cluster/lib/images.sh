@@ -117,8 +117,14 @@ make_images() {
   unlock_cache
 }
 
-# import NAME ARCHIVE: into the host's containerd, where the kubelet looks.
-import() { in_host "$1" ctr -n k8s.io images import - <"$2"; }
+# import NAME ARCHIVE: into the host's runtime, where the kubelet looks.
+import() {
+  if uses_docker "$1"; then
+    in_host "$1" docker load <"$2"
+  else
+    in_host "$1" ctr -n k8s.io images import - <"$2"
+  fi
+}
 
 has_image() { in_host "$1" ctr -n k8s.io images list -q | grep -qx "$2"; }
 

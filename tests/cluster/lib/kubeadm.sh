@@ -49,11 +49,14 @@ conntrack: {maxPerCore: 0}
 EOF
 }
 
+# cri_socket NAME: by which kubeadm knows which runtime the kubelet is to use.
+cri_socket() { if uses_docker "$1"; then echo "$DOCKERSHIM"; else echo "$CRI_SOCKET"; fi; }
+
 join_configuration() {
   cat <<EOF
 apiVersion: kubeadm.k8s.io/v1beta2
 kind: JoinConfiguration
-nodeRegistration: {name: $1, criSocket: $CRI_SOCKET}
+nodeRegistration: {name: $1, criSocket: $(cri_socket "$1")}
 discovery:
   bootstrapToken: {token: $TOKEN, apiServerEndpoint: "$BALANCER_ADDRESS:6443", unsafeSkipCAVerification: true}
 EOF

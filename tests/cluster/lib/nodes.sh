@@ -35,7 +35,7 @@ merged() {
 # meaning DECLARATION: the same for two that declare the same node.
 meaning() {
   echo "${1%% *} $(role "$1") $(value "$1" kubelet "$KUBERNETES_VERSION") $(value "$1" redirect false)" \
-    "$(value "$1" stream) $(value "$1" tls false) $(values "$1" flag | xargs)"
+    "$(value "$1" runtime containerd) $(value "$1" stream) $(value "$1" tls false) $(values "$1" flag | xargs)"
 }
 
 # check_declaration DECLARATION
@@ -46,13 +46,18 @@ check_declaration() {
     case $word in
     kubelet=* | flag=--*) ;;
     tls=true | tls=false | tls=self) ;;
+    runtime=containerd | runtime=docker) ;;
     stream=*) [[ ${word#stream=} =~ ^[0-9a-f.:]+$ ]] || die "node $name: '$word' is no address" ;;
     redirect=true | redirect=false | role=worker | role=control-plane) ;;
-    *) die "node $name: '$word' is none of kubelet=VERSION redirect=true|false stream=ADDRESS tls=true|false|self role=worker|control-plane flag=--…" ;;
+    *) die "node $name: '$word' is none of kubelet=VERSION runtime=containerd|docker redirect=true|false stream=ADDRESS tls=true|false|self role=worker|control-plane flag=--…" ;;
     esac
   done
   kubelet=$(value "$1" kubelet "$KUBERNETES_VERSION")
   kubelets=$(versions_of kubelet | xargs)
+  if [ "$(value "$1" runtime)" = docker ]; then
+    [ "$(printf '%s\n' 1.24 "$kubelet" | sort -V | head -n 1)" != 1.24 ] || die "node $name: kubelet $kubelet knows no Docker; 1.23 is the last"
+    [ "$(role "$1")" = worker ] || die "node $name: a control plane has containerd"
+  fi
   [[ " $kubelets " == *" $kubelet "* ]] || die "node $name: no kubelet $kubelet; there are $kubelets"
 }
 
@@ -76,6 +81,9 @@ declaration() { cat "$NODES/$1/node"; }
 number() { cat "$NODES/$1/number"; }
 
 address() { echo "$NODE_NETWORK.$(number "$1")"; }
+
+# uses_docker NAME: its kubelet does, through its own dockershim.
+uses_docker() { [ "$(value "$(declaration "$1")" runtime)" = docker ]; }
 
 # is_control_plane NAME
 is_control_plane() { [ "$(role "$(declaration "$1")")" = control-plane ]; }
