@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// A process of the test's that writes a log.
@@ -81,7 +82,18 @@ pub fn signal(process: &mut impl Running, name: &str) {
     assert!(status.unwrap().success());
 }
 
-/// A port of 127.0.0.1 that nobody listens on now.
+/// A port of 127.0.0.1 for a program that will bind it. The kernel gives none of these to a connection or to whoever binds
+/// port 0, so nobody takes it by chance before; tests that run at once, in processes of their own, look in other places.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 10_000;
+    const PORTS: u32 = 20_000;
+    const OF_ONE_PROCESS: u32 = 16;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let nth = std::process::id() * OF_ONE_PROCESS + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (nth % PORTS) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
