@@ -21,7 +21,7 @@ use crashes::{Crashes, Running};
 /// in the verdict within five seconds.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long systemd may take to tell: nobody looks at the files meanwhile.
+/// How long systemd may take to answer. The files are not looked at meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of the node's kubelet.

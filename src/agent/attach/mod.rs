@@ -94,9 +94,9 @@ pub struct Attachment {
     relay: Relay,
     runtime: Option<Runtime>,
     asked: Option<Instant>,
-    /// Where it has told last.
+    /// The socket at which the runtime answered last.
     socket: Option<PathBuf>,
-    /// The kubelet of which the runtime has told since: dockershim is a part of it.
+    /// The kubelet that ran when the runtime answered last: dockershim is a part of the kubelet.
     told_under: Option<(u32, u64)>,
     looked: Option<Instant>,
     reachable: bool,

@@ -66,7 +66,7 @@ impl Crashes {
         let in_a_row = match starts {
             None => self.gone,
             Some(Starts { again, exited }) => {
-                // A count that has fallen was begun anew, by somebody who has started the kubelet.
+                // Somebody who starts the kubelet by hand sets the count back to 0.
                 let before = self.before.filter(|before| before <= again);
                 let before = *self.before.insert(before.unwrap_or(match self.before {
                     Some(_) => 0,

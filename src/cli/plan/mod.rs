@@ -177,15 +177,14 @@ fn finish(args: &Args, objects: Objects) -> Result<Exit, Error> {
         anstream::eprintln!("error: {unread}");
     }
     let all_read = objects.unread.is_empty();
-    if !all_read && objects.nodes.is_empty() {
-        return Err(Error::Unread);
+    if all_read || !objects.nodes.is_empty() {
+        let plan = judge::judge(objects, &args.options(), Timestamp::now())?;
+        output::print(&render(&plan, args)?)?;
+        if all_read {
+            return Ok(if plan.is_refused() { Exit::Refused } else { Exit::Ok });
+        }
     }
-    let plan = judge::judge(objects, &args.options(), Timestamp::now())?;
-    output::print(&render(&plan, args)?)?;
-    if !all_read {
-        return Err(Error::Unread);
-    }
-    Ok(if plan.is_refused() { Exit::Refused } else { Exit::Ok })
+    Err(Error::Unread)
 }
 
 fn render(plan: &Plan, args: &Args) -> Result<String, output::Error> {
