@@ -145,18 +145,52 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Adds the objects of one text.
 pub fn add(objects: &mut Objects, file: &str, text: &str) {
-    let documents = match read_documents(text) {
-        Ok(documents) => documents,
-        Err(why) => {
-            return objects.unread.push(Unread::Syntax { file: file.to_owned(), why });
-        }
+    let whole = match read_documents(text) {
+        Ok(documents) => return add_documents(objects, file, 0, documents),
+        Err(why) => why,
     };
-    for (index, document) in documents.into_iter().enumerate() {
-        let place = Place { file: file.to_owned(), document: index + 1, item: String::new() };
+    let syntax = |why| Unread::Syntax { file: file.to_owned(), why };
+    let pieces = pieces(text);
+    let before = objects.unread.len();
+    for (index, piece) in pieces.iter().enumerate().filter(|_| pieces.len() > 1) {
+        match documents::yaml(piece) {
+            Ok(documents) => add_documents(objects, file, index, documents),
+            Err(error) => objects.unread.push(syntax(error.to_string())),
+        }
+    }
+    if objects.unread.len() == before {
+        objects.unread.push(syntax(whole));
+    }
+}
+
+fn add_documents(objects: &mut Objects, file: &str, before: usize, documents: Vec<Value>) {
+    for (index, document) in (before + 1..).zip(documents) {
+        let place = Place { file: file.to_owned(), document: index, item: String::new() };
         if !document.is_null() {
             object::add(objects, &place, document, None);
         }
     }
+}
+
+/// The documents of a YAML text, each by itself, after as many empty lines as it has lines before it:
+/// an error then names the right one. No document holds a line that begins with `---` (YAML 1.2.2,
+/// section 9.1.2).
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    for (number, line) in text.lines().enumerate() {
+        let separates = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        let begun = pieces.last().is_some_and(|piece| !piece.trim().is_empty());
+        if separates && begun {
+            pieces.push("\n".repeat(number));
+        }
+        if let Some(piece) = pieces.last_mut() {
+            piece.push_str(line);
+            piece.push('\n');
+        }
+    }
+    pieces
 }
 
 fn read_documents(text: &str) -> Result<Vec<Value>, String> {
@@ -216,6 +250,20 @@ mod tests {
         assert_eq!(unread.len(), 3, "{unread:?}");
         assert_eq!(unread[0], "1.yaml, document 1, items[1]: not an object");
         assert!(unread[2].starts_with("2.yaml: "), "{unread:?}");
+    }
+
+    #[test]
+    fn a_document_that_is_no_yaml_hides_no_other() {
+        let mut objects = Objects::default();
+        let node =
+            |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
+        let text = format!("---\n{}\n---\na: [\n--- \n{}\n---\nkind: Node\n", node("a"), node("b"));
+        add(&mut objects, "f.yaml", &text);
+        assert_eq!(objects.nodes.keys().collect::<Vec<_>>(), ["a", "b"]);
+        let unread: Vec<_> = objects.unread.iter().map(Unread::to_string).collect();
+        assert!(unread[0].contains("line 4"), "{unread:?}");
+        assert!(unread[1].starts_with("f.yaml, document 4: "), "{unread:?}");
+        assert_eq!(unread.len(), 2, "{unread:?}");
     }
 
     #[test]
