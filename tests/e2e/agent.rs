@@ -30,7 +30,7 @@ const METRICS: u16 = 15191;
 #[track_caller]
 pub fn fresh(bed: &Bed, proxy: &str) {
     operator::fresh(bed);
-    bed.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"));
+    bed.namespace(NAMESPACE);
     policy(bed, proxy);
     for node in ["cp1", "new1", "old1", "old2"] {
         relayed(bed, node);

@@ -207,6 +207,20 @@ impl Bed {
         run(self.command("kubectl").args(["apply", "-f", "-"]), Some(yaml), COMMAND)
     }
 
+    /// A namespace in which pods can start at once. They wait for a service account otherwise, which the controller manager
+    /// makes half a minute later when an apiserver has just been replaced: its watches back off while it still leads.
+    #[track_caller]
+    pub fn namespace(&self, name: &str) {
+        let yaml = format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}\n---\n\
+             {{apiVersion: v1, kind: ServiceAccount, metadata: {{name: default, namespace: {name}}}, \
+             automountServiceAccountToken: false}}\n"
+        );
+        // On the server, where it does not matter if the controller manager has made one in between.
+        let args = ["apply", "--server-side", "-f", "-"];
+        self.kubectl_fed(Client::Current, &args, Some(&yaml)).succeeded();
+    }
+
     /// Waits until the pod's containers are ready.
     #[track_caller]
     pub fn pod_ready(&self, namespace: &str, pod: &str) {

@@ -39,12 +39,9 @@ impl Stream {
 
 /// A pod on the node that serves a page and gives back each line it is told.
 fn start_pod(bed: &Bed, node: &str) {
+    bed.namespace(NAMESPACE);
     bed.apply(&format!(
         r#"
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {NAMESPACE}}}
----
 apiVersion: v1
 kind: Pod
 metadata: {{name: {node}, namespace: {NAMESPACE}}}
