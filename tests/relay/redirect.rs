@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::stage::{ANSWER, REQUEST, alone, expect, rest, soon, until};
+use crate::stage::{ANSWER, PATIENCE, REQUEST, alone, expect, rest, soon, until};
 
 const RELAY: u16 = 15190;
 const RUNTIME: u16 = 34567;
@@ -143,7 +143,8 @@ fn redirected_connections_are_carried_and_others_refused() {
         assert_eq!(neighbour.ask("10.9.0.1", RELAY).await.unwrap(), "");
         assert_eq!(count(&relay, Refusal::Loop), 0);
     });
-    runtime.shutdown_background();
+    // Only then is the port free again.
+    runtime.shutdown_timeout(PATIENCE);
     // Its mark is not the one that the rules know: its own connection comes back.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
