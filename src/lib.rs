@@ -20,4 +20,5 @@ mod pages;
 pub mod relay;
 #[cfg(test)]
 mod scripted;
+mod status;
 pub mod webhook;

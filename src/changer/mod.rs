@@ -141,7 +141,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let (sighting, mut sights) = watch::channel(Sight::default());
     tasks.spawn(sight::follow(client.clone(), settings.node.clone(), pace, sighting));
     let (telling, told) = watch::channel(None);
-    let writer = Writer::new(client.clone(), settings.node.clone(), report::MANAGER);
+    let writer = Writer::new(client.clone(), settings.node.clone(), report::MANAGER, "change");
     tasks.spawn(report::keep(writer, told, sights.clone()));
     let (first, ready) = (sights.clone(), health.clone());
     tasks.spawn(async move {

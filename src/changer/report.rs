@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::sight::Sight;
@@ -39,7 +38,7 @@ pub async fn keep(
         match &due {
             None => (wait, not_before) = (RETRY_MIN, None),
             Some(report) if not_before.is_none_or(|at| at <= now) => {
-                not_before = Some(match writer.apply(json!({"change": report})).await {
+                not_before = Some(match writer.write(Some(report)).await {
                     Ok(()) => now + ECHO,
                     Err(error) => {
                         tracing::warn!(reason = error.reason(), %error, "the report is not stored");

@@ -1,4 +1,4 @@
-//! Writes to the apiserver: server-side apply, and what that cannot take away.
+//! Writes to the apiserver: server-side apply, and what that cannot take away; statuses as [`status`] has it.
 
 use std::time::Duration;
 
@@ -16,14 +16,20 @@ use super::{
     events::Occurrence,
     published::Wanted,
 };
-use crate::api::{
-    StreamingNode, StreamingNodeSpec, StreamingNodeStatus, StreamingPolicy, StreamingPolicyStatus,
+use crate::{
+    api::{
+        StreamingNode, StreamingNodeSpec, StreamingNodeStatus, StreamingPolicy,
+        StreamingPolicyStatus,
+    },
+    status,
 };
 
-/// Who applies specs.
+/// Who writes specs.
 const MANAGER: &str = "sluice-controller";
-/// Who applies statuses. One manager for both would take away with each apply what the other set.
+/// Who writes statuses. One manager for both would take away with each apply what the other set.
 const STATUS_MANAGER: &str = "sluice-controller-status";
+/// What the agent and the changer say in a StreamingNode's status.
+const PARTS_OF_OTHERS: [&str; 2] = ["agent", "change"];
 
 /// One request must not take longer; it is tried again.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -142,14 +148,15 @@ pub enum Stored {
 /// # Errors
 /// Where the apiserver refuses a part or cannot be reached; parts before it are stored.
 pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
-    let apply = |manager| PatchParams::apply(manager).force();
+    let forced = |manager| PatchParams::apply(manager).force();
     match (&write.key, &write.body) {
         (Key::Policy(name), Body::Policy(status)) => {
-            let api: Api<DeserializeGuard<StreamingPolicy>> = Api::all(client.clone());
-            let patch = object("StreamingPolicy", name, json!({ "status": status }));
-            let params = apply(STATUS_MANAGER);
-            let stored = within(api.patch_status(name, &params, &Patch::Apply(patch))).await?;
-            Ok(Stored::Policy(Box::new(stored)))
+            let status = json!(status);
+            let applied =
+                status::write::<StreamingPolicy, _>(client, name, STATUS_MANAGER, &status, |_| {
+                    true
+                });
+            Ok(Stored::Policy(Box::new(within(applied).await?)))
         }
         (Key::Node(name), Body::Node { spec, exists, version, status, .. }) => {
             let api: Api<StreamingNode> = Api::all(client.clone());
@@ -176,7 +183,7 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
                 if !(*exists && empty) {
                     let parts = json!({"metadata": metadata(version.clone()), "spec": spec});
                     let patch = Patch::Apply(object("StreamingNode", name, parts));
-                    applied = Some(within(api.patch(name, &apply(MANAGER), &patch)).await?);
+                    applied = Some(within(api.patch(name, &forced(MANAGER), &patch)).await?);
                 }
                 stored = match applied {
                     Some(applied) if applied.spec == *spec => Some(applied),
@@ -195,16 +202,18 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
                 };
             }
             if let Some(status) = status {
-                let patch = object("StreamingNode", name, json!({ "status": status }));
-                let params = apply(STATUS_MANAGER);
-                stored = Some(within(api.patch_status(name, &params, &Patch::Apply(patch))).await?);
+                let status = json!(status);
+                let ours = |field: &str| !PARTS_OF_OTHERS.contains(&field);
+                let applied =
+                    status::write::<StreamingNode, _>(client, name, STATUS_MANAGER, &status, ours);
+                stored = Some(within(applied).await?);
             }
             Ok(Stored::Node(stored.map(Box::new)))
         }
         (Key::Agents { namespace, name }, Body::Agents(wanted)) => {
             let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
             let patch = Patch::Apply(&**wanted);
-            let mut stored = within(api.patch(name, &apply(MANAGER), &patch)).await?;
+            let mut stored = within(api.patch(name, &forced(MANAGER), &patch)).await?;
             if !StoredAgents::read(&stored).is(wanted) {
                 let patch = Patch::Merge(exactly(wanted));
                 stored = within(api.patch(name, &by(MANAGER), &patch)).await?;
@@ -247,7 +256,7 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
                 },
                 "data": data,
             }));
-            within(api.patch(name, &apply(MANAGER), &patch)).await?;
+            within(api.patch(name, &forced(MANAGER), &patch)).await?;
             Ok(Stored::ConfigMap)
         }
         // A key and a body of different kinds are never put together.

@@ -1,14 +1,12 @@
-//! One program's own part of its node's status, by server-side apply.
+//! One program's own part of its node's status.
 
 use std::time::Duration;
 
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Client, api::DynamicObject};
+use serde::Serialize;
 use serde_json::json;
 
-use crate::api::StreamingNode;
+use crate::{api::StreamingNode, status};
 
 /// One request must not take longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,35 +44,39 @@ impl Error {
     }
 }
 
-/// Applies one manager's fields of a StreamingNode's status.
+/// Writes one program's part of a StreamingNode's status.
 #[derive(Clone)]
 pub struct Writer {
-    api: Api<StreamingNode>,
+    client: Client,
     node: String,
     manager: &'static str,
+    part: &'static str,
 }
 
 impl Writer {
-    /// A writer for the StreamingNode of this name.
-    pub fn new(client: Client, node: String, manager: &'static str) -> Self {
-        Self { api: Api::all(client), node, manager }
+    /// A writer of that part, as this manager, for the StreamingNode of this name.
+    pub fn new(client: Client, node: String, manager: &'static str, part: &'static str) -> Self {
+        Self { client, node, manager, part }
     }
 
-    /// Applies these fields, and takes back what the same manager applied before and is not among
-    /// them.
+    /// Makes the part this, or takes it away.
     ///
     /// # Errors
-    /// Where they are not stored.
-    pub async fn apply(&self, status: serde_json::Value) -> Result<(), Error> {
-        let patch = Patch::Apply(json!({
-            "apiVersion": "sluice.dev/v1alpha1",
-            "kind": "StreamingNode",
-            "metadata": {"name": self.node},
-            "status": status,
-        }));
-        let params = PatchParams::apply(self.manager).force();
-        let request = self.api.patch_status(&self.node, &params, &patch);
-        tokio::time::timeout(TIMEOUT, request).await.map_err(|_| Error::Timeout)??;
+    /// Where it is not stored.
+    pub async fn write(&self, part: Option<impl Serialize>) -> Result<(), Error> {
+        let status = match part {
+            Some(part) => json!({(self.part): part}),
+            None => json!({}),
+        };
+        let ours = |field: &str| field == self.part;
+        let applied = status::write::<StreamingNode, DynamicObject>(
+            &self.client,
+            &self.node,
+            self.manager,
+            &status,
+            ours,
+        );
+        tokio::time::timeout(TIMEOUT, applied).await.map_err(|_| Error::Timeout)??;
         Ok(())
     }
 }

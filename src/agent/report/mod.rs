@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::Client;
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::{attach::Attached, health::Health, kubelet::Kubelet, metrics::Metrics, wish::Stored};
@@ -86,7 +85,7 @@ pub struct Reporter {
 impl Reporter {
     /// A reporter for this node, on this machine.
     pub fn new(client: Client, node: String, machine: Machine) -> Self {
-        Self { writer: Writer::new(client, node, MANAGER), machine }
+        Self { writer: Writer::new(client, node, MANAGER, "agent"), machine }
     }
 
     /// Keeps the report in the StreamingNode true, until the process ends.
@@ -111,29 +110,26 @@ impl Reporter {
                     health.reported();
                     retry = None;
                 }
-                Some(Report::Due(report)) => {
-                    match self.writer.apply(json!({"agent": report})).await {
-                        Ok(()) => {
-                            metrics.reported("ok");
-                            health.reported();
-                            retry = None;
-                        }
-                        Err(error) => {
-                            metrics.reported(error.reason());
-                            tracing::warn!(reason = error.reason(), %error, "the report is not stored");
-                            let wait =
-                                retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
-                            retry = Some((Instant::now() + wait, wait));
-                        }
+                Some(Report::Due(report)) => match self.writer.write(Some(report)).await {
+                    Ok(()) => {
+                        metrics.reported("ok");
+                        health.reported();
+                        retry = None;
                     }
-                }
+                    Err(error) => {
+                        metrics.reported(error.reason());
+                        tracing::warn!(reason = error.reason(), %error, "the report is not stored");
+                        let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
+                        retry = Some((Instant::now() + wait, wait));
+                    }
+                },
             }
         }
     }
 
-    /// Takes the report away: an apply takes back what the same manager applied before.
+    /// Takes the report away.
     pub async fn withdraw(&self) {
-        match self.writer.apply(json!({})).await {
+        match self.writer.write(None::<()>).await {
             Ok(()) => tracing::info!("the report is withdrawn"),
             Err(error) => tracing::warn!(reason = error.reason(), %error, "the report stays"),
         }
