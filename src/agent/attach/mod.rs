@@ -202,6 +202,11 @@ impl Attachment {
         let mut sockets = self.host.sockets(told, kubelet.remote);
         // One before it that hangs would be waited for each time.
         sockets.sort_by_key(|socket| Some(socket) != self.socket.as_ref());
+        // What was found before the kubelet was seen may be another's: containerd knows our container,
+        // too, where cri-dockerd has it run.
+        if !self.socket.as_ref().is_some_and(|socket| sockets.contains(socket)) {
+            self.runtime = None;
+        }
         match cri::find(sockets, &self.settings.own).await {
             Ok((socket, runtime)) => {
                 if self.runtime.as_ref() != Some(&runtime) {
