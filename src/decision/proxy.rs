@@ -169,8 +169,9 @@ impl<'a> Seen<'a> {
         let nodes = &self.not_ready;
         (!nodes.is_empty()).then(|| {
             let message = format!(
-                "No agent is ready on {nodes}. Look at the agent's pod and its log there; while it \
-                 starts, wait."
+                "No agent is ready on {nodes}. Look at the agent's pod and its log there, or, where \
+                 there is no pod, at the events of the agents' DaemonSet: Pod Security may keep \
+                 them out. While one starts, wait."
             );
             ("AgentsNotReady", message)
         })
