@@ -71,6 +71,8 @@ instance_gone() {
     holder=$(kubectl -n kube-system get lease "$lease" -o 'jsonpath={.spec.holderIdentity}')
     [[ $holder != "$1_"* ]] || kubectl -n kube-system delete lease "$lease"
   done
+  # Up to 1.21 kubeadm keeps a list of them.
+  ! at_least "$KUBERNETES_VERSION" 1.22 || return 0
   status=$(kubeadm_config ClusterStatus | awk -v name="$1" '
     /^  [^ ]/ { gone = $1 == name ":" } /^[^ ]/ { gone = 0 } !gone { print }')
   set_kubeadm_config ClusterStatus "$status"

@@ -53,7 +53,7 @@ furnish() {
   : >"$upper/etc/fstab"
   for unit in $MASKED; do ln -s /dev/null "$upper/etc/systemd/system/$unit"; done
   cp "$HERE"/host/{node.target,kubelet.service} "$upper/etc/systemd/system/"
-  if uses_docker "$name"; then furnish_docker "$name"; else ln -s /dev/null "$upper/etc/systemd/system/docker.service"; fi
+  furnish_runtime "$name"
   cp "$HERE/host/10-kubeadm.conf" "$upper/etc/systemd/system/kubelet.service.d/"
 
   cp "$(binary "$kubelet" kubelet)" "$upper/usr/bin/kubelet"
@@ -95,7 +95,11 @@ put_kubelet() {
   # shellcheck disable=SC2016  # expanded in the host
   in_host "$1" sh -euc 'cat >/usr/bin/.kubelet; chmod 755 /usr/bin/.kubelet; mv /usr/bin/.kubelet /usr/bin/kubelet' \
     <"$(binary "$2" kubelet)"
+  echo "$2" >"$NODES/$1/put_kubelet"
 }
+
+# kubelet_of NAME: the version that was put there last.
+kubelet_of() { cat "$NODES/$1/put_kubelet" 2>/dev/null || declared_kubelet "$1"; }
 
 # has_declared_kubelet NAME
 has_declared_kubelet() { cmp -s "$NODES/$1/upper/usr/bin/kubelet" "$(binary "$(declared_kubelet "$1")" kubelet)"; }
@@ -142,8 +146,7 @@ boot_host() {
   plug "$name" "$(number "$name")"
   start_systemd "$name"
   await 60 "systemd on $name" in_host "$name" systemctl is-active --quiet basic.target
-  await 60 "containerd on $name" in_host "$name" ctr version
-  ! uses_docker "$name" || start_docker "$name"
+  start_runtime "$name"
   host_images "$name"
 }
 
@@ -156,8 +159,7 @@ reboot_host() {
   plug "$name" "$(number "$name")"
   start_systemd "$name"
   await 60 "systemd on $name" in_host "$name" systemctl is-active --quiet basic.target
-  await 60 "containerd on $name" in_host "$name" ctr version
-  ! uses_docker "$name" || start_docker "$name"
+  start_runtime "$name"
 }
 
 # sweep_cgroups NAME: the empty folders that the host's processes leave.

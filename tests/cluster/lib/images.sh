@@ -84,6 +84,8 @@ image_list() {
   apiserver_image "$KUBERNETES_VERSION"
 }
 
+proxy_image() { echo "$IMAGE_PREFIX/kube-proxy:v$KUBERNETES_VERSION"; }
+
 # apiserver_image VERSION: such a line.
 apiserver_image() { echo "$IMAGE_PREFIX/kube-apiserver:v$1 kube-apiserver $1"; }
 
@@ -117,20 +119,12 @@ make_images() {
   unlock_cache
 }
 
-# import NAME ARCHIVE: into the host's runtime, where the kubelet looks.
-import() {
-  if uses_docker "$1"; then
-    in_host "$1" docker load <"$2"
-  else
-    in_host "$1" ctr -n k8s.io images import - <"$2"
-  fi
-}
-
 has_image() { in_host "$1" ctr -n k8s.io images list -q | grep -qx "$2"; }
 
 # host_images NAME: what this kind of host needs; other apiservers are brought when they are asked for.
 host_images() {
-  local image images="$PAUSE_IMAGE $BUSYBOX_IMAGE $PROXY_IMAGE" loaded
+  local image images loaded
+  images="$PAUSE_IMAGE $BUSYBOX_IMAGE $(proxy_image)"
   if is_control_plane "$1"; then
     for image in kube-apiserver kube-controller-manager kube-scheduler; do
       images+=" $IMAGE_PREFIX/$image:v$KUBERNETES_VERSION"

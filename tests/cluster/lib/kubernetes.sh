@@ -21,10 +21,14 @@ binary() { echo "$BIN/$2-$1"; }
 binary_stamp() {
   {
     cat "$HERE/kubernetes/$1"/go.{mod,sum}
-    declare -f go_environment fetch_modules write_openapi link_flags build_binary
+    # shellcheck disable=SC2046  # one word a function
+    declare -f go_environment fetch_modules $(builders_of "$1")
     echo "$2"
   } | digest
 }
+
+# builders_of VERSION: the functions that build it, the last of them from nothing but modules.
+builders_of() { case $1 in containerd-*) echo build_containerd ;; *) echo write_openapi link_flags build_binary ;; esac; }
 
 stamp_file() { echo "$BIN/.$2-$1.stamp"; }
 
@@ -91,6 +95,18 @@ build_binary() {
   binary_stamp "$1" "$2" >"$(stamp_file "$1" "$2")"
 }
 
+# build_containerd VERSION COMPONENT: without the file systems that need a C compiler.
+build_containerd() {
+  local file module=github.com/containerd/containerd/v2
+  file=$(binary "$1" "$2")
+  mkdir -p "$BIN"
+  go_environment "$1"
+  time nice go build -trimpath -tags no_btrfs -ldflags "-s -w -X $module/version.Version=v${1#containerd-}" \
+    -o "$file.part" "$module/cmd/$2"
+  mv "$file.part" "$file"
+  binary_stamp "$1" "$2" >"$(stamp_file "$1" "$2")"
+}
+
 # make_binaries LIST: what is missing of those lines. Versions share the modules and packages that they have in common.
 make_binaries() {
   local version component fetched=""
@@ -102,7 +118,7 @@ make_binaries() {
   while read -r version component <&3; do
     [ "$version" = "$fetched" ] || step "modules of Kubernetes $version" fetch_modules "$version"
     fetched=$version
-    step "build $component $version" build_binary "$version" "$component"
+    step "build $component $version" "$(builders_of "$version" | sed 's/.* //')" "$version" "$component"
   done 3< <(missing_binaries "$1")
   step "remove the modules and compiled packages" rm -rf "${GO_WORK:?}"
   unlock_cache
@@ -111,9 +127,13 @@ make_binaries() {
 # cluster_binaries DECLARATION…: what a cluster of these nodes runs.
 cluster_binaries() {
   local line
-  binary_list tests | grep "^$KUBERNETES_VERSION "
-  for line in "$@"; do kubelet_binary "$line"; done
+  binary_list all | grep "^$KUBERNETES_VERSION "
+  echo "$DEFAULT_VERSION kubectl"
+  for line in "$@"; do node_binaries "$line"; done
 }
 
-# kubelet_binary DECLARATION
-kubelet_binary() { echo "$(value "$1" kubelet "$KUBERNETES_VERSION") kubelet"; }
+# node_binaries DECLARATION
+node_binaries() {
+  echo "$(value "$1" kubelet "$KUBERNETES_VERSION") kubelet"
+  containerd_binaries "$1"
+}

@@ -13,6 +13,19 @@ value() {
 
 role() { value "$1" role worker; }
 
+# at_least VERSION LIMIT: 1.22.17 is at least 1.22.
+at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+# first_lines FILE: the declarations, and before all others the control plane that `kubeadm init` runs on.
+first_lines() {
+  local line first=""
+  while read -r line; do
+    [ "$(role "$line")" != control-plane ] || { first=$line; break; }
+  done < <(declared "$1")
+  echo "$first"
+  declared "$1" | awk -v first="$first" '$0 != first'
+}
+
 # values DECLARATION KEY: all of them, in order.
 values() {
   local word
@@ -38,6 +51,9 @@ meaning() {
     "$(value "$1" runtime containerd) $(value "$1" stream) $(value "$1" tls false) $(values "$1" flag | xargs)"
 }
 
+# runtimes: those that the bed knows.
+runtimes() { echo containerd "$(versions_of containerd)" docker cri-dockerd; }
+
 # check_declaration DECLARATION
 check_declaration() {
   local name=${1%% *} word kubelet kubelets
@@ -46,16 +62,16 @@ check_declaration() {
     case $word in
     kubelet=* | flag=--*) ;;
     tls=true | tls=false | tls=self) ;;
-    runtime=containerd | runtime=docker) ;;
+    runtime=*) [[ " $(runtimes) " == *" ${word#runtime=} "* ]] || die "node $name: no such runtime; there are $(runtimes)" ;;
     stream=*) [[ ${word#stream=} =~ ^[0-9a-f.:]+$ ]] || die "node $name: '$word' is no address" ;;
     redirect=true | redirect=false | role=worker | role=control-plane) ;;
-    *) die "node $name: '$word' is none of kubelet=VERSION runtime=containerd|docker redirect=true|false stream=ADDRESS tls=true|false|self role=worker|control-plane flag=--…" ;;
+    *) die "node $name: '$word' is none of kubelet=VERSION runtime=RUNTIME redirect=true|false stream=ADDRESS tls=true|false|self role=worker|control-plane flag=--…" ;;
     esac
   done
   kubelet=$(value "$1" kubelet "$KUBERNETES_VERSION")
   kubelets=$(versions_of kubelet | xargs)
   if [ "$(value "$1" runtime)" = docker ]; then
-    [ "$(printf '%s\n' 1.24 "$kubelet" | sort -V | head -n 1)" != 1.24 ] || die "node $name: kubelet $kubelet knows no Docker; 1.23 is the last"
+    ! at_least "$kubelet" 1.24 || die "node $name: kubelet $kubelet knows no Docker; 1.23 is the last"
     [ "$(role "$1")" = worker ] || die "node $name: a control plane has containerd"
   fi
   [[ " $kubelets " == *" $kubelet "* ]] || die "node $name: no kubelet $kubelet; there are $kubelets"
@@ -71,7 +87,7 @@ check_declarations() {
     names+=" ${line%% *}"
     [ "$(role "$line")" != control-plane ] || control_planes=$((control_planes + 1))
   done < <(declared "$1")
-((control_planes >= 1)) || die "$1 declares no control-plane node"
+  ((control_planes >= 1)) || die "$1 declares no control-plane node"
 }
 
 booted() { [ ! -d "$NODES" ] || find "$NODES" -mindepth 2 -maxdepth 2 -name node -printf '%h\n' | sed 's#.*/##' | sort; }
@@ -81,9 +97,6 @@ declaration() { cat "$NODES/$1/node"; }
 number() { cat "$NODES/$1/number"; }
 
 address() { echo "$NODE_NETWORK.$(number "$1")"; }
-
-# uses_docker NAME: its kubelet does, through its own dockershim.
-uses_docker() { [ "$(value "$(declaration "$1")" runtime)" = docker ]; }
 
 # is_control_plane NAME
 is_control_plane() { [ "$(role "$(declaration "$1")")" = control-plane ]; }

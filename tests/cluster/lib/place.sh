@@ -22,6 +22,8 @@ settle() {
   # Neither a cluster's name nor a node's holds a dot, so no two of these are the same.
   SWITCH=sluice.$CLUSTER                 # network namespace with the bridge; those of the hosts add their names
   CGROUP=sluice/$CLUSTER                 # folder in every cgroup hierarchy, one child a node
+  # Of the whole cluster, as it was started; its kubelets and apiservers may be of others.
+  KUBERNETES_VERSION=$(cat "$STATE/kubernetes" 2>/dev/null) || KUBERNETES_VERSION=$DEFAULT_VERSION
   [ ! -e "$STATE/place" ] || take_place "$(cat "$STATE/place")"
 }
 

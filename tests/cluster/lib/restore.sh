@@ -4,7 +4,7 @@
 
 TOLD="etc/default/kubelet etc/sysconfig/kubelet etc/systemd/system/kubelet.service etc/systemd/system/kubelet.service.d
   run/systemd/system/kubelet.service.d usr/lib/systemd/system/kubelet.service usr/lib/systemd/system/kubelet.service.d
-  etc/containerd etc/docker etc/cni/net.d var/lib/kubelet/config.yaml var/lib/kubelet/kubeadm-flags.env etc/kubernetes/manifests"
+  etc/containerd etc/docker etc/cni/net.d var/lib/kubelet/config.yaml var/lib/kubelet/instance-config.yaml var/lib/kubelet/kubeadm-flags.env etc/kubernetes/manifests"
 
 # told NAME: the files there are, a line each.
 told() {

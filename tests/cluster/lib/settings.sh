@@ -1,11 +1,10 @@
 # shellcheck shell=bash disable=SC2034  # read by the other files
 # Versions and folders: everything the rest of the test bed agrees on.
 
-KUBERNETES_VERSION=1.20.15               # the whole of it; kubernetes/versions says what is there of others
+DEFAULT_VERSION=1.20.15                  # of a cluster that declares no other; kubernetes/versions says what is there
 IMAGE_PREFIX=k8s.gcr.io                  # kubeadm insists on these names; nothing is ever pulled
 PAUSE_IMAGE=$IMAGE_PREFIX/pause:3.2
 BUSYBOX_IMAGE=$IMAGE_PREFIX/busybox:1
-PROXY_IMAGE=$IMAGE_PREFIX/kube-proxy:v$KUBERNETES_VERSION
 OPERATOR_IMAGE=sluice.dev/sluice         # tagged with the crate's version
 
 FIRST_NUMBER=10                          # the address of the node that `kubeadm init` runs on ends with it
