@@ -50,6 +50,8 @@ pub struct Bed {
     script: PathBuf,
     /// The cluster's name.
     name: String,
+    /// Where its shape is declared, if not in `tests/cluster/nodes`.
+    nodes: Option<String>,
     cache: PathBuf,
     /// Held while this process uses the bed, since tests of two processes would change the cluster under each other.
     _alone: File,
@@ -92,8 +94,9 @@ impl Bed {
             Path::new(bin.text()).parent().expect("bin is a folder of the cache").to_owned();
         // nextest runs each test in a process of its own, and gives the number of the place that it takes among those
         // that run at the same time: no two of these share a cluster.
+        let kind = env::var("SLUICE_CLUSTERS").unwrap_or_else(|_| "e2e".to_owned());
         let name = match (env::var("NEXTEST_TEST_GLOBAL_SLOT"), env::var("SLUICE_CLUSTER")) {
-            (Ok(slot), _) => format!("e2e{slot}"),
+            (Ok(slot), _) => format!("{kind}{slot}"),
             (_, Ok(name)) => name,
             _ => "default".to_owned(),
         };
@@ -102,7 +105,7 @@ impl Bed {
         let lock = File::create(clusters.join(format!("{name}.test.lock"))).expect("create a lock");
         lock.lock().expect("lock the bed");
         eprintln!("on the cluster {name}");
-        Self { script, name, cache, _alone: lock }
+        Self { script, name, nodes: env::var("SLUICE_NODES").ok(), cache, _alone: lock }
     }
 
     /// Nodes, apiservers and kubeadm-config as declared in `tests/cluster/nodes`, whatever a test has left; quick when
@@ -112,7 +115,10 @@ impl Bed {
         // There may be no cluster, no such kind, or no apiserver that answers: then `up` starts everything again.
         self.no_policy();
         let began = Instant::now();
-        let up = self.change(&["up"]);
+        let up = match &self.nodes {
+            Some(file) => self.change(&["up", "-f", file]),
+            None => self.change(&["up"]),
+        };
         eprint!("{}", up.stderr);
         eprintln!("the bed is ready after {:.1} s", began.elapsed().as_secs_f64());
     }
@@ -306,6 +312,33 @@ impl Bed {
     #[track_caller]
     pub fn kubelet(&self, node: &str, version: &str) {
         self.change(&["kubelet", node, version]);
+    }
+
+    /// The binaries of Kubernetes that are built on this machine: version, component, file.
+    #[track_caller]
+    fn binaries(&self) -> Vec<[String; 3]> {
+        let list = run(&mut self.command("binaries"), None, COMMAND).succeeded();
+        let line = |line: &str| {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            Some([words.next()?, words.next()?, words.next()?])
+        };
+        list.stdout.lines().filter_map(line).collect()
+    }
+
+    /// The versions of a component that are built on this machine.
+    #[track_caller]
+    pub fn versions_of(&self, component: &str) -> Vec<String> {
+        let built = self.binaries().into_iter().filter(|[_, built, _]| built == component);
+        built.map(|[version, ..]| version).collect()
+    }
+
+    /// The file of one, which a host sees as well.
+    #[track_caller]
+    pub fn binary(&self, version: &str, component: &str) -> PathBuf {
+        let wanted = |[v, c, _]: &&[String; 3]| (v.as_str(), c.as_str()) == (version, component);
+        let built = self.binaries();
+        let found = built.iter().find(wanted);
+        found.unwrap_or_else(|| panic!("no {component} {version} is built"))[2].clone().into()
     }
 
     /// Builds the operator's image, loads it into every host, and returns its name. `$SLUICE_OPERATOR` is a static binary

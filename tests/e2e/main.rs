@@ -18,3 +18,5 @@ mod remediation;
 mod rollout;
 mod servers;
 mod streams;
+mod today;
+mod walk;

@@ -145,13 +145,19 @@ fn bad_input_is_refused_or_said() {
 fn the_chart_upgrades_is_tested_and_goes_cleanly() {
     let bed = Bed::shared();
     operator::fresh(&bed);
-    apply_example(&bed);
-    becomes(&bed, "SafeToDisable", "False", "NodesUnknown");
-    install(&bed, &["--set", "controller.log.level=debug"]);
+    chart_lives(&bed, "False", "NodesUnknown");
+}
+
+/// The life of the chart on a cluster of which this is to be said.
+#[track_caller]
+pub fn chart_lives(bed: &Bed, safe: &str, reason: &str) {
+    apply_example(bed);
+    becomes(bed, "SafeToDisable", safe, reason);
+    install(bed, &["--set", "controller.log.level=debug"]);
     let log = bed.helm(&["test", "sluice", "-n", NAMESPACE, "--timeout", "100s"]).succeeded();
     assert!(log.stdout.contains("Succeeded"), "{log}");
     let verdict = bed.kubectl(&["logs", "sluice-test", "-n", NAMESPACE]).succeeded();
-    assert!(verdict.stdout.contains("NodesUnknown"), "{verdict}");
+    assert!(verdict.stdout.contains(reason), "{verdict}");
 
     bed.helm(&["uninstall", "sluice", "-n", NAMESPACE, "--wait"]).succeeded();
     let kept = bed.get(&format!("{POLICIES}/{POLICY}")).unwrap();
@@ -161,6 +167,6 @@ fn the_chart_upgrades_is_tested_and_goes_cleanly() {
         assert_eq!(left.succeeded().text(), "", "{kind}");
     }
     bed.kubectl(&["delete", "namespace", NAMESPACE, "--wait=true"]).succeeded();
-    install(&bed, &[]);
-    becomes(&bed, "SafeToDisable", "False", "NodesUnknown");
+    install(bed, &[]);
+    becomes(bed, "SafeToDisable", safe, reason);
 }
