@@ -6,17 +6,47 @@
 //! goes. Up to 1.21 it remembers a status with the rest of its object, and from 1.22 on apart
 //! (`managedFields[].subresource`): what was applied before stays a second owner, an item that goes
 //! loses only the fields that have changed since, and without those every further apply is invalid. A
-//! merge patch (RFC 7386) knows no owners. It takes nothing away that it does not name, so the answer
-//! is looked at, and what is left over is named.
+//! merge patch (RFC 7386) knows no owners. It takes nothing away that it does not name, so every field
+//! that the schema knows and nobody wants is named in it: at no time is something new stored beside
+//! something old. What a schema does not know, such as that of a newer release, the answer shows.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::LazyLock};
 
 use kube::{
-    Api, Client, Resource,
+    Api, Client, CustomResourceExt, Resource,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+
+use crate::api::{StreamingNode, StreamingPolicy};
+
+/// A kind of object with a status.
+pub trait HasStatus: Resource<DynamicType = ()> {
+    /// The schema of the status.
+    fn schema() -> &'static Value;
+}
+
+static OF_NODE: LazyLock<Value> = LazyLock::new(schema_of::<StreamingNode>);
+static OF_POLICY: LazyLock<Value> = LazyLock::new(schema_of::<StreamingPolicy>);
+
+impl HasStatus for StreamingNode {
+    fn schema() -> &'static Value {
+        &OF_NODE
+    }
+}
+
+impl HasStatus for StreamingPolicy {
+    fn schema() -> &'static Value {
+        &OF_POLICY
+    }
+}
+
+fn schema_of<R: CustomResourceExt>() -> Value {
+    // Without a schema only the answer tells what is left.
+    let definition = serde_json::to_value(R::crd()).unwrap_or_default();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"].clone()
+}
 
 /// Makes those fields of a cluster-scoped object's status that are `ours`, by name, what is wanted: no
 /// others of them are there after that. Returns what is stored.
@@ -31,7 +61,7 @@ pub async fn write<R, K>(
     ours: impl Fn(&str) -> bool,
 ) -> kube::Result<K>
 where
-    R: Resource<DynamicType = ()>,
+    R: HasStatus,
     K: DeserializeOwned + Clone + Debug,
 {
     let kind = ApiResource::erase::<R>(&());
@@ -40,7 +70,8 @@ where
     let merge = async |status: &Value| {
         api.patch_status(name, &params, &Patch::Merge(json!({"status": status}))).await
     };
-    let mut stored = merge(wanted).await?;
+    let mut patch = exactly(wanted, R::schema(), &ours);
+    let mut stored = merge(&patch).await?;
     let of_ours = stored.data["status"].as_object().map(|status| {
         status
             .iter()
@@ -49,12 +80,43 @@ where
             .collect()
     });
     if let Some(left) = of_ours.and_then(|of_ours| leftover(wanted, &Value::Object(of_ours))) {
-        stored = merge(&left).await?;
+        // With all that is wanted: whoever has written in between is not taken for us.
+        name_also(&mut patch, left);
+        stored = merge(&patch).await?;
     }
     serde_json::to_value(stored).and_then(serde_json::from_value).map_err(kube::Error::SerdeError)
 }
 
-/// The merge patch (RFC 7386) that takes away what is stored beside what is wanted; `None` where there
+/// The merge patch that makes of whatever is stored what is wanted, as far as the schema knows it.
+fn exactly(wanted: &Value, schema: &Value, ours: &dyn Fn(&str) -> bool) -> Value {
+    let Value::Object(wanted) = wanted else { return wanted.clone() };
+    let known = schema["properties"].as_object();
+    let mut patch: Map<String, Value> = known
+        .into_iter()
+        .flat_map(Map::keys)
+        .filter(|field| ours(field))
+        .map(|field| (field.clone(), Value::Null))
+        .collect();
+    for (field, value) in wanted {
+        patch.insert(field.clone(), exactly(value, &schema["properties"][field], &|_| true));
+    }
+    Value::Object(patch)
+}
+
+/// Adds to a merge patch what another one names, where it says nothing itself.
+fn name_also(patch: &mut Value, other: Value) {
+    match (patch, other) {
+        (Value::Object(patch), Value::Object(other)) => {
+            for (field, other) in other {
+                name_also(patch.entry(field).or_insert(Value::Null), other);
+            }
+        }
+        (patch @ Value::Null, other) => *patch = other,
+        _ => {}
+    }
+}
+
+/// The merge patch that takes away what is stored beside what is wanted; `None` where there
 /// is nothing of the kind. Lists are wanted whole.
 fn leftover(wanted: &Value, stored: &Value) -> Option<Value> {
     match (wanted, stored) {
@@ -88,7 +150,6 @@ mod tests {
     use tower_test::mock;
 
     use super::*;
-    use crate::api::StreamingNode;
 
     /// What an apiserver makes of a merge patch.
     fn merged(stored: &Value, patch: &Value) -> Value {
@@ -160,12 +221,41 @@ mod tests {
         serving.await.unwrap()
     }
 
+    #[test]
+    fn nothing_old_is_stored_beside_something_new() {
+        let ours = |field: &str| field == "agent";
+        // A runtime whose certificate was seen, and now is not.
+        let stored = json!({
+            "verdict": "Safe",
+            "agent": {"bootID": "a", "runtime": {"name": "containerd", "tls": true, "trusted": true},
+                "kubeletCrashLoops": {"message": "m"}},
+        });
+        for wanted in [
+            json!({"agent": {"bootID": "a", "runtime": {"name": "containerd", "tls": true}}}),
+            json!({"agent": {"bootID": "b"}}),
+            json!({}),
+        ] {
+            let after = merged(&stored, &exactly(&wanted, StreamingNode::schema(), &ours));
+            let mut expected = wanted;
+            expected["verdict"] = json!("Safe");
+            assert_eq!(after, expected);
+        }
+    }
+
     #[tokio::test]
     async fn only_what_is_ours_is_taken_away() {
         let others = json!({"verdict": "Safe", "change": {"id": "c"}});
-        assert_eq!(asked(vec![others.clone()], json!({})).await, [json!({})]);
-        let mut left = others.clone();
-        left["agent"] = json!({"streams": "Relayed"});
-        assert_eq!(asked(vec![left, others], json!({})).await, [json!({}), json!({"agent": null})]);
+        let gone = json!({"agent": null});
+        assert_eq!(asked(vec![others.clone()], json!({})).await, [gone]);
+        // Nobody knows it in this release.
+        let (told, mut left) = (json!({"agent": {"bootID": "b"}}), others.clone());
+        left["agent"] = json!({"bootID": "b", "mood": "odd"});
+        let patches = asked(vec![left, others], told).await;
+        assert_eq!(patches[0]["agent"].get("mood"), None);
+        assert_eq!(patches[1]["agent"]["mood"], Value::Null);
+        assert!(patches[1]["agent"].as_object().unwrap().contains_key("mood"));
+        for patch in patches {
+            assert_eq!(patch["agent"]["bootID"], "b");
+        }
     }
 }

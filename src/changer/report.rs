@@ -13,7 +13,7 @@ use crate::{
     node::status::{RETRY_MIN, Writer},
 };
 
-/// Who applies the report. The controller applies everything else of the status, and the agent its
+/// Who writes the report. The controller writes everything else of the status, and the agent its
 /// own part.
 pub const MANAGER: &str = "sluice-changer";
 

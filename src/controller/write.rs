@@ -26,7 +26,7 @@ use crate::{
 
 /// Who writes specs.
 const MANAGER: &str = "sluice-controller";
-/// Who writes statuses. One manager for both would take away with each apply what the other set.
+/// Who writes statuses, as `managedFields` has it.
 const STATUS_MANAGER: &str = "sluice-controller-status";
 /// What the agent and the changer say in a StreamingNode's status.
 const PARTS_OF_OTHERS: [&str; 2] = ["agent", "change"];
@@ -105,10 +105,10 @@ pub struct Write {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The apiserver refused it or could not be reached.
-    #[error("cannot apply: {0}")]
+    #[error("cannot write: {0}")]
     Request(#[from] kube::Error),
     /// It did not answer in time.
-    #[error("cannot apply: no answer within {TIMEOUT:?}")]
+    #[error("cannot write: no answer within {TIMEOUT:?}")]
     Timeout,
 }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 use compose::Composer;
 
-/// Who applies the report. The controller applies everything else of the status.
+/// Who writes the report. The controller writes everything else of the status.
 const MANAGER: &str = "sluice-agent";
 
 /// Changes that come together are one report.

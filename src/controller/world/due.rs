@@ -13,7 +13,7 @@ use crate::{
         events::Occurrence,
         metrics::Kind,
         occurrences,
-        published::{Published, Wanted},
+        published::{Published, Wanted, version},
         write::{Body, Key, Write},
     },
 };
@@ -209,10 +209,15 @@ impl World {
         let key = Key::Node(name.to_owned());
         self.in_flight.remove(&key);
         self.retries.remove(&key);
+        let answered =
+            stored.as_ref().map(|stored| version(stored.metadata.resource_version.as_deref()));
         if let Some(stored) = stored {
             self.streaming_node(name.to_owned(), DeserializeGuard(Ok(stored)));
         }
-        if let Some(published) = self.published.get_mut(name) {
+        // What the watch has shown meanwhile is no answer to what was wanted.
+        if let Some(published) = self.published.get_mut(name)
+            && answered.is_none_or(|version| version == published.version)
+        {
             published.settle(wanted);
         }
         // The node may have changed meanwhile.
