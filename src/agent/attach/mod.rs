@@ -203,8 +203,9 @@ impl Attachment {
         // One before it that hangs would be waited for each time.
         sockets.sort_by_key(|socket| Some(socket) != self.socket.as_ref());
         // What was found before the kubelet was seen may be another's: containerd knows our container,
-        // too, where cri-dockerd has it run.
-        if !self.socket.as_ref().is_some_and(|socket| sockets.contains(socket)) {
+        // too, where cri-dockerd has it run. A kubelet that is stopped says nothing against it.
+        let told = told.is_some() || kubelet.process.is_some();
+        if told && !self.socket.as_ref().is_some_and(|socket| sockets.contains(socket)) {
             self.runtime = None;
         }
         match cri::find(sockets, &self.settings.own).await {

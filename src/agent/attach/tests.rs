@@ -35,14 +35,15 @@ fn wish(failure_policy: FailurePolicy) -> watch::Receiver<Option<Proxy>> {
 async fn a_runtime_that_the_kubelet_does_not_use_is_not_kept() {
     let (_folder, nft) = nft::tests::script("cat >/dev/null");
     for (endpoint, kept) in
-        [("/run/containerd/containerd.sock", true), ("/run/cri-dockerd.sock", false)]
+        [(Some("/run/odd.sock"), true), (Some("/run/cri-dockerd.sock"), false), (None, true)]
     {
         let mut attachment = attached(&nft, FailurePolicy::Open, Instant::now());
         let (name, version) = ("containerd".to_owned(), "1.6.20".to_owned());
         attachment.runtime = Some(Runtime { name, version, server: None });
-        attachment.socket = Some("/nonexistent/run/containerd/containerd.sock".into());
-        // Another kubelet than the one under which it was found, and nobody listens at either socket.
-        let (process, endpoint) = (Some((2, 2)), Some(format!("unix://{endpoint}")));
+        attachment.socket = Some("/nonexistent/run/odd.sock".into());
+        // Another kubelet than the one under which it was found, or none that runs; and nobody listens.
+        let process = endpoint.map(|_| (2, 2));
+        let endpoint = endpoint.map(|endpoint| format!("unix://{endpoint}"));
         let kubelet = Kubelet { process, endpoint, ..Kubelet::default() };
         let asked = attachment.ask(&kubelet).await;
         assert_eq!((asked.is_ok(), attachment.runtime.is_some()), (kept, kept));
