@@ -52,7 +52,7 @@ meaning() {
 }
 
 # runtimes: those that the bed knows.
-runtimes() { echo containerd "$(versions_of containerd)" docker cri-dockerd; }
+runtimes() { xargs <<<"containerd $(versions_of containerd | xargs) docker cri-dockerd"; }
 
 # check_declaration DECLARATION
 check_declaration() {
@@ -73,6 +73,9 @@ check_declaration() {
   if [ "$(value "$1" runtime)" = docker ]; then
     ! at_least "$kubelet" 1.24 || die "node $name: kubelet $kubelet knows no Docker; 1.23 is the last"
     [ "$(role "$1")" = worker ] || die "node $name: a control plane has containerd"
+  fi
+  if [[ $(value "$1" runtime) == containerd-2.* ]] && ! at_least "$kubelet" 1.23; then
+    die "node $name: kubelet $kubelet does not speak to containerd 2; 1.23 is the first"
   fi
   [[ " $kubelets " == *" $kubelet "* ]] || die "node $name: no kubelet $kubelet; there are $kubelets"
 }

