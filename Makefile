@@ -100,7 +100,9 @@ e2e-today: $(NEXTEST) ## streams, agents and the chart on clusters of today
 
 .PHONY: test test-all
 test: lint unit flags-test facts relay-test controller-test e2e ## everything
-test-all: kubernetes-all test e2e-today ## everything, with every Kubernetes that the test bed knows
+test-all: kubernetes-all test ## everything, with every Kubernetes that the test bed knows
+	$(CLUSTER) down --all
+	$(MAKE) --no-print-directory e2e-today
 
 .PHONY: demo
 demo: ## a cluster, helm install, kubectl apply, and the verdict

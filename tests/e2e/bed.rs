@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub enum Client {
     /// 1.20
     Old,
-    /// 1.35
+    /// 1.35, or 1.37 on a cluster of that.
     Current,
 }
 

@@ -69,6 +69,9 @@ pub fn fresh_with(bed: &Bed, values: &[&str]) {
         let agents = bed.get(&format!("/api/v1/namespaces/{NAMESPACE}/{agents}"))?;
         agents["items"].as_array()?.is_empty().then_some(())
     });
+    // A test of Pod Security may have failed.
+    let label = "pod-security.kubernetes.io/enforce-";
+    bed.kubectl(&["label", "namespace", NAMESPACE, label]).succeeded();
     // An agent that a test has killed takes its report nowhere.
     bed.kubectl(&["delete", "streamingnodes", "--all"]).succeeded();
     bed.kubectl(&["annotate", "nodes", "--all", &format!("{ANNOTATION}-")]).succeeded();

@@ -87,7 +87,9 @@ fn checks_answer_and_a_plan_from_files_says_what_the_policy_says() {
             // `sluice streams` itself is executed over one.
             (held.len() > 1).then_some(held)
         });
-        assert!(!format!("{streams:?}").contains("Go-http-client"), "{streams:?}");
+        let streams = format!("{streams:?}");
+        assert!(!streams.contains("Go-http-client"), "{streams}");
+        eprintln!("{streams}");
     }
 }
 
@@ -147,7 +149,12 @@ fn pod_security_that_keeps_the_agents_out_is_told_of() {
     install(&bed, &[]);
     agent::policy(&bed, "{mode: Streams}");
     let message = operator::becomes_within(&bed, START, "ProxyReady", "False", "AgentsNotReady");
-    assert!(message.contains("Pod Security"), "{message}");
+    assert!(message.contains("events of the agents' DaemonSet"), "{message}");
+    bed.wait_for("such an event that says why", SECONDS, || {
+        let of_agents = "fieldSelector=involvedObject.name=sluice-agent,reason=FailedCreate";
+        let path = format!("/api/v1/namespaces/{}/events?{of_agents}", operator::NAMESPACE);
+        bed.get(&path)?.to_string().contains("violates PodSecurity").then_some(())
+    });
     enforce("=privileged");
     NODES.iter().for_each(|node| drop(relayed(&bed, node)));
     becomes(&bed, "ProxyReady", "True", "Relaying");

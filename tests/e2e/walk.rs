@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::{
-    agent::{self, NAMESPACE, pod},
+    agent::{self, NAMESPACE, pod, relayed},
     api::{POLICIES, STREAMING_NODES},
     bed::{Bed, Client},
     operator::{POLICY, SECONDS, becomes, node_status},
@@ -124,17 +124,16 @@ fn minor(version: &str) -> String {
 fn failing(bed: &Bed) -> Nodes {
     let mut failing = Nodes::new();
     for node in NODES {
-        for client in Client::BOTH {
-            let fails = bed.wait_for(&format!("an answer from {node}"), SECONDS, || {
+        let fails = Client::BOTH.map(|client| {
+            bed.wait_for(&format!("an answer from {node}"), SECONDS, || {
                 let exec = bed.kubectl_of(client, &["exec", "-n", NAMESPACE, node, "--", "true"]);
                 let refused = exec.stderr.contains(REFUSED);
                 (exec.success() || refused).then_some(refused)
-            });
-            if fails {
-                failing.insert(node.to_owned());
-            } else {
-                assert!(!failing.contains(node), "{node} fails for one kubectl only");
-            }
+            })
+        });
+        assert_eq!(fails[0], fails[1], "{node} fails for one kubectl only");
+        if fails[0] {
+            failing.insert(node.to_owned());
         }
     }
     failing
@@ -176,6 +175,9 @@ fn is_up(bed: &Bed, node: &str, version: &str) -> bool {
 fn upgrade_kubelets(bed: &Bed, version: &str, upgraded: &[&str], foretold: &Foretold) {
     for node in upgraded {
         let came = comes_up(bed, node, version);
+        if came {
+            relayed(bed, node);
+        }
         assert_eq!(came, !foretold.refusing.contains(*node), "{node}'s kubelet {version}");
         if came {
             continue;
