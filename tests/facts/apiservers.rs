@@ -30,6 +30,8 @@ enum Taken {
     Either { stage: Stage, default: Option<bool> },
     /// It does not start with the other value.
     Locked { to: bool },
+    /// It does not start without it while others are on, as they are by default, that depend on it.
+    Needed,
 }
 
 fn asked(apiserver: &Binary, gate: &str) -> Taken {
@@ -46,6 +48,9 @@ fn asked(apiserver: &Binary, gate: &str) -> Taken {
         }
         (to, _) => {
             let said = if to { said_off } else { said_on };
+            if said.contains(&format!("depends on features that are disabled: [{gate}]")) {
+                return Taken::Needed;
+            }
             let refusal =
                 format!("cannot set feature gate {gate} to {}, feature is locked to {to}", !to);
             assert!(said.contains(&refusal), "{said}");
@@ -107,13 +112,13 @@ const WEBSOCKETS: &[(&str, [(Minor, Taken); 4])] = {
         let [a, b, c, d] = taken;
         [(Minor(34), a), (Minor(35), b), (Minor(36), c), (Minor(37), d)]
     }
-    use Taken::{Locked, Never};
+    use Taken::{Locked, Needed, Never};
     &[
         ("TranslateStreamCloseWebsocketRequests", since_1_34([ON, ON, ON, ON])),
         ("PortForwardWebsockets", since_1_34([ON, ON, ON, ON])),
         ("AuthorizePodWebsocketUpgradeCreatePermission", since_1_34([Never, ON, ON, ON])),
         ("ExtendWebSocketsToKubelet", since_1_34([Never, Never, ON, ON])),
-        ("NodeDeclaredFeatures", since_1_34([Never, ALPHA, ON, Locked { to: true }])),
+        ("NodeDeclaredFeatures", since_1_34([Never, ALPHA, Needed, Locked { to: true }])),
     ]
 };
 
