@@ -73,7 +73,10 @@ pub fn fresh_with(bed: &Bed, values: &[&str]) {
     let label = "pod-security.kubernetes.io/enforce-";
     bed.kubectl(&["label", "namespace", NAMESPACE, label]).succeeded();
     // An agent that a test has killed takes its report nowhere.
-    bed.kubectl(&["delete", "streamingnodes", "--all"]).succeeded();
+    // kube-proxy's watches back off while an apiserver is replaced; until then this one does not reach the webhook.
+    bed.wait_for("the webhook to be asked", AGENTS_END, || {
+        bed.kubectl(&["delete", "streamingnodes", "--all"]).success().then_some(())
+    });
     bed.kubectl(&["annotate", "nodes", "--all", &format!("{ANNOTATION}-")]).succeeded();
 }
 

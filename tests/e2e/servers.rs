@@ -74,8 +74,9 @@ fn kubelets_of_1_23_are_relayed_on_docker_and_on_a_containerd_of_today() {
         return eprintln!("no kubelet 1.23 is built: tests/cluster/cluster build all");
     };
     let kubelet = format!("kubelet={kubelet}");
-    bed.apiserver("1.24.17", &[]);
+    // Before the apiserver's upgrade: helm stores what it has installed, which an older one may not know.
     agent::fresh(&bed, "{mode: Streams}");
+    bed.apiserver("1.24.17", &[]);
     for (runtime, name) in [("docker", "docker")]
         .into_iter()
         .chain(containerds.iter().map(|version| (version.as_str(), "containerd")))
