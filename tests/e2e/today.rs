@@ -21,6 +21,15 @@ const TRUE: [(&str, &str); 4] = [
     ("ProxyReady", "Relaying"),
 ];
 
+/// Agents on every node, and all that a policy of today has to say is true.
+#[track_caller]
+fn all_true(bed: &Bed) {
+    agent::fresh(bed, "{mode: Streams}");
+    for (kind, reason) in TRUE {
+        becomes(bed, kind, "True", reason);
+    }
+}
+
 /// The agents are rolled out one after the other, each with a grace for the streams that it carries.
 const ROLLED_TWICE: Duration = Duration::from_secs(240);
 
@@ -38,10 +47,7 @@ fn written(bed: &Bed) -> BTreeMap<String, String> {
 #[ignore = "needs today's test cluster: make e2e-today"]
 fn a_policy_is_all_true_and_nothing_is_written_at_rest() {
     let bed = Bed::shared();
-    agent::fresh(&bed, "{mode: Streams}");
-    for (kind, reason) in TRUE {
-        becomes(&bed, kind, "True", reason);
-    }
+    all_true(&bed);
     assert_eq!(condition(&bed, POLICY, "Degraded").unwrap().brief(), ("False", "AsExpected"));
     rolled_out(&bed);
     // Each kubelet writes its Node once a minute, changed or not: by then everything has been looked at again.
@@ -63,10 +69,7 @@ fn a_policy_is_all_true_and_nothing_is_written_at_rest() {
 #[ignore = "needs today's test cluster: make e2e-today"]
 fn checks_answer_and_a_plan_from_files_says_what_the_policy_says() {
     let bed = Bed::shared();
-    agent::fresh(&bed, "{mode: Streams}");
-    for (kind, reason) in TRUE {
-        becomes(&bed, kind, "True", reason);
-    }
+    all_true(&bed);
     let check = bed.wait_for("every node to be checked", START, || {
         let check = bed.sluice(&["check"]);
         NODES.iter().all(|node| check.stdout.contains(node)).then_some(check)
