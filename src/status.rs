@@ -1,7 +1,7 @@
 //! Writes of a part of a status, so that the part is exactly what is wanted.
 //!
-//! It is no server-side apply, which takes away what the same manager has applied before and no longer
-//! does, as far as the apiserver remembers that: it forgets on upgrades. Up to 1.20 it remembers a list
+//! Server-side apply cannot do this. It takes away what the same manager has applied before and no
+//! longer does, as far as the apiserver remembers that, and an apiserver forgets on upgrades. Up to 1.20 it remembers a list
 //! of a custom resource as a whole, and from 1.21 on by its items: of what was applied before, no item
 //! goes. Up to 1.21 it remembers a status with the rest of its object, and from 1.22 on apart
 //! (`managedFields[].subresource`): what was applied before stays a second owner, an item that goes
@@ -80,7 +80,8 @@ where
             .collect()
     });
     if let Some(left) = of_ours.and_then(|of_ours| leftover(wanted, &Value::Object(of_ours))) {
-        // With all that is wanted: whoever has written in between is not taken for us.
+        // The patch says again all that is wanted. Somebody else may have written in between, and what
+        // is stored now is taken for the answer to what was wanted.
         name_also(&mut patch, left);
         stored = merge(&patch).await?;
     }
@@ -247,7 +248,7 @@ mod tests {
         let others = json!({"verdict": "Safe", "change": {"id": "c"}});
         let gone = json!({"agent": null});
         assert_eq!(asked(vec![others.clone()], json!({})).await, [gone]);
-        // Nobody knows it in this release.
+        // A field that this release does not know.
         let (told, mut left) = (json!({"agent": {"bootID": "b"}}), others.clone());
         left["agent"] = json!({"bootID": "b", "mood": "odd"});
         let patches = asked(vec![left, others], told).await;

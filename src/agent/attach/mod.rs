@@ -202,10 +202,10 @@ impl Attachment {
         let mut sockets = self.host.sockets(told, kubelet.remote);
         // One before it that hangs would be waited for each time.
         sockets.sort_by_key(|socket| Some(socket) != self.socket.as_ref());
-        // What was found before the kubelet was seen may be another's: containerd knows our container,
-        // too, where cri-dockerd has it run. A kubelet that is stopped says nothing against it.
-        let told = told.is_some() || kubelet.process.is_some();
-        if told && !self.socket.as_ref().is_some_and(|socket| sockets.contains(socket)) {
+        // A runtime that was found before the kubelet was seen may not be the kubelet's: containerd knows
+        // our container, too, where cri-dockerd has it run. While the kubelet is stopped, the runtime stays.
+        let is_known = told.is_some() || kubelet.process.is_some();
+        if is_known && !self.socket.as_ref().is_some_and(|socket| sockets.contains(socket)) {
             self.runtime = None;
         }
         match cri::find(sockets, &self.settings.own).await {

@@ -41,7 +41,7 @@ async fn a_runtime_that_the_kubelet_does_not_use_is_not_kept() {
         let (name, version) = ("containerd".to_owned(), "1.6.20".to_owned());
         attachment.runtime = Some(Runtime { name, version, server: None });
         attachment.socket = Some("/nonexistent/run/odd.sock".into());
-        // Another kubelet than the one under which it was found, or none that runs; and nobody listens.
+        // Another kubelet runs than the one under which it was found, or none does. Nobody listens.
         let process = endpoint.map(|_| (2, 2));
         let endpoint = endpoint.map(|endpoint| format!("unix://{endpoint}"));
         let kubelet = Kubelet { process, endpoint, ..Kubelet::default() };

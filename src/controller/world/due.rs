@@ -214,7 +214,7 @@ impl World {
         if let Some(stored) = stored {
             self.streaming_node(name.to_owned(), DeserializeGuard(Ok(stored)));
         }
-        // What the watch has shown meanwhile is no answer to what was wanted.
+        // The watch may have shown a newer version meanwhile, which is not the answer to this write.
         if let Some(published) = self.published.get_mut(name)
             && answered.is_none_or(|version| version == published.version)
         {

@@ -21,7 +21,8 @@ extra_arguments() {
   fi
 }
 
-# patches_field, patches_argument: where kubeadm is told of its patches, in the configuration or on the command line.
+# patches_field, patches_argument: newer versions of kubeadm read the folder of patches from the configuration, older ones
+# from the command line.
 patches_field() { [[ $(kubeadm_api) == */v1beta2 ]] || echo "patches: {directory: $PATCHES}"; }
 patches_argument() { [[ $(kubeadm_api) != */v1beta2 ]] || echo "--experimental-patches=$PATCHES"; }
 
