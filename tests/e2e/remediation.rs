@@ -17,21 +17,25 @@ const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
 /// A drop-in of the node's administrator.
 const OWN_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-streams.conf";
 
-/// The containers of a node's pods, and how often they were started.
+/// The containers of a node's pods, and how often they were started, once all of them run. Pods that an earlier test has
+/// left to their end are not among them.
+#[track_caller]
 fn containers(bed: &Bed, node: &str) -> Vec<(String, u64)> {
-    let pods = bed.get(&format!("/api/v1/pods?fieldSelector=spec.nodeName={node}")).expect("pods");
-    let statuses = pods["items"].as_array().into_iter().flatten();
-    let statuses = statuses.flat_map(|pod| pod["status"]["containerStatuses"].as_array());
-    let mut all: Vec<_> = statuses
-        .flatten()
-        .map(|status: &Value| {
-            let id = status["containerID"].as_str().unwrap_or_default().to_owned();
-            (id, status["restartCount"].as_u64().unwrap_or_default())
-        })
-        .collect();
-    all.sort();
-    assert!(!all.is_empty(), "{node} has pods");
-    all
+    let pods = format!("/api/v1/pods?fieldSelector=spec.nodeName={node}");
+    bed.wait_for(&format!("the containers of {node} to run"), 2 * SECONDS, || {
+        let pods = bed.get(&pods)?;
+        let stay = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+        let mut all = Vec::new();
+        for pod in pods["items"].as_array()?.iter().filter(stay) {
+            for status in pod["status"]["containerStatuses"].as_array()? {
+                status["state"]["running"].as_object()?;
+                let id = status["containerID"].as_str()?.to_owned();
+                all.push((id, status["restartCount"].as_u64()?));
+            }
+        }
+        all.sort();
+        (!all.is_empty()).then_some(all)
+    })
 }
 
 #[test]
