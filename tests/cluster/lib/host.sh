@@ -126,7 +126,7 @@ start_systemd() {
   for hierarchy in $(cgroup_hierarchies); do mkdir -p "$hierarchy/$CGROUP/$name"; done
   (
     for hierarchy in $(cgroup_hierarchies); do echo "$BASHPID" >"$hierarchy/$CGROUP/$name/cgroup.procs"; done
-    export NAME=$name UPPER=$folder/upper WORK=$folder/work DATA=$folder
+    export NAME=$name UPPER=$folder/upper WORK=$folder/work DATA=$folder BIN
     exec setsid nsenter --net="/run/netns/$(namespace "$name")" \
       unshare --fork --pid --mount --uts --ipc --cgroup --propagation private "$HERE/host/boot" "$folder/root"
   ) >"$LOGS/$name-console.log" 2>&1 </dev/null 9>&- &
