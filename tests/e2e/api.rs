@@ -17,26 +17,34 @@ pub const POLICIES: &str = "/apis/sluice.dev/v1alpha1/streamingpolicies";
 pub const STREAMING_NODES: &str = "/apis/sluice.dev/v1alpha1/streamingnodes";
 
 const ANSWER: Duration = Duration::from_secs(30);
+/// For one attempt. A request to a host that loses its power is never answered: it must not take the time of all.
+const ATTEMPT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_current_thread().enable_all().build().expect("a runtime for requests")
 });
 
-/// What is at a path, or nothing if there is no such object. As by kubectl, it is asked for again where the connection is
-/// cut: that happens to whoever asks an apiserver that is just going away.
+/// What is at a path, or nothing if there is no such object. It is asked for again where the connection is cut, and where
+/// the answer is that of an apiserver that is just going away (500 and above) or coming up: until it serves a kind, its
+/// 404 says nothing of an object.
 #[track_caller]
 pub fn get(kubeconfig: &Path, path: &str) -> Option<Value> {
     let end = Instant::now() + ANSWER;
     loop {
-        match read(kubeconfig, path, ANSWER) {
+        match read(kubeconfig, path, ATTEMPT) {
             Ok(text) => return Some(serde_json::from_str(&text).expect("the API speaks JSON")),
-            Err(kube::Error::Api(status)) if status.code == 404 => return None,
-            Err(error @ kube::Error::Api(_)) => panic!("get {path}: {error}"),
+            Err(kube::Error::Api(status)) if status.reason == "NotFound" => return None,
+            Err(error @ kube::Error::Api(_)) if !passes(&error) => panic!("get {path}: {error}"),
             Err(error) => assert!(Instant::now() < end, "get {path}: {error}"),
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Whether an apiserver says so only until it is there.
+fn passes(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 429 | 500..))
 }
 
 /// Whether the apiserver that the kubeconfig names says that it is ready.
