@@ -112,15 +112,36 @@ impl Bed {
     /// nothing has changed.
     #[track_caller]
     fn reset(&self) {
-        // There may be no cluster, no such kind, or no apiserver that answers: then `up` starts everything again.
-        self.no_policy();
         let began = Instant::now();
+        // There may be no cluster, no such kind, or no apiserver that answers.
+        let asked = self.no_policy().success();
+        self.up();
+        // What a policy wants that is found only now has perhaps been done again to what was just put back.
+        if !asked && self.had_policy() {
+            self.up();
+        }
+        eprintln!("the bed is ready after {:.1} s", began.elapsed().as_secs_f64());
+    }
+
+    #[track_caller]
+    fn up(&self) {
         let up = match &self.nodes {
             Some(file) => self.change(&["up", "-f", file]),
             None => self.change(&["up"]),
         };
         eprint!("{}", up.stderr);
-        eprintln!("the bed is ready after {:.1} s", began.elapsed().as_secs_f64());
+    }
+
+    /// Deletes all policies of a cluster that stands, and tells whether there was one.
+    #[track_caller]
+    fn had_policy(&self) -> bool {
+        self.wait_for("an answer about policies", COMMAND, || {
+            let deleted = self.no_policy();
+            // In the words of a kubectl that knows of no such kind, and of one that remembers it from an earlier cluster.
+            let unknown = ["doesn't have a resource type", "could not find the requested resource"];
+            let no_such_kind = unknown.iter().any(|words| deleted.stderr.contains(words));
+            (deleted.success() || no_such_kind).then(|| deleted.stdout.contains("deleted"))
+        })
     }
 
     /// Deletes all policies: what one still wants would be done again to whatever is put back.
