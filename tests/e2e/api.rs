@@ -52,6 +52,13 @@ pub fn ready(kubeconfig: &Path) -> bool {
     read(kubeconfig, "/readyz", Duration::from_secs(5)).is_ok_and(|answer| answer == "ok")
 }
 
+/// Whether a pod stays, and its containers are ready. One on its way out may be ready to its end.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut ready = conditions.filter(|c| c["type"] == "Ready" && c["status"] == "True");
+    pod["metadata"]["deletionTimestamp"].is_null() && ready.next().is_some()
+}
+
 /// One request over a connection of its own, as a kubectl's: an apiserver that has been away in between is no trouble.
 fn read(kubeconfig: &Path, path: &str, deadline: Duration) -> kube::Result<String> {
     let config = Kubeconfig::read_from(kubeconfig).expect("the cluster's kubeconfig");

@@ -20,6 +20,9 @@ pub use crate::process::{Output, Session};
 
 /// For one kubectl or helm command; nothing a test asks of a healthy bed takes longer.
 const COMMAND: Duration = Duration::from_secs(120);
+/// For one helm command. It waits for what it has installed, with deadlines of its own that have to come first: a helm that
+/// is killed leaves a release in which every later one finds another operation in progress.
+const HELM: Duration = Duration::from_secs(330);
 /// For one change of the bed itself. The first `up` on a machine compiles Kubernetes.
 const CHANGE: Duration = Duration::from_secs(30 * 60);
 /// Between two looks at a condition.
@@ -379,7 +382,7 @@ impl Bed {
 
     #[track_caller]
     pub fn helm(&self, args: &[&str]) -> Output {
-        run(self.command("helm").args(args), None, COMMAND)
+        run(self.command("helm").args(args), None, HELM)
     }
 
     /// An administrator's kubeconfig that works in this machine's own network namespace, through the load balancer.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::{
-    api::STREAMING_NODES,
+    api::{STREAMING_NODES, is_ready},
     bed::Bed,
     operator::{self, NAMESPACE, POLICY, SECONDS},
 };
@@ -108,11 +108,7 @@ pub fn ends(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
 pub fn canary(bed: &Bed, node: &str) -> Option<String> {
     let on_node = format!("fieldSelector=spec.nodeName={node}");
     let pods = bed.get(&format!("/api/v1/namespaces/{CANARIES}/pods?{on_node}"))?;
-    let ready = |pod: &&Value| {
-        let conditions = pod["status"]["conditions"].as_array();
-        conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
-    };
-    let pod = pods["items"].as_array()?.iter().find(ready)?;
+    let pod = pods["items"].as_array()?.iter().find(|pod| is_ready(pod))?;
     pod["metadata"]["name"].as_str().map(str::to_owned)
 }
 

@@ -1,11 +1,12 @@
 //! Sluice as its users install it: by helm, and read by kubectl.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::api::{POLICIES, STREAMING_NODES};
-use crate::bed::{Bed, Output};
+use crate::api::{POLICIES, STREAMING_NODES, is_ready};
+use crate::bed::{Bed, Client, Output};
 
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "sluice-system";
@@ -19,6 +20,9 @@ pub const SECONDS: Duration = Duration::from_secs(45);
 
 /// The agents' grace for running streams, and the garbage collector's time.
 const AGENTS_END: Duration = Duration::from_secs(180);
+/// Until a replica leads and the apiserver reaches it: a kubelet makes a container that has ended several times wait, and
+/// kube-proxy's watches back off while an apiserver is replaced.
+const LEADS: Duration = Duration::from_secs(180);
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sluice");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/policy.yaml");
@@ -42,15 +46,18 @@ impl Condition {
 #[track_caller]
 pub fn install(bed: &Bed, extra: &[&str]) -> Output {
     bed.image();
-    // Replicas that an absent apiserver has ended several times would be started again only after minutes.
-    let deployment =
-        bed.get(&format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/sluice-controller"));
-    if deployment.is_some_and(|d| d["status"]["unavailableReplicas"].as_u64() > Some(0)) {
-        let replicas = ["pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=controller"];
-        bed.kubectl(&[&["delete", "--wait=false"][..], &replicas].concat()).succeeded();
+    // Replicas that an absent apiserver has ended several times would be started again only after minutes. Their pods tell, by
+    // their kubelets: the Deployment is as its controller has seen it, which may be long ago when an apiserver was replaced.
+    let replicas = "labelSelector=app.kubernetes.io/component=controller";
+    let pods = bed.get(&format!("/api/v1/namespaces/{NAMESPACE}/pods?{replicas}")).expect("a list");
+    let pods = pods["items"].as_array().into_iter().flatten().filter(|pod| !is_ready(pod));
+    for pod in pods.filter_map(|pod| pod["metadata"]["name"].as_str()) {
+        let delete = ["delete", "pod", pod, "-n", NAMESPACE, "--ignore-not-found", "--wait=false"];
+        bed.kubectl(&delete).succeeded();
     }
     let args = ["upgrade", "--install", "sluice", CHART, "--namespace", NAMESPACE];
-    let wait = ["--create-namespace", "--wait", "--timeout", "110s"];
+    // The replicas are replaced one after the other, by controllers whose watches may back off for a minute.
+    let wait = ["--create-namespace", "--wait", "--timeout", "300s"];
     bed.helm(&[&args[..], &wait, extra].concat()).succeeded()
 }
 
@@ -72,12 +79,36 @@ pub fn fresh_with(bed: &Bed, values: &[&str]) {
     // A test of Pod Security may have failed.
     let label = "pod-security.kubernetes.io/enforce-";
     bed.kubectl(&["label", "namespace", NAMESPACE, label]).succeeded();
-    // An agent that a test has killed takes its report nowhere.
-    // kube-proxy's watches back off while an apiserver is replaced; until then this one does not reach the webhook.
-    bed.wait_for("the webhook to be asked", AGENTS_END, || {
+    bed.wait_for("the webhook to be asked", LEADS, || refuses(bed).then_some(()));
+    // An agent that a test has killed takes its report nowhere. One of two replicas may still be out of the apiserver's reach.
+    bed.wait_for("what is said of nodes to go", LEADS, || {
         bed.kubectl(&["delete", "streamingnodes", "--all"]).success().then_some(())
     });
     bed.kubectl(&["annotate", "nodes", "--all", &format!("{ANNOTATION}-")]).succeeded();
+    bed.wait_for("a leader to say something of every node", LEADS, || judges(bed).then_some(()));
+}
+
+/// Whether the webhook is heard: it refuses what nobody can mean, and without it the apiserver lets that in.
+fn refuses(bed: &Bed) -> bool {
+    let policy = format!(
+        "{{apiVersion: sluice.dev/v1alpha1, kind: StreamingPolicy, metadata: {{name: {POLICY}}}, spec: \
+         {{streamingProxyRedirects: Disabled, apply: StaticPod, overrides: [{{node: old1, reason: gone, \
+         expires: \"2020-01-01T00:00:00Z\"}}]}}}}"
+    );
+    let create = ["create", "--dry-run=server", "-f", "-"];
+    let created = bed.kubectl_fed(Client::Current, &create, Some(&policy));
+    created.stderr.contains("expired: old1")
+}
+
+/// Whether the controller has a verdict on every node.
+fn judges(bed: &Bed) -> bool {
+    let names = |path: &str, counts: fn(&Value) -> bool| -> Option<BTreeSet<String>> {
+        let list = bed.get(path)?;
+        let items = list["items"].as_array()?.iter().filter(|item| counts(item));
+        Some(items.map(|item| text(&item["metadata"]["name"])).collect())
+    };
+    let nodes = names("/api/v1/nodes", |_| true);
+    nodes.is_some() && nodes == names(STREAMING_NODES, |node| node["status"]["verdict"].is_string())
 }
 
 /// `kubectl apply` of the example, as the README says it.
