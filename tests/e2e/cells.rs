@@ -6,6 +6,7 @@
 //! | off            | works                   | fails             |
 
 use crate::bed::{Bed, Client};
+use crate::operator::SECONDS;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -56,6 +57,11 @@ spec:
 "#
     ));
     bed.pod_ready(NAMESPACE, node);
+    // A pod of an earlier test is called ready while its kubelet, which was just restarted, does not know it yet.
+    bed.wait_for(&format!("an answer from {node}"), SECONDS, || {
+        let exec = bed.kubectl(&["exec", "-n", NAMESPACE, node, "--", "true"]);
+        (exec.success() || exec.stderr.contains(REFUSED)).then_some(())
+    });
 }
 
 /// Opens the stream and carries something over it: what came back, or what kubectl said instead.

@@ -1,5 +1,7 @@
 //! Sluice that changes the cluster itself: two control-plane nodes, the chart's changers, and a client that execs all the time.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -25,6 +27,8 @@ pub const NODES: [&str; 5] = ["cp1", "cp2", "new1", "old1", "old2"];
 pub const CANARIES: &str = "sluice-system-canary";
 /// A rollout over two apiservers on a machine of two cores: each restarts in some 30 s.
 pub const ROLLOUT: Duration = Duration::from_secs(420);
+/// For canaries to be ready again, and the streams to all of them to be tried.
+const CHECKED: Duration = Duration::from_secs(90);
 /// An exec that a client repeats, through whichever apiserver answers, comes through within this: a kubelet's restart.
 const RETRIES: Duration = Duration::from_secs(20);
 
@@ -139,6 +143,51 @@ pub fn old_or_new(bed: &Bed, node: &str, original: &str) -> bool {
     true
 }
 
+/// Waits until kubeadm would start an apiserver with these gates, or with none: its configuration follows what has proven
+/// itself.
+#[track_caller]
+pub fn kubeadm_follows(bed: &Bed, gates: Option<&str>) {
+    bed.wait_for("kubeadm's configuration to follow", ROLLOUT, || {
+        (kubeadm_gates(bed).as_deref() == gates).then_some(())
+    });
+}
+
+/// Waits until `sluice check` of these nodes, or of all, ends with that code and says that. A node's canary is not ready
+/// until a kubelet that has been restarted has probed it, and then is not tried.
+#[track_caller]
+pub fn checked(bed: &Bed, nodes: &[&str], code: i32, says: &[&str]) {
+    let of = nodes.iter().flat_map(|node| ["--node", node]);
+    let args: Vec<&str> = ["check"].into_iter().chain(of).collect();
+    let mut last = String::new();
+    bed.wait_for(&format!("sluice {args:?} to end with {code} and say {says:?}"), CHECKED, || {
+        let check = bed.sluice(&args);
+        let now = check.to_string();
+        if now != last {
+            eprintln!("{now}");
+            last = now;
+        }
+        let said = says.iter().all(|words| check.stdout.contains(words));
+        (check.code() == Some(code) && said).then_some(())
+    });
+}
+
+/// Waits until `sluice plan` of the live cluster refuses an upgrade to that version with such steps. It believes only agents
+/// that are ready, which they are not until a kubelet that has been restarted has probed them.
+#[track_caller]
+pub fn planned(bed: &Bed, target: &str, such: impl Fn(&[Value]) -> bool) {
+    let mut last = Value::Null;
+    bed.wait_for(&format!("sluice plan --target {target} to name the steps"), CHECKED, || {
+        let plan = bed.sluice(&["plan", "--target", target, "-o", "json"]);
+        let list: Value = serde_json::from_str(&plan.stdout).ok()?;
+        let upgrade = list["items"].as_array()?.iter().find(|i| i["kind"] == "UpgradePlan")?;
+        if upgrade["steps"] != last {
+            eprintln!("{}", upgrade["steps"]);
+            last = upgrade["steps"].clone();
+        }
+        (plan.code() == Some(2) && such(upgrade["steps"].as_array()?)).then_some(())
+    });
+}
+
 /// What kubeadm would start an apiserver with.
 #[track_caller]
 pub fn kubeadm_gates(bed: &Bed) -> Option<String> {
@@ -177,6 +226,14 @@ impl Client {
         let ending = Arc::new(AtomicBool::new(false));
         let (over, command) = (ending.clone(), bed.commands());
         let through = BOTH.map(|node| bed.kubeconfig_of(node));
+        // What the test itself has just restarted is not Sluice's to keep up.
+        for (node, pod) in &targets {
+            for kubeconfig in &through {
+                bed.wait_for(&format!("an exec to {node} before others"), CHECKED, || {
+                    exec(&command, kubeconfig, pod).ok()
+                });
+            }
+        }
         let thread = std::thread::spawn(move || {
             let mut failures = Vec::new();
             let (mut count, mut worst) = (0, Duration::ZERO);
@@ -186,17 +243,10 @@ impl Client {
                 }
                 let began = Instant::now();
                 let mut said = String::new();
-                let works = through.iter().cycle().take_while(|_| began.elapsed() < RETRIES).any(
-                    |kubeconfig| {
-                        let mut kubectl = command("kubectl");
-                        kubectl.arg("--kubeconfig").arg(kubeconfig);
-                        kubectl.args(["--request-timeout=5s", "exec", "-n", CANARIES, pod, "--"]);
-                        let output = kubectl.args(["/sluice", "canary", "say", "here"]).output();
-                        let output = output.expect("run kubectl");
-                        said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                        output.status.success() && output.stdout.starts_with(b"here")
-                    },
-                );
+                let mut tries = through.iter().cycle().take_while(|_| began.elapsed() < RETRIES);
+                let works = tries.any(|kubeconfig| {
+                    exec(&command, kubeconfig, pod).map_err(|error| said = error).is_ok()
+                });
                 count += 1;
                 worst = worst.max(began.elapsed());
                 if !works {
@@ -217,6 +267,16 @@ impl Client {
         let thread = self.thread.take().expect("it runs");
         assert_eq!(thread.join().expect("the client"), Vec::<String>::new());
     }
+}
+
+/// One exec into a canary through one apiserver: nothing, or what kubectl said instead.
+fn exec(command: impl Fn(&str) -> Command, kubeconfig: &Path, pod: &str) -> Result<(), String> {
+    let mut kubectl = command("kubectl");
+    kubectl.arg("--kubeconfig").arg(kubeconfig);
+    kubectl.args(["--request-timeout=5s", "exec", "-n", CANARIES, pod, "--"]);
+    let output = kubectl.args(["/sluice", "canary", "say", "here"]).output().expect("run kubectl");
+    let works = output.status.success() && output.stdout.starts_with(b"here");
+    if works { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
 }
 
 impl Drop for Client {

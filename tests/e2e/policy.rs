@@ -12,7 +12,8 @@ use crate::{
 
 const REFUSED: &str = "invalid upgrade response: status code 302";
 
-/// `kubectl exec` into a pod of our own on the node.
+/// `kubectl exec` into a pod of our own on the node: whether it is answered, or refused for a redirect. What else kubectl
+/// says passes, such as that a kubelet which was just restarted knows no pod yet.
 fn exec(bed: &Bed, node: &str) -> Result<(), String> {
     let name = format!("exec-{node}");
     bed.apply(&format!(
@@ -28,7 +29,14 @@ spec:
 "#
     ));
     bed.pod_ready("default", &name);
-    let output = bed.kubectl_of(Client::Current, &["exec", &name, "--", "true"]);
+    let output = bed.wait_for(&format!("an answer from {node}"), SECONDS, || {
+        let output = bed.kubectl_of(Client::Current, &["exec", &name, "--", "true"]);
+        let answered = output.success() || output.stderr.contains(REFUSED);
+        if !answered {
+            eprintln!("{output}");
+        }
+        answered.then_some(output)
+    });
     if output.success() { Ok(()) } else { Err(output.failed()) }
 }
 

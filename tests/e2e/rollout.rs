@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
+    agent::START,
     bed::Bed,
     managed::{
-        BOTH, Client, OFF, ROLLOUT, apiserver_is_ready, canary_of, change, ends, forget_returns,
-        fresh, fresh_alone, kill_changer, kill_controller, kubeadm_gates, manifest, old_or_new,
-        policy, policy_within, runs_with_flag, runs_with_gates, turn_off_with_a_typo,
+        BOTH, Client, OFF, ROLLOUT, apiserver_is_ready, canary_of, change, checked, ends,
+        forget_returns, fresh, fresh_alone, kill_changer, kill_controller, kubeadm_follows,
+        kubeadm_gates, manifest, old_or_new, planned, policy, policy_within, runs_with_flag,
+        runs_with_gates, turn_off_with_a_typo,
     },
-    operator::{POLICY, SECONDS, becomes, condition, events, watched},
+    operator::{NAMESPACE, POLICY, SECONDS, becomes, becomes_within, condition, events, watched},
 };
 
 #[test]
@@ -35,10 +37,9 @@ fn a_redirecting_cluster_is_carried_over_while_execs_go_on_and_back() {
     for (node, original) in BOTH.iter().zip(&originals) {
         assert!(old_or_new(&bed, node, original), "{node}");
     }
-    bed.wait_for("kubeadm's configuration to follow", ROLLOUT, || {
-        (kubeadm_gates(&bed).as_deref() == Some(OFF)).then_some(())
-    });
-    assert_eq!(condition(&bed, POLICY, "Degraded").unwrap().brief(), ("False", "AsExpected"));
+    kubeadm_follows(&bed, Some(OFF));
+    // Where it stands when the last apiserver and all agents are seen again.
+    ends(&bed, "Degraded", "False", "AsExpected");
     client.had_no_failure();
     bed.wait_for("the last step's event", SECONDS, || {
         events(&bed, "StreamingPolicy", "ChangeConfirmed").into_iter().find(|m| m.contains("cp2"))
@@ -52,7 +53,7 @@ fn a_redirecting_cluster_is_carried_over_while_execs_go_on_and_back() {
     ends(&bed, "RedirectsDisabled", "False", "GateOn");
     ends(&bed, "Progressing", "False", "AsWanted");
     assert_eq!(BOTH.map(|node| manifest(&bed, node)), originals, "byte for byte");
-    assert_eq!(kubeadm_gates(&bed), None);
+    kubeadm_follows(&bed, None);
     client.had_no_failure();
 }
 
@@ -128,17 +129,16 @@ fn the_only_apiserver_is_turned_and_turned_back() {
     ends(&bed, "RedirectsDisabled", "True", "GateOff");
     ends(&bed, "Progressing", "False", "AsWanted");
     assert!(old_or_new(&bed, "cp1", &original));
-    bed.wait_for("kubeadm's configuration to follow", ROLLOUT, || {
-        (kubeadm_gates(&bed).as_deref() == Some(OFF)).then_some(())
-    });
-    assert_eq!(condition(&bed, POLICY, "Degraded").unwrap().brief(), ("False", "AsExpected"));
+    kubeadm_follows(&bed, Some(OFF));
+    // Where it stands when the last apiserver and all agents are seen again.
+    ends(&bed, "Degraded", "False", "AsExpected");
 
     policy_within(&bed, 240, "streamingProxyRedirects: Enabled");
     runs_with_gates(&bed, "cp1", None);
     ends(&bed, "RedirectsDisabled", "False", "GateOn");
     ends(&bed, "Progressing", "False", "AsWanted");
     assert_eq!(manifest(&bed, "cp1"), original, "byte for byte");
-    assert_eq!(kubeadm_gates(&bed), None);
+    kubeadm_follows(&bed, None);
 }
 
 /// Who is hit at every step.
@@ -227,11 +227,15 @@ fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
         "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: {POLICY}}}\n\
          spec: {{streamingProxyRedirects: Disabled, proxy: {{mode: Disabled}}}}\n"
     ));
-    let message = becomes(&bed, "SafeToDisable", "False", "NodesRedirectWhileLagging");
+    // The agents come first: nobody else says so.
+    let message =
+        becomes_within(&bed, START, "SafeToDisable", "False", "NodesRedirectWhileLagging");
     assert!(message.contains("old1"), "{message}");
-    // What machines read says so, too.
-    let flags = bed.get("/api/v1/namespaces/sluice-system/configmaps/sluice-flags").expect("flags");
-    assert_eq!(flags["data"]["safe-to-disable"], "false");
+    // What machines read says so, too, once it is written.
+    bed.wait_for("the flags to say that it is not safe", SECONDS, || {
+        let flags = bed.get(&format!("/api/v1/namespaces/{NAMESPACE}/configmaps/sluice-flags"))?;
+        (flags["data"]["safe-to-disable"] == "false").then_some(())
+    });
 
     bed.apiserver_on("cp1", "1.20.15", &["--feature-gates=StreamingProxyRedirects=false"]);
     let mirror = || {
@@ -249,40 +253,29 @@ fn a_gate_turned_off_by_hand_is_noticed_and_the_failing_nodes_are_named() {
         events(&bed, "StreamingPolicy", "StreamsFail").into_iter().find(|m| m.contains("old1"))
     });
     // Ground truth says the same, and what to do.
-    let check = bed.sluice(&["check", "--node", "old1", "--node", "old2"]);
-    assert_eq!(check.code(), Some(2), "{check}");
-    assert!(check.stdout.contains("RedirectRefused"), "{check}");
+    checked(&bed, &["old1", "old2"], 2, &["RedirectRefused"]);
     // And what has to go before an upgrade, in order.
-    let plan = bed.sluice(&["plan", "--target", "1.24", "-o", "json"]);
-    assert_eq!(plan.code(), Some(2), "{plan}");
-    let plan = plan.json();
-    let items = plan["items"].as_array().expect("a list");
-    let upgrade = items.iter().find(|item| item["kind"] == "UpgradePlan").expect("an upgrade");
-    let steps = upgrade["steps"].as_array().expect("steps").iter();
-    let steps: Value = steps
-        .map(|step| {
+    let flag = "--redirect-container-streaming";
+    let expected = json!([
+        // Its agent has said which file it is.
+        ["RemoveKubeletFlag", ["old1"], "/etc/default/kubelet", flag],
+        [
+            "RemoveGate",
+            ["cp1"],
+            "/etc/kubernetes/manifests/kube-apiserver.yaml",
+            format!("--feature-gates={OFF}")
+        ],
+        ["RemoveKubeletFlag", ["new1"], "/etc/default/kubelet", flag],
+        ["Upgrade", ["cp1", "cp2"], null, null],
+    ]);
+    planned(&bed, "1.24", |steps| {
+        let steps = steps.iter().map(|step| {
             let last = step["files"].as_array().and_then(|files| files.last());
             json!([step["action"], step["nodes"], last, step["changes"][0]["argument"]])
-        })
-        .collect();
-    let flag = "--redirect-container-streaming";
-    assert_eq!(
-        steps,
-        json!([
-            // Its agent has said which file it is.
-            ["RemoveKubeletFlag", ["old1"], "/etc/default/kubelet", flag],
-            [
-                "RemoveGate",
-                ["cp1"],
-                "/etc/kubernetes/manifests/kube-apiserver.yaml",
-                format!("--feature-gates={OFF}")
-            ],
-            ["RemoveKubeletFlag", ["new1"], "/etc/default/kubelet", flag],
-            ["Upgrade", ["cp1", "cp2"], null, null],
-        ])
-    );
+        });
+        steps.collect::<Value>() == expected
+    });
     bed.default_apiserver();
     becomes(&bed, "Degraded", "False", "AsExpected");
-    let check = bed.sluice(&["check"]);
-    assert_eq!(check.code(), Some(0), "{check}");
+    checked(&bed, &[], 0, &[]);
 }

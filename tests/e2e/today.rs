@@ -8,6 +8,7 @@ use crate::{
     agent::{self, NAMESPACE, START, pod, relayed, rolled_out},
     api::{POLICIES, STREAMING_NODES},
     bed::{Bed, Client},
+    managed::{canary_of, checked},
     operations::chart_lives,
     operator::{self, POLICY, SECONDS, becomes, condition, install},
     servers::{NODE, found, relays},
@@ -70,11 +71,7 @@ fn a_policy_is_all_true_and_nothing_is_written_at_rest() {
 fn checks_answer_and_a_plan_from_files_says_what_the_policy_says() {
     let bed = Bed::shared();
     all_true(&bed);
-    let check = bed.wait_for("every node to be checked", START, || {
-        let check = bed.sluice(&["check"]);
-        NODES.iter().all(|node| check.stdout.contains(node)).then_some(check)
-    });
-    assert_eq!(check.code(), Some(0), "{check}");
+    checked(&bed, &[], 0, &NODES);
     let plan = crate::walk::foretold(&bed, "1.38.0");
     assert_eq!(plan, crate::walk::Foretold::nothing());
 
@@ -128,7 +125,8 @@ fn cri_dockerd_is_found_and_relayed_as_far_as_its_kubelet_goes() {
     assert!(agent::carried(&bed, NODE, "exec") > before);
     let refusal = exec(Client::Current).failed();
     assert!(refusal.contains(NO_TLS), "{refusal}");
-    // What is tried from outside says so, too.
+    // What is tried from outside says so, too. Without a canary nothing would be tried.
+    canary_of(&bed, NODE);
     let check = bed.sluice(&["check", "--node", NODE]);
     assert_eq!(check.code(), Some(2), "{check}");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::{
-    agent::{self, NAMESPACE, pod, relayed},
+    agent::{self, NAMESPACE, START, pod, relayed},
     api::{POLICIES, STREAMING_NODES},
     bed::{Bed, Client},
     operator::{POLICY, SECONDS, becomes, node_status},
@@ -76,11 +76,15 @@ pub fn foretold(bed: &Bed, version: &str) -> Foretold {
     let patch = format!(r#"{{"spec":{{"targetVersion":"{minor}"}}}}"#);
     bed.kubectl(&["patch", "streamingpolicy", POLICY, "--type=merge", "-p", &patch]).succeeded();
     let mut last = None;
-    let (policy, items) = bed.wait_for("plan and policy to say the same", SECONDS, || {
+    let what = "plan and policy to say the same of nodes of which agents tell";
+    // Agents are believed while they are ready, and may have to be probed again by a kubelet that has been restarted.
+    let (policy, items) = bed.wait_for(what, START, || {
         let stored = bed.get(&format!("{POLICIES}/{POLICY}"))?;
         let (planned, items) = planned(bed);
         let both = (verdict(&stored), verdict(&planned));
-        let same = both.0 == both.1 && stored["spec"]["targetVersion"] == *minor;
+        let fields = ["redirects", "flag", "cellToday", "cellGateOff"];
+        let told = fields.iter().all(|field| with(&items, field, "Unknown").is_empty());
+        let same = told && both.0 == both.1 && stored["spec"]["targetVersion"] == *minor;
         if !same && last.as_ref() != Some(&both) {
             eprintln!("the policy: {}\nthe plan:   {}", both.0, both.1);
             last = Some(both);
@@ -91,28 +95,27 @@ pub fn foretold(bed: &Bed, version: &str) -> Foretold {
     let ahead = upgrades.iter().find(|u| u["version"] == *minor).expect("that minor");
     let says =
         |reason: &str| ahead["reasons"].as_array().is_some_and(|r| r.contains(&reason.into()));
-    let with = |field: &str, value: &str| -> Nodes {
-        let found = items.iter().filter(|item| item["kind"] == "StreamingNode");
-        let found = found.filter(|node| node["status"][field] == value);
-        found.map(|node| node["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
-    };
-    for field in ["redirects", "flag", "cellToday", "cellGateOff"] {
-        assert_eq!(
-            with(field, "Unknown"),
-            Nodes::new(),
-            "{field}: there is an agent on every node"
-        );
-    }
     let cell = if ahead["gate"] == "Enabled" { "cellToday" } else { "cellGateOff" };
     let foretold = Foretold {
-        failing: with(cell, "Broken"),
-        refusing: if says("KubeletRefusesFlag") { with("flag", "On") } else { Nodes::new() },
+        failing: with(&items, cell, "Broken"),
+        refusing: if says("KubeletRefusesFlag") {
+            with(&items, "flag", "On")
+        } else {
+            Nodes::new()
+        },
         apiserver_refuses: says("ApiserverRefusesGate"),
     };
     eprintln!("{minor}: {foretold:?}; {}", ahead["message"]);
     assert_eq!(ahead["safe"], foretold == Foretold::nothing(), "{ahead}");
     assert_eq!(ahead["breakingNodes"], foretold.failing.len(), "{ahead}");
     foretold
+}
+
+/// The nodes whose StreamingNodes have that in a field of their status.
+fn with(items: &[Value], field: &str, value: &str) -> Nodes {
+    let found = items.iter().filter(|item| item["kind"] == "StreamingNode");
+    let found = found.filter(|node| node["status"][field] == value);
+    found.map(|node| node["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 fn minor(version: &str) -> String {
