@@ -18,6 +18,10 @@ pub const ANNOTATION: &str = "sluice.dev/redirect-container-streaming";
 /// leader may lose its Lease on the way, and the next one starts after 15.
 pub const SECONDS: Duration = Duration::from_secs(45);
 
+/// The garbage collector's time: its watches back off for up to a minute when an apiserver has been replaced, and it looks
+/// for kinds that it does not know every half minute.
+pub const COLLECTED: Duration = Duration::from_secs(180);
+
 /// The agents' grace for running streams, and the garbage collector's time.
 const AGENTS_END: Duration = Duration::from_secs(180);
 /// Until a replica leads and the apiserver reaches it: a kubelet makes a container that has ended several times wait, and
@@ -175,6 +179,22 @@ pub fn becomes_within(
 #[track_caller]
 pub fn becomes(bed: &Bed, kind: &str, status: &str, reason: &str) -> String {
     becomes_within(bed, SECONDS, kind, status, reason)
+}
+
+/// Waits for a condition that also has a message of the state as it is now: an older one may stand for a moment with the
+/// same reason.
+#[track_caller]
+pub fn becomes_saying(
+    bed: &Bed,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    says: impl Fn(&str) -> bool,
+) {
+    let what = format!("{kind}={status} ({reason}) on {POLICY} in the words of now");
+    watched(bed, &what, SECONDS, kind, |now| {
+        now.filter(|c| c.brief() == (status, reason) && says(&c.message)).map(drop)
+    });
 }
 
 /// A field of a StreamingNode's status.

@@ -10,7 +10,7 @@ use crate::{
     bed::{Bed, Client},
     managed::{canary_of, checked},
     operations::chart_lives,
-    operator::{self, POLICY, SECONDS, becomes, condition, install},
+    operator::{self, COLLECTED, POLICY, SECONDS, becomes, install},
     servers::{NODE, found, relays},
 };
 
@@ -26,6 +26,7 @@ const TRUE: [(&str, &str); 4] = [
 #[track_caller]
 fn all_true(bed: &Bed) {
     agent::fresh(bed, "{mode: Streams}");
+    rolled_out(bed);
     for (kind, reason) in TRUE {
         becomes(bed, kind, "True", reason);
     }
@@ -49,8 +50,7 @@ fn written(bed: &Bed) -> BTreeMap<String, String> {
 fn a_policy_is_all_true_and_nothing_is_written_at_rest() {
     let bed = Bed::shared();
     all_true(&bed);
-    assert_eq!(condition(&bed, POLICY, "Degraded").unwrap().brief(), ("False", "AsExpected"));
-    rolled_out(&bed);
+    becomes(&bed, "Degraded", "False", "AsExpected");
     // Each kubelet writes its Node once a minute, changed or not: by then everything has been looked at again.
     let heard = || {
         let nodes = bed.get("/api/v1/nodes").expect("nodes");
@@ -186,13 +186,15 @@ fn what_drifts_is_put_back_and_a_lost_node_is_forgotten() {
     NODES.iter().for_each(|node| drop(relayed(&bed, node)));
 
     bed.remove("old2");
-    bed.wait_for("the StreamingNode to go with its Node", Duration::from_secs(90), || {
+    bed.wait_for("the StreamingNode to go with its Node", COLLECTED, || {
         bed.get(&format!("{STREAMING_NODES}/old2")).is_none().then_some(())
     });
     // The edit has begun to roll pods out, and its undoing rolls them out again.
     operator::becomes_within(&bed, ROLLED_TWICE, "ProxyReady", "True", "Relaying");
-    let policy = bed.get(&format!("{POLICIES}/{POLICY}")).expect("the policy");
-    assert_eq!(policy["status"]["nodes"]["total"], 3);
+    bed.wait_for("the policy to count three nodes", SECONDS, || {
+        let policy = bed.get(&format!("{POLICIES}/{POLICY}"))?;
+        (policy["status"]["nodes"]["total"] == 3).then_some(())
+    });
 }
 
 /// An apiserver that checks fields itself, and kubectls of two ages before it.
