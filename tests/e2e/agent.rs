@@ -148,8 +148,12 @@ pub fn pod_of(bed: &Bed, node: &str) -> String {
     let of_node = format!("fieldSelector=spec.nodeName={node}");
     let agents = "labelSelector=app.kubernetes.io/component=agent";
     let path = format!("/api/v1/namespaces/{}/pods?{agents}&{of_node}", operator::NAMESPACE);
-    let pods = bed.get(&path).expect("a list");
-    pods["items"][0]["metadata"]["name"].as_str().expect("an agent").to_owned()
+    // One that is replaced may be there beside the next one.
+    let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+    bed.wait_for(&format!("a pod of {node}'s agent"), SECONDS, || {
+        let pod = bed.get(&path)?["items"].as_array()?.iter().find(stays).cloned()?;
+        pod["metadata"]["name"].as_str().map(str::to_owned)
+    })
 }
 
 /// Whether there still is that pod of an agent, and how it is.

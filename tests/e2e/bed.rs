@@ -25,6 +25,8 @@ const COMMAND: Duration = Duration::from_secs(120);
 const HELM: Duration = Duration::from_secs(330);
 /// For one change of the bed itself. The first `up` on a machine compiles Kubernetes.
 const CHANGE: Duration = Duration::from_secs(30 * 60);
+/// A pod's start. After an apiserver's replacement a kubelet's watches back off, for up to a minute.
+const POD: Duration = Duration::from_secs(120);
 /// Between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -251,21 +253,21 @@ impl Bed {
         self.kubectl_fed(Client::Current, &args, Some(&yaml)).succeeded();
     }
 
-    /// Waits until the pod's containers are ready.
+    /// Waits until the pod's containers are ready; returns the first of them.
     #[track_caller]
-    pub fn pod_ready(&self, namespace: &str, pod: &str) {
-        self.wait_for(
-            &format!("pod {namespace}/{pod} to be ready"),
-            Duration::from_secs(90),
-            || {
-                let pod = self.get(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"))?;
-                let conditions = pod["status"]["conditions"].as_array()?;
-                conditions
-                    .iter()
-                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
-                    .then_some(())
-            },
-        );
+    pub fn pod_ready(&self, namespace: &str, pod: &str) -> Value {
+        self.pod_ready_after(namespace, pod, &Value::Null)
+    }
+
+    /// Waits until the pod's containers are ready, and the first of them is another than this: what is said of a pod stands
+    /// until its kubelet says something else. Returns the container.
+    #[track_caller]
+    pub fn pod_ready_after(&self, namespace: &str, pod: &str, before: &Value) -> Value {
+        self.wait_for(&format!("pod {namespace}/{pod} to be ready"), POD, || {
+            let pod = self.get(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"))?;
+            let container = &pod["status"]["containerStatuses"][0]["containerID"];
+            (api::is_ready(&pod) && container != before).then(|| container.clone())
+        })
     }
 
     /// Looks again and again until there is something to return; the failure says what never came.

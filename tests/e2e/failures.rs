@@ -139,8 +139,14 @@ fn the_agent_follows_a_restarted_runtime_and_comes_back_with_its_node() {
     });
     through_the_agent(&bed);
 
+    let agents = agent::pod_of(&bed, NODE);
+    let pods = [(NAMESPACE, NODE), (NAMESPACE_OF_AGENTS, &agents)];
+    let before = pods.map(|(namespace, pod)| bed.pod_ready(namespace, pod));
     bed.reboot(NODE);
-    bed.pod_ready(NAMESPACE, NODE);
+    // What was said of the pods and by the agent before the reboot stands until somebody says something else.
+    for ((namespace, pod), container) in pods.into_iter().zip(&before) {
+        bed.pod_ready_after(namespace, pod, container);
+    }
     through_the_agent(&bed);
 }
 
