@@ -33,6 +33,7 @@ const CHECKED: Duration = Duration::from_secs(90);
 const RETRIES: Duration = Duration::from_secs(20);
 
 const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+const TYPO: &str = "/etc/kubernetes/kube-apiserver.typo.yaml";
 
 /// Two control planes, and Sluice with its changers and without a policy.
 #[track_caller]
@@ -290,8 +291,11 @@ impl Drop for Client {
 pub fn turn_off_with_a_typo(bed: &Bed, node: &str) {
     policy(bed, "streamingProxyRedirects: Disabled");
     bed.wait_for("the edit", ROLLOUT, || gates(bed, node).filter(|set| set == OFF));
-    let edit = format!("s/{OFF}/{OFF},NoSuchGate=true/");
-    bed.host_exec(node, &["sed", "-i", &edit, MANIFEST]).succeeded();
+    // Written elsewhere and renamed: the kubelet reads every file in the folder, half-written ones too.
+    let edit = format!(
+        "cp -p {MANIFEST} {TYPO}; sed -i 's/{OFF}/{OFF},NoSuchGate=true/' {TYPO}; mv {TYPO} {MANIFEST}"
+    );
+    bed.host_exec(node, &["sh", "-euc", &edit]).succeeded();
 }
 
 /// Waits until the node's apiserver is ready, or until it is not.

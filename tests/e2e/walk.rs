@@ -202,7 +202,7 @@ fn apiserver_refuses(bed: &Bed, version: &str) -> bool {
     let binary = bed.binary(version, "kube-apiserver");
     // It reads its flags before it takes the port that is taken. kubeadm 1.20 sets one that its own upgrades take away.
     let script = "tr '\\0' '\\n' </proc/$(pgrep -xo kube-apiserver)/cmdline | grep -v '^--insecure-port=' | \
-                  xargs -d '\\n' sh -c 'exec timeout 20 \"$BINARY\" \"$@\"'";
+                  xargs -d '\\n' sh -c 'exec timeout 60 \"$BINARY\" \"$@\"'";
     let binary = format!("BINARY={}", binary.display());
     let ended = bed.host_exec("cp1", &["env", &binary, "sh", "-c", script]);
     let said = ended.failed();
