@@ -155,6 +155,27 @@ fn digest(path: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).split_whitespace().next().expect("a sum").to_owned()
 }
 
+/// The seconds that a copy of so many MiB to the node's pod takes.
+#[track_caller]
+fn copied(bed: &Bed, client: Client, node: &str, mib: u64) -> f64 {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a file");
+    random_file(file.path(), mib << 20);
+    let (file, remote) =
+        (file.path().to_str().expect("UTF-8"), format!("{NAMESPACE}/{node}:/tmp/copied"));
+    let start = Instant::now();
+    bed.kubectl_within(client, &["cp", file, &remote], LONG).succeeded();
+    start.elapsed().as_secs_f64()
+}
+
+/// The same without what kubectl and tar take on this machine, whatever the limit is.
+#[track_caller]
+pub fn copy_takes(bed: &Bed, client: Client, node: &str, mib: u64) -> f64 {
+    let nothing = copied(bed, client, node, 0);
+    let took = copied(bed, client, node, mib) - nothing;
+    eprintln!("{mib} MiB by {client:?} to {node} took {took:.2} s, and nothing {nothing:.2} s");
+    took
+}
+
 #[test]
 #[ignore = "needs the test cluster: make e2e"]
 fn a_limit_holds_changes_while_a_stream_runs_and_leaves_no_rule_behind() {
@@ -163,25 +184,13 @@ fn a_limit_holds_changes_while_a_stream_runs_and_leaves_no_rule_behind() {
     agent::fresh(&bed, "{maxConnectionBytesPerSec: 1Mi}");
     let node = "new1";
     pod(&bed, node);
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let remote = format!("{NAMESPACE}/{node}:/tmp/limited");
-    let copy = |name: &str, bytes| {
-        let file = folder.path().join(name);
-        random_file(&file, bytes);
-        let file = file.to_str().expect("UTF-8");
-        let start = Instant::now();
-        bed.kubectl_within(Client::Current, &["cp", file, &remote], LONG).succeeded();
-        start.elapsed().as_secs_f64()
-    };
-    // What kubectl and tar take on this machine, whatever the limit is.
-    let nothing = copy("nothing", 0);
-    let took = copy("file", 20 << 20) - nothing;
-    eprintln!("20 MiB at 1 MiB/s took {took:.2} s, and nothing {nothing:.2} s");
+    let copy = |mib| copied(&bed, Client::Current, node, mib);
+    let took = copy_takes(&bed, Client::Current, node, 20);
     assert!((19.4..=20.6).contains(&took), "20 MiB at 1 MiB/s took {took:.2} s");
 
     // Faster in the middle: what is left takes a quarter of the time.
     let (took, changed) = thread::scope(|scope| {
-        let copying = scope.spawn(|| copy("file", 20 << 20));
+        let copying = scope.spawn(|| copy(20));
         let direction = "direction=\"to_runtime\"";
         let sent = || agent::metric(&bed, node, "sluice_agent_stream_bytes_total", direction);
         let start = bed.wait_for("metrics", SECONDS, sent);
