@@ -20,7 +20,7 @@ const OWN_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/20-streams.conf
 /// The containers of a node's pods, and how often they were started, once all of them run. Pods that an earlier test has
 /// left to their end, or that have ended, are not among them.
 #[track_caller]
-fn containers(bed: &Bed, node: &str) -> Vec<(String, u64)> {
+pub fn containers(bed: &Bed, node: &str) -> Vec<(String, u64)> {
     let pods = format!("/api/v1/pods?fieldSelector=spec.nodeName={node}");
     bed.wait_for(&format!("the containers of {node} to run"), 2 * SECONDS, || {
         let pods = bed.get(&pods)?;

@@ -5,11 +5,16 @@ use serde_json::Value;
 use crate::{
     agent::{self, NAMESPACE, START, carried, pod, report},
     bed::{Bed, Client},
-    operator::SECONDS,
+    managed::{checked, ends, runs_with_flag},
+    operator::{self, POLICY, SECONDS, becomes, node_status},
+    remediation::containers,
+    streams::copy_takes,
 };
 
 /// The node that gets other runtimes.
 pub const NODE: &str = "old2";
+/// What its streams are limited to.
+pub const LIMITED: &str = "{maxConnectionBytesPerSec: 1Mi}";
 
 /// Waits until the agent has found that runtime, and its streams are so; returns its report.
 #[track_caller]
@@ -43,24 +48,77 @@ pub fn relays(bed: &Bed, runtime: &str) -> Value {
     told
 }
 
+/// A copy to the node's pod is as slow as [`LIMITED`] has it.
+#[track_caller]
+pub fn limited(bed: &Bed, client: Client) {
+    let took = copy_takes(bed, client, NODE, 10);
+    assert!((9.0..=11.0).contains(&took), "10 MiB at 1 MiB/s took {took:.2} s");
+}
+
+/// The node's canary answers an exec and a port-forward, which pass through the agent where that relays.
+#[track_caller]
+pub fn canary_answers(bed: &Bed) {
+    const KINDS: [&str; 2] = ["exec", "portforward"];
+    let relays = report(bed, NODE).expect("a report")["streams"] == "Relayed";
+    let before = KINDS.map(|kind| carried(bed, NODE, kind));
+    checked(bed, &[NODE], 0, &[]);
+    for (kind, before) in KINDS.into_iter().zip(before) {
+        assert_eq!(carried(bed, NODE, kind) > before, relays, "{kind}");
+    }
+}
+
+/// What is concluded of the node: verdict, reason, and by whose word.
+#[track_caller]
+pub fn judged(bed: &Bed, verdict: &str, reason: &str, source: &str) {
+    bed.wait_for(&format!("{NODE} to be {verdict} ({reason}) by {source}"), SECONDS, || {
+        let fields = ["verdict", "reason", "decidedBy"];
+        let told = fields.map(|field| node_status(bed, NODE, field).unwrap_or_default());
+        (told == [verdict, reason, source]).then_some(())
+    });
+}
+
+/// The policy of these tests for the node alone, and what it wants of the kubelet.
+#[track_caller]
+fn policy(bed: &Bed, remediation: &str) {
+    bed.apply(&format!(
+        "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: {POLICY}}}\n\
+         spec: {{nodeSelector: {{kubernetes.io/hostname: {NODE}}}, proxy: {LIMITED}, \
+         nodes: {{remediation: {remediation}}}}}\n"
+    ));
+}
+
 /// A kubelet that uses Docker redirects to itself, by a path on its own port. Without the flag its dockershim streams from
 /// a port of its own. containerd serves the CRI beside it, and is not the kubelet's runtime.
 #[test]
 #[ignore = "needs the test cluster: make e2e"]
-fn dockershim_is_found_and_relayed_once_its_kubelet_proxies() {
+fn dockershim_is_found_and_relayed_once_its_kubelet_has_lost_the_flag() {
     let bed = Bed::shared();
-    agent::fresh(&bed, "{maxConnectionBytesPerSec: 4Mi}");
     bed.replace(NODE, &["kubelet=1.19.16", "runtime=docker", "redirect=true"]);
+    operator::fresh_with(&bed, &["--set", "changers.kubelet.enabled=true"]);
+    bed.namespace(NAMESPACE);
+    policy(&bed, "Disabled");
     pod(&bed, NODE);
     let told = found(&bed, "docker", "Direct");
     assert_eq!((&told["flag"], &told["reason"]), (&"On".into(), &"StreamsThroughKubelet".into()));
     assert!(told["runtime"]["streamingAddress"].is_null(), "{told}");
+    judged(&bed, "Blocks", "Redirects", "Agent");
+    let message = becomes(&bed, "ProxyReady", "False", "NodesNotRelayed");
+    assert!(message.contains("through the kubelet's own port"), "{message}");
     echo(&bed);
+    canary_answers(&bed);
 
-    let off =
-        "sed -i s/streaming=true/streaming=false/ /etc/default/kubelet; systemctl restart kubelet";
-    bed.host_exec(NODE, &["sh", "-euc", off]).succeeded();
-    assert_eq!(relays(&bed, "docker")["flag"], "Off");
+    let before = containers(&bed, NODE);
+    policy(&bed, "KubeletFlag");
+    ends(&bed, "NodesRemediated", "True", "NoFlags");
+    becomes(&bed, "CanaryPassed", "True", "Answered");
+    runs_with_flag(&bed, NODE, false);
+    assert_eq!(relays(&bed, "docker")["flag"], "Absent");
+    judged(&bed, "Safe", "FlagOff", "Agent");
+    becomes(&bed, "ProxyReady", "True", "Relaying");
+    becomes(&bed, "RuntimeExposed", "False", "NoneExposed");
+    limited(&bed, Client::Current);
+    canary_answers(&bed);
+    assert_eq!(containers(&bed, NODE), before);
 }
 
 /// The last kubelet with a dockershim, and the first that speaks to a containerd of today. Only `make test-all` has both.
@@ -75,7 +133,7 @@ fn kubelets_of_1_23_are_relayed_on_docker_and_on_a_containerd_of_today() {
     };
     let kubelet = format!("kubelet={kubelet}");
     // Before the apiserver's upgrade: helm stores what it has installed, which an older one may not know.
-    agent::fresh(&bed, "{mode: Streams}");
+    agent::fresh(&bed, LIMITED);
     bed.apiserver("1.24.17", &[]);
     for (runtime, name) in [("docker", "docker")]
         .into_iter()
@@ -86,6 +144,9 @@ fn kubelets_of_1_23_are_relayed_on_docker_and_on_a_containerd_of_today() {
         let told = relays(&bed, name);
         eprintln!("{kubelet} {runtime}: {told}");
         assert_eq!(told["flag"], "Absent", "{told}");
+        judged(&bed, "Safe", "FlagRemoved", "KubeletVersion");
+        limited(&bed, Client::Current);
+        canary_answers(&bed);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     managed::{canary_of, checked},
     operations::chart_lives,
     operator::{self, COLLECTED, POLICY, SECONDS, becomes, install},
-    servers::{NODE, found, relays},
+    servers::{LIMITED, NODE, canary_answers, found, judged, limited, relays},
 };
 
 const NODES: [&str; 4] = ["cp1", "new1", "old1", "old2"];
@@ -108,12 +108,15 @@ fn the_chart_lives_on_a_cluster_of_today() {
 fn cri_dockerd_is_found_and_relayed_as_far_as_its_kubelet_goes() {
     const NO_TLS: &str = "server gave HTTP response to HTTPS client";
     let bed = Bed::shared();
-    agent::fresh(&bed, "{mode: Streams}");
+    agent::fresh(&bed, LIMITED);
     let kubelets = bed.versions_of("kubelet");
     if let Some(before) = kubelets.iter().find(|version| version.starts_with("1.35.")) {
         bed.replace(NODE, &[&format!("kubelet={before}"), "runtime=cri-dockerd"]);
         pod(&bed, NODE);
         eprintln!("{}", relays(&bed, "docker"));
+        judged(&bed, "Safe", "FlagRemoved", "KubeletVersion");
+        limited(&bed, Client::Current);
+        canary_answers(&bed);
     }
     bed.replace(NODE, &["kubelet=1.36.3", "runtime=cri-dockerd"]);
     pod(&bed, NODE);
@@ -123,6 +126,7 @@ fn cri_dockerd_is_found_and_relayed_as_far_as_its_kubelet_goes() {
     let before = agent::carried(&bed, NODE, "exec");
     exec(Client::Old).succeeded();
     assert!(agent::carried(&bed, NODE, "exec") > before);
+    limited(&bed, Client::Old);
     let refusal = exec(Client::Current).failed();
     assert!(refusal.contains(NO_TLS), "{refusal}");
     // What is tried from outside says so, too. Without a canary nothing would be tried.
