@@ -61,9 +61,9 @@ controller-test: kubernetes $(NEXTEST) ## the controller against a real apiserve
 	$(NEXTEST) nextest run --locked --test controller --run-ignored only --test-threads 4
 
 .PHONY: relay-test
-relay-test: ## the relay behind real nftables rules, in a network namespace (needs root)
+relay-test: ## the relay behind real nftables rules, in network namespaces (needs root)
 	tests/packages nftables iproute2 util-linux
-	cargo test --locked --test relay -- --ignored
+	cargo test --locked --lib -- --ignored agent::attach::
 
 .PHONY: facts
 facts: kubernetes ## what the real binaries say, against the tables that Sluice decides by

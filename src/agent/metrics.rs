@@ -4,6 +4,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::AtomicU64},
+    time::Instant,
 };
 
 use prometheus_client::{
@@ -12,13 +13,15 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::{ConstGauge, Gauge},
+        gauge::ConstGauge,
         info::Info,
     },
     registry::{Registry, Unit},
 };
 
-use super::report;
+use tokio::sync::watch;
+
+use super::{attach::Standing, report};
 use crate::relay::{Direction, Kind, Refusal, Relay};
 
 /// All metrics of the process; clones share them.
@@ -28,7 +31,6 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
-    relaying: Gauge,
     reports: Family<ByResult, Counter<u64, AtomicU64>>,
 }
 
@@ -39,10 +41,10 @@ struct ByResult {
 
 impl Metrics {
     /// Metrics of a registry of their own.
-    pub fn new(relay: Relay) -> Self {
+    pub fn new(relay: Relay, standing: watch::Receiver<Standing>) -> Self {
         let mut registry = Registry::with_prefix("sluice_agent");
-        let (relaying, reports) = (Gauge::default(), Family::<ByResult, _>::default());
-        registry.register("relaying", "Whether streams pass through the agent", relaying.clone());
+        let reports = Family::<ByResult, _>::default();
+        registry.register_collector(Box::new(Relaying(standing)));
         registry.register("reports", "Reports to the StreamingNode", reports.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
@@ -50,12 +52,7 @@ impl Metrics {
         for result in report::Error::REASONS.into_iter().chain(["ok"]) {
             drop(reports.get_or_create(&ByResult { result }));
         }
-        Self(Arc::new(Inner { registry, relaying, reports }))
-    }
-
-    /// Streams pass through the agent, or do not.
-    pub fn relaying(&self, relaying: bool) {
-        self.0.relaying.set(i64::from(relaying));
+        Self(Arc::new(Inner { registry, reports }))
     }
 
     /// A report was written (`ok`), or was not (the error's reason).
@@ -71,6 +68,19 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &self.0.registry)?;
         Ok(text)
+    }
+}
+
+/// Whether streams pass through the agent, at the moment of the question: an agent whose loop hangs
+/// says so no longer than the kernel's own rules last.
+#[derive(Debug)]
+struct Relaying(watch::Receiver<Standing>);
+
+impl Collector for Relaying {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let gauge = ConstGauge::new(i64::from(self.0.borrow().relays(Instant::now())));
+        let help = "Whether streams pass through the agent";
+        gauge.encode(encoder.encode_descriptor("relaying", help, None, gauge.metric_type())?)
     }
 }
 
@@ -137,20 +147,34 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::relay::{Settings, Upstream};
+    use crate::{
+        agent::attach::Want,
+        api::FailurePolicy,
+        relay::{Settings, Upstream},
+    };
 
     #[test]
     fn every_series_is_there_from_the_start() {
         let nowhere = "127.0.0.1:1".parse().unwrap();
         let relay = Relay::new(Settings::new(Upstream::Fixed(nowhere)));
-        let metrics = Metrics::new(relay);
-        metrics.relaying(true);
+        let want = Want::Relay(FailurePolicy::Open);
+        let standing = Standing { proven: Some(Instant::now()), ..Standing::new(want) };
+        let (standing, stands) = watch::channel(standing);
+        let metrics = Metrics::new(relay, stands);
         metrics.reported("ok");
         let text = metrics.encode().unwrap();
         // The series of a family come in any order.
         let mut series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         series.sort_unstable();
         insta::assert_snapshot!(series.join("\n").replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+        assert!(series.contains(&"sluice_agent_relaying 1"));
+
+        // Nobody has said otherwise since, and the kernel's rules have expired.
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(9));
+        standing.send_modify(|standing| standing.proven = long_ago);
+        assert!(metrics.encode().unwrap().contains("\nsluice_agent_relaying 0\n"));
     }
 }

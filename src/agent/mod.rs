@@ -14,7 +14,7 @@ pub mod serve;
 mod wish;
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -23,11 +23,12 @@ use kube::{Client, Config};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    api::Proxy,
     controller::{serve as http, shutdown, shutdown::Shutdown},
     node::{host::Host, machine::Machine},
     relay::{self, Listener, Relay, Upstream},
 };
-use attach::{Attachment, FAREWELL, RELAY_MARK, Streams};
+use attach::{Channels, FAREWELL, RELAY_MARK, RuntimeSettings, Standing, Want};
 use health::Health;
 use kubelet::Kubelet;
 use metrics::Metrics;
@@ -53,7 +54,7 @@ pub struct Settings {
     pub state: PathBuf,
     /// The socket at which open streams are shown.
     pub socket: PathBuf,
-    /// The port to which the kernel sends streams.
+    /// The port at which the relay takes streams; 0 for any that is free.
     pub relay_port: u16,
     /// The port of metrics and probes.
     pub port: u16,
@@ -71,9 +72,6 @@ pub enum Error {
     /// No client can be made from the configuration.
     #[error("cannot make a client for the apiserver: {0}")]
     Client(#[source] kube::Error),
-    /// Streams cannot be taken.
-    #[error(transparent)]
-    Relay(#[from] relay::Error),
     /// Metrics and probes cannot be served.
     #[error(transparent)]
     Serve(#[from] serve::Error),
@@ -87,7 +85,6 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Client(_) => "ClientConfig",
-            Self::Relay(error) => error.reason(),
             Self::Serve(error) => error.reason(),
             Self::Shutdown(error) => error.reason(),
         }
@@ -102,14 +99,14 @@ impl Error {
 pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
     relay::raise_descriptors();
-    let relay =
-        Relay::new(relay::Settings::new(Upstream::OriginalDestination { mark: RELAY_MARK }));
-    let (health, metrics) = (Health::new(Instant::now()), Metrics::new(relay.clone()));
+    let relay = Relay::new(relay::Settings::new(Upstream::Destination { mark: RELAY_MARK }));
     let host = Host::new(settings.host.clone());
     let memory = Memory::new(&settings.state);
     let last = memory.recall();
     // Before the first connection, whose buffers follow the limits that it meets.
     relay.set_limits(attach::limits(last.as_ref()));
+    let (standing, stands) = watch::channel(Standing::new(Want::of(last.as_ref())));
+    let (health, metrics) = (Health::new(Instant::now()), Metrics::new(relay.clone(), stands));
     let (wishes, wish) = watch::channel(last);
     let (stored, stores) = watch::channel(Stored::default());
     let (kubelets, kubelet) = watch::channel(Kubelet::default());
@@ -119,10 +116,12 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let client = Client::try_from(config).map_err(Error::Client)?;
 
     let mut carrying = JoinSet::new();
-    // Connections are taken for as long as the kernel sends any: one that it sends to nobody fails.
+    // Connections are taken for as long as the kernel brings any.
     let (unattached, stop_taking) = Shutdown::triggered();
     let listener = when_free(async || serve::bind(settings.port).await).await?;
-    for listener in when_free(async || listeners(settings.relay_port)).await? {
+    let mut takes = Vec::new();
+    for (address, listener) in listeners(settings.relay_port) {
+        takes.push(address);
         let (relay, stop) = (relay.clone(), stop_taking.requested());
         carrying.spawn(async move { relay.serve(listener, stop).await });
     }
@@ -139,7 +138,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     tasks.spawn(wish::follow(client.clone(), settings.node.clone(), memory, wishes, stored));
     let looked = health.clone();
     tasks.spawn(kubelet::observe(host.clone(), kubelets, move || looked.looked(Instant::now())));
-    tasks.spawn(watch_relaying(attached.clone(), metrics.clone()));
+    tasks.spawn(limit(wish.clone(), relay.clone()));
     let mut unwanted = wish.clone();
     let sources = report::Sources {
         kubelet: kubelet.clone(),
@@ -152,16 +151,15 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
 
     let own = cri::Own { pod_uid: settings.pod_uid, container: CONTAINER.to_owned() };
     let attachment = attach::Settings {
-        relay_port: settings.relay_port,
+        listeners: takes,
         nft: settings.nft,
-        cri_socket: settings.cri_socket,
-        own,
+        runtime: RuntimeSettings { cri_socket: settings.cri_socket, own },
     };
-    let attachment = Attachment::new(attachment, host, relay.clone());
+    let channels = Channels { wishes: wish, kubelet, attached: attaching, standing, unattached };
     let turned = move || health.attached(Instant::now());
     let stop = shutdown.requested();
     let attaching =
-        tokio::spawn(attachment.run(wish, kubelet, attaching, turned, stop, unattached));
+        tokio::spawn(attach::run(attachment, relay.clone(), host, channels, turned, stop));
 
     shutdown.requested().await;
     let open = relay.streams().len();
@@ -198,23 +196,30 @@ async fn when_free<T, E: std::fmt::Display>(bind: impl AsyncFn() -> Result<T, E>
     }
 }
 
-/// One for each address family: a socket for both does not tell original destinations of IPv4.
-fn listeners(port: u16) -> Result<Vec<Listener>, Error> {
-    let first = Listener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
-    let mut listeners = vec![first];
-    match Listener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
-        Ok(second) => listeners.push(second),
-        Err(error) => tracing::info!(%error, "streams over IPv6 are not taken"),
-    }
-    Ok(listeners)
+/// One for each address family that there is, on loopback: the kernel brings connections there whatever
+/// their own address is, and nobody else has a way to it.
+fn listeners(port: u16) -> Vec<(SocketAddr, Listener)> {
+    let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let listen = |address| {
+        let listener = Listener::transparent(SocketAddr::new(address, port), RELAY_MARK)?;
+        let address = listener.local_addr().map_err(|source| {
+            let address = SocketAddr::new(address, port);
+            relay::Error::Bind { address, source }
+        })?;
+        Ok((address, listener))
+    };
+    let listening = addresses.into_iter().map(listen);
+    let told = listening.inspect(|listening: &Result<_, relay::Error>| {
+        if let Err(error) = listening {
+            tracing::warn!(reason = error.reason(), %error, "streams of this family are not taken");
+        }
+    });
+    told.flatten().collect()
 }
 
-async fn watch_relaying(mut attached: watch::Receiver<Option<attach::Attached>>, metrics: Metrics) {
-    while attached.changed().await.is_ok() {
-        let relaying = attached
-            .borrow_and_update()
-            .as_ref()
-            .is_some_and(|attached| attached.outcome.streams == Streams::Relayed);
-        metrics.relaying(relaying);
+/// Has the relay keep the limits of the last wish.
+async fn limit(mut wish: watch::Receiver<Option<Proxy>>, relay: Relay) {
+    while wish.changed().await.is_ok() {
+        relay.set_limits(attach::limits(wish.borrow_and_update().as_ref()));
     }
 }

@@ -37,8 +37,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub cri_socket: Option<String>,
 
-    /// The port to which the kernel sends streams.
-    #[arg(long, value_name = "PORT", default_value_t = 15190)]
+    /// The port of the loopback at which streams are taken from the kernel; 0 is any that is free.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub relay_port: u16,
 
     /// The port of metrics and probes.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A head that is longer than this is refused, in bytes; what `ConnectWithRedirects` of the
-/// apiserver peeks at.
+/// No more of a head is looked at than this, in bytes; the rest is passed on unread, as long a head as
+/// the runtime may take.
 pub const HEAD_MAX: usize = 16_384;
 
 /// So much of a header is kept for people to read, in characters.
@@ -62,9 +62,9 @@ pub struct Head {
 }
 
 impl Head {
-    /// A stream of which nothing can be read.
-    pub fn tls() -> Self {
-        Self { kind: Kind::Tls, user_agent: None, forwarded_for: None }
+    /// A stream of which no more than this can be seen.
+    pub fn unseen(kind: Kind) -> Self {
+        Self { kind, user_agent: None, forwarded_for: None }
     }
 }
 
@@ -73,12 +73,10 @@ impl Head {
 pub enum Progress {
     /// It goes on.
     More,
-    /// It is complete.
+    /// It is complete, or goes on beyond [`HEAD_MAX`].
     Done(Head),
     /// It is none.
     Garbage,
-    /// It is longer than [`HEAD_MAX`].
-    TooLong,
 }
 
 /// Reads the first bytes of a connection. The token in the path is looked past: it lets its holder
@@ -87,7 +85,7 @@ pub fn read(bytes: &[u8]) -> Progress {
     match bytes.first() {
         None => return Progress::More,
         // A TLS record of the type handshake (RFC 8446, section 5.1).
-        Some(0x16) => return Progress::Done(Head::tls()),
+        Some(0x16) => return Progress::Done(Head::unseen(Kind::Tls)),
         Some(_) => {}
     }
     let Some(line_end) = bytes.iter().position(|byte| *byte == b'\n') else {
@@ -96,13 +94,15 @@ pub fn read(bytes: &[u8]) -> Progress {
             () if !method.clone().all(u8::is_ascii_uppercase) || method.count() > 16 => {
                 Progress::Garbage
             }
-            () if bytes.len() >= HEAD_MAX => Progress::TooLong,
+            () if bytes.len() >= HEAD_MAX => Progress::Done(Head::unseen(Kind::Other)),
             () => Progress::More,
         };
     };
     let Some(kind) = request_line(&bytes[..line_end]) else { return Progress::Garbage };
-    let Some(end) = end(&bytes[line_end..]) else {
-        return if bytes.len() >= HEAD_MAX { Progress::TooLong } else { Progress::More };
+    let end = end(&bytes[line_end..]);
+    let Some(end) = end.or_else(|| (bytes.len() >= HEAD_MAX).then(|| bytes.len() - line_end))
+    else {
+        return Progress::More;
     };
     let headers = &bytes[line_end..line_end + end];
     Progress::Done(Head {
@@ -185,6 +185,7 @@ mod tests {
     #[test]
     fn heads() {
         let long = format!("GET /exec/x HTTP/1.1\r\nX: {}\r\n", "x".repeat(HEAD_MAX));
+        let line = format!("GET /{} HTTP/1.1\r\n", "x".repeat(HEAD_MAX));
         for (bytes, expected) in [
             ("", Progress::More),
             ("GE", Progress::More),
@@ -203,8 +204,12 @@ mod tests {
             ("\r\n", Progress::Garbage),
             ("\0\0\0", Progress::Garbage),
             ("AAAAAAAAAAAAAAAAAAAAAAAA", Progress::Garbage),
-            ("\u{16}\u{3}\u{1}", Progress::Done(Head::tls())),
-            (&long, Progress::TooLong),
+            ("\u{16}\u{3}\u{1}", Progress::Done(Head::unseen(Kind::Tls))),
+            (&long, done(Kind::Exec)),
+            (&long[..HEAD_MAX - 1], Progress::More),
+            (&line, done(Kind::Other)),
+            (&line[..HEAD_MAX], done(Kind::Other)),
+            (&line[..HEAD_MAX - 1], Progress::More),
         ] {
             assert_eq!(read(bytes.as_bytes()), expected, "{bytes:.60}");
         }

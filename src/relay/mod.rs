@@ -2,15 +2,16 @@
 //! streaming server, at no more than the limits, and looks at nothing but the head of the request
 //! and the status of the answer.
 //!
-//! Bytes move by splice(2), within the kernel. The kernel sends connections here that were meant for
-//! the runtime (`crate::agent::attach`); the relay asks it where they were meant to go. It knows
-//! nothing of Kubernetes.
+//! Bytes move by splice(2), within the kernel. The kernel brings connections here that were meant for
+//! the runtime (`crate::agent::attach`), and their own address is still the one that they were meant
+//! for. The relay knows nothing of Kubernetes.
 
 mod descriptors;
 mod head;
 mod limiter;
 mod meter;
 mod pipe;
+mod places;
 mod refusal;
 mod registry;
 mod shape;
@@ -29,14 +30,14 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 
 use meter::Gauge;
 use pipe::Pipes;
-use registry::Registry;
+use registry::{Connected, Registry};
 use stream::Route;
 
 pub use descriptors::raise as raise_descriptors;
 pub use head::{HEAD_MAX, Kind};
 pub use meter::Limits;
 pub use refusal::Refusal;
-pub use registry::{Direction, PortGuard, RemotePeer, StreamInfo, Totals};
+pub use registry::{Direction, Expected, RemotePeer, StreamInfo, Totals};
 pub use socket::Listener;
 
 /// After the kernel had no descriptor for a connection, the next attempt waits this long.
@@ -71,8 +72,8 @@ impl Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upstream {
     /// Where they were meant to go, if that is allowed ([`Relay::allow`]). The relay's own
-    /// connections carry the mark, by which the kernel knows not to send them back.
-    OriginalDestination {
+    /// connections carry the mark, by which the kernel knows not to bring them back.
+    Destination {
         /// The mark (SO_MARK).
         mark: u32,
     },
@@ -89,7 +90,8 @@ pub struct Settings {
     pub head_timeout: Duration,
     /// How long connecting to the runtime may take.
     pub dial_timeout: Duration,
-    /// Connections that are carried at once; more are reset.
+    /// Connections that are carried at once; more are reset. A part of them is kept for this host's
+    /// own.
     pub connections: usize,
 }
 
@@ -125,7 +127,7 @@ struct Shared {
 impl Shared {
     fn mark(&self) -> Option<u32> {
         match self.settings.upstream {
-            Upstream::OriginalDestination { mark } => Some(mark),
+            Upstream::Destination { mark } => Some(mark),
             Upstream::Fixed(_) => None,
         }
     }
@@ -153,17 +155,16 @@ impl Relay {
         self.0.limits.send_replace(limits);
     }
 
-    /// The original destinations that may be dialled: the runtime's streaming server, and nothing
-    /// else.
+    /// The destinations that may be dialled: the runtime's streaming server, and nothing else.
     pub fn allow(&self, destinations: impl IntoIterator<Item = SocketAddr>) {
         let allowed = destinations.into_iter().collect();
         *self.0.allowed.write().unwrap_or_else(PoisonError::into_inner) = allowed;
     }
 
     /// A connection from this local port is the agent's own probe while the guard lives: it is
-    /// carried, and counted nowhere.
-    pub fn expect_probe(&self, local_port: u16) -> PortGuard {
-        self.0.registry.probe_port(local_port)
+    /// carried, counted nowhere, and answered by nobody but the runtime.
+    pub fn expect_probe(&self, local_port: u16) -> Expected {
+        self.0.registry.expect_probe(local_port)
     }
 
     /// The streams that are open, oldest first.
@@ -183,9 +184,9 @@ impl Relay {
 
     /// Resolves when nothing is carried.
     pub async fn drained(&self) {
-        let mut connections = self.0.registry.connections();
+        let mut places = self.0.registry.places();
         // It fails when the registry is gone, and then nothing is carried either.
-        let _ = connections.wait_for(|n| *n == 0).await;
+        let _ = places.wait_for(|places| places.taken() == 0).await;
     }
 
     /// Takes connections until `stop` resolves, and those that the kernel has accepted by then.
@@ -194,6 +195,7 @@ impl Relay {
         let mut changes = self.0.limits.subscribe();
         let mut limits = Limits::default();
         let mut streams = JoinSet::new();
+        let own = listener.local_addr().ok();
         let mut stop = std::pin::pin!(stop);
         changes.mark_changed();
         loop {
@@ -205,13 +207,13 @@ impl Relay {
                     let before = std::mem::replace(&mut limits, *changes.borrow_and_update());
                     listener.shape(before, limits);
                 }
-                accepted = listener.accept() => self.accepted(accepted, &mut streams).await,
+                accepted = listener.accept() => self.accepted(accepted, own, &mut streams).await,
             }
         }
         // No more than can have been waiting: whoever goes on connecting must not keep us.
         for _ in 0..socket::BACKLOG {
             match tokio::time::timeout(GLANCE, listener.accept()).await {
-                Ok(Ok(accepted)) => self.accepted(Ok(accepted), &mut streams).await,
+                Ok(Ok(accepted)) => self.accepted(Ok(accepted), own, &mut streams).await,
                 _ => break,
             }
         }
@@ -222,12 +224,12 @@ impl Relay {
     async fn accepted(
         &self,
         accepted: io::Result<(TcpStream, SocketAddr)>,
+        own: Option<SocketAddr>,
         streams: &mut JoinSet<()>,
     ) {
         match accepted {
-            Ok((stream, peer)) => match self.route(&stream, peer) {
-                Ok(route) => {
-                    let connected = self.0.registry.connected();
+            Ok((stream, peer)) => match self.route(&stream, peer, own) {
+                Ok((route, connected)) => {
                     let shared = Arc::clone(&self.0);
                     streams.spawn(async move {
                         let _connected = connected;
@@ -251,13 +253,20 @@ impl Relay {
         }
     }
 
-    fn route(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Route, Refusal> {
+    /// Where a connection leads that has come to our own address `own`.
+    fn route(
+        &self,
+        stream: &TcpStream,
+        peer: SocketAddr,
+        own: Option<SocketAddr>,
+    ) -> Result<(Route, Connected), Refusal> {
         let local = stream.local_addr().map_err(|_| Refusal::NotRedirected)?;
         let runtime = match self.0.settings.upstream {
             Upstream::Fixed(address) => address,
-            Upstream::OriginalDestination { .. } => {
-                socket::original_destination(stream).ok_or(Refusal::NotRedirected)?
+            Upstream::Destination { .. } if Some(local) == own => {
+                return Err(Refusal::NotRedirected);
             }
+            Upstream::Destination { .. } => local,
         };
         let registry = &self.0.registry;
         let near = [local.ip(), runtime.ip()].contains(&peer.ip()) || socket::is_local(peer.ip());
@@ -266,7 +275,7 @@ impl Relay {
         if near && registry.is_own(peer.port()) {
             return Err(Refusal::Loop);
         }
-        let probe = near && registry.is_probe(peer.port());
+        let probe = registry.probe(peer.port()).filter(|_| near);
         if self.0.mark().is_some() {
             let allowed = self.0.allowed.read().unwrap_or_else(PoisonError::into_inner);
             if !allowed.contains(&runtime) {
@@ -275,9 +284,9 @@ impl Relay {
         }
         // A probe is refused as well: a relay that is full is no way for anybody, and the kernel
         // sends the next streams straight to the runtime.
-        if *registry.connections().borrow() >= self.0.settings.connections {
-            return Err(Refusal::TooMany);
-        }
-        Ok(Route { peer, remote: !near, runtime, probe })
+        let remote = (!near).then_some(peer.ip());
+        let connected = registry.connected(self.0.settings.connections, remote);
+        let connected = connected.ok_or(Refusal::TooMany)?;
+        Ok((Route { peer, remote: !near, runtime, probe }, connected))
     }
 }

@@ -13,8 +13,6 @@ pub enum Refusal {
     TooMany,
     /// What it sent is no request.
     HeadGarbage,
-    /// Its request's head is longer than [`super::HEAD_MAX`].
-    HeadTooLong,
     /// Its request's head did not come in time.
     HeadTimeout,
     /// It ended before its request's head did.
@@ -29,13 +27,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::NotRedirected,
         Self::Loop,
         Self::NotRuntime,
         Self::TooMany,
         Self::HeadGarbage,
-        Self::HeadTooLong,
         Self::HeadTimeout,
         Self::HeadEnded,
         Self::Dial,
@@ -51,7 +48,6 @@ impl Refusal {
             Self::NotRuntime => "NotRuntime",
             Self::TooMany => "TooMany",
             Self::HeadGarbage => "HeadGarbage",
-            Self::HeadTooLong => "HeadTooLong",
             Self::HeadTimeout => "HeadTimeout",
             Self::HeadEnded => "HeadEnded",
             Self::Dial => "Dial",

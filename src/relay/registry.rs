@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     head::{Head, Kind},
+    places::Places,
     refusal::Refusal,
 };
 
@@ -136,8 +137,8 @@ impl Stream {
 pub struct Registry {
     next: AtomicU64,
     open: Mutex<BTreeMap<u64, Arc<Stream>>>,
-    /// Connections that are being carried, streams or not yet.
-    connections: watch::Sender<usize>,
+    /// Those of connections that are being carried, streams or not yet.
+    places: watch::Sender<Places>,
     opened: [AtomicU64; Kind::ALL.len()],
     bytes: [AtomicU64; 2],
     throttled_nanos: [AtomicU64; 2],
@@ -154,7 +155,7 @@ impl Default for Registry {
         Self {
             next: AtomicU64::new(1),
             open: Mutex::default(),
-            connections: watch::Sender::new(0),
+            places: watch::Sender::new(Places::default()),
             opened: Default::default(),
             bytes: Default::default(),
             throttled_nanos: Default::default(),
@@ -167,15 +168,16 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// One more connection; it is over when the guard is dropped.
-    pub fn connected(self: &Arc<Self>) -> Connected {
-        self.connections.send_modify(|n| *n += 1);
-        Connected(Arc::clone(self))
+    /// One more connection of at most so many, from another host where one is named; it is over when
+    /// the guard is dropped. `None` where there is no place for it.
+    pub fn connected(self: &Arc<Self>, most: usize, remote: Option<IpAddr>) -> Option<Connected> {
+        let taken = self.places.send_if_modified(|places| places.take(most, remote));
+        taken.then(|| Connected { registry: Arc::clone(self), remote })
     }
 
-    /// How many connections there are.
-    pub fn connections(&self) -> watch::Receiver<usize> {
-        self.connections.subscribe()
+    /// The places that are taken.
+    pub fn places(&self) -> watch::Receiver<Places> {
+        self.places.subscribe()
     }
 
     /// A stream has been opened; it is over when the guard is dropped.
@@ -230,38 +232,38 @@ impl Registry {
 
     /// A port of our own end of a connection to the runtime, until the guard is dropped.
     pub fn own_port(self: &Arc<Self>, port: u16) -> PortGuard {
-        let met = self.own_ports.add(port);
-        PortGuard { registry: Arc::clone(self), port, probe: false, met }
-    }
-
-    /// A port from which a probe of the agent's own comes, until the guard is dropped.
-    pub fn probe_port(self: &Arc<Self>, port: u16) -> PortGuard {
-        let met = self.probe_ports.add(port);
-        PortGuard { registry: Arc::clone(self), port, probe: true, met }
+        self.own_ports.add(port);
+        PortGuard { registry: Arc::clone(self), port }
     }
 
     /// Whether this is one of our own ends.
     pub fn is_own(&self, port: u16) -> bool {
-        self.own_ports.meet(port)
+        self.own_ports.get(port).is_some()
     }
 
-    /// Whether a probe comes from there; then it has come.
-    pub fn is_probe(&self, port: u16) -> bool {
-        self.probe_ports.meet(port)
+    /// A probe of the agent's own comes from this port, until what is returned is dropped.
+    pub fn expect_probe(self: &Arc<Self>, port: u16) -> Expected {
+        let probe = Probe(self.probe_ports.add(port));
+        Expected { registry: Arc::clone(self), port, probe }
+    }
+
+    /// The probe that comes from there.
+    pub fn probe(&self, port: u16) -> Option<Probe> {
+        self.probe_ports.get(port).map(Probe)
     }
 }
 
 /// Ports that mean something, how often, since one of IPv4 and one of IPv6 may be the same, and
-/// whether a connection from there has been met.
+/// whether a connection from there has been answered.
 #[derive(Debug, Default)]
 struct Ports(Mutex<HashMap<u16, (usize, Arc<AtomicBool>)>>);
 
 impl Ports {
     fn add(&self, port: u16) -> Arc<AtomicBool> {
         let mut ports = lock(&self.0);
-        let (uses, met) = ports.entry(port).or_default();
+        let (uses, answered) = ports.entry(port).or_default();
         *uses += 1;
-        Arc::clone(met)
+        Arc::clone(answered)
     }
 
     fn remove(&self, port: u16) {
@@ -273,46 +275,66 @@ impl Ports {
         }
     }
 
-    fn meet(&self, port: u16) -> bool {
-        let ports = lock(&self.0);
-        let known = ports.get(&port);
-        if let Some((_, met)) = known {
-            met.store(true, Ordering::Relaxed);
-        }
-        known.is_some()
+    fn get(&self, port: u16) -> Option<Arc<AtomicBool>> {
+        lock(&self.0).get(&port).map(|(_, answered)| Arc::clone(answered))
+    }
+}
+
+/// The agent's own probe, on its way through the relay.
+#[derive(Clone, Debug)]
+pub struct Probe(Arc<AtomicBool>);
+
+impl Probe {
+    /// The runtime has answered it.
+    pub fn answered(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A probe that is expected while this lives.
+#[derive(Debug)]
+pub struct Expected {
+    registry: Arc<Registry>,
+    port: u16,
+    probe: Probe,
+}
+
+impl Expected {
+    /// Whether the probe has come to the relay, and the runtime's answer has gone back through it.
+    pub fn is_answered(&self) -> bool {
+        self.probe.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.registry.probe_ports.remove(self.port);
     }
 }
 
 /// A connection that is being carried.
 #[derive(Debug)]
-pub struct Connected(Arc<Registry>);
+pub struct Connected {
+    registry: Arc<Registry>,
+    remote: Option<IpAddr>,
+}
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.connections.send_modify(|n| *n -= 1);
+        self.registry.places.send_modify(|places| places.give_back(self.remote));
     }
 }
 
-/// A port that means something while this lives.
+/// A port that is one of ours while this lives.
 #[derive(Debug)]
 pub struct PortGuard {
     registry: Arc<Registry>,
     port: u16,
-    probe: bool,
-    met: Arc<AtomicBool>,
-}
-
-impl PortGuard {
-    /// Whether a probe from this port has come to the relay.
-    pub fn carried(&self) -> bool {
-        self.probe && self.met.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for PortGuard {
     fn drop(&mut self) {
-        let ports = if self.probe { &self.registry.probe_ports } else { &self.registry.own_ports };
-        ports.remove(self.port);
+        self.registry.own_ports.remove(self.port);
     }
 }
 

@@ -27,28 +27,49 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(15))
     .with_retries(4);
 
-/// A socket that waits for connections, on IPv4 or on IPv6 alone: one that serves both does not
-/// tell the original destination of IPv4 connections on every kernel.
+/// A socket that waits for connections, on IPv4 or on IPv6 alone.
 #[derive(Debug)]
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// Listens. Must be called within a tokio runtime.
+    /// Listens for whoever connects to this address. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Where the address is taken, or not there.
     pub fn bind(address: SocketAddr) -> Result<Self, Error> {
-        let bind = || {
+        Self::listen(address, |_| Ok(()))
+    }
+
+    /// Listens for connections to other addresses, which nftables' `tproxy` brings here. The mark is
+    /// on all that it sends, and is how the kernel's rules know the socket (`socket mark`). Must be
+    /// called within a tokio runtime, by a process with `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// Where the address is taken, or not there, or the process may not do this.
+    pub fn transparent(address: SocketAddr, mark: u32) -> Result<Self, Error> {
+        Self::listen(address, |socket| {
+            // The option of IPv4 is one of the socket, whatever its family.
+            socket.set_ip_transparent_v4(true)?;
+            socket.set_mark(mark)
+        })
+    }
+
+    fn listen(
+        address: SocketAddr,
+        prepare: impl Fn(&Socket) -> io::Result<()>,
+    ) -> Result<Self, Error> {
+        let listen = || {
             let socket = stream_socket(address)?;
             if address.is_ipv6() {
                 socket.set_only_v6(true)?;
             }
+            prepare(&socket)?;
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             TcpListener::from_std(socket.into())
         };
-        bind().map(Self).map_err(|source| Error::Bind { address, source })
+        listen().map(Self).map_err(|source| Error::Bind { address, source })
     }
 
     /// Where it listens.
@@ -119,18 +140,6 @@ pub(super) async fn dial(
     let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
     prepare(&stream)?;
     Ok((stream, guard))
-}
-
-/// Where a connection wanted to go before the kernel sent it here; `None` where it wanted to come
-/// here.
-pub(super) fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
-    let local = stream.local_addr().ok()?;
-    let socket = SockRef::from(stream);
-    let original = match local {
-        SocketAddr::V4(_) => socket.original_dst_v4(),
-        SocketAddr::V6(_) => socket.original_dst_v6(),
-    };
-    original.ok()?.as_socket().filter(|original| *original != local)
 }
 
 /// Whether an address is one of this host's. A kubelet that connects to the runtime by the node's

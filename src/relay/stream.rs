@@ -23,9 +23,9 @@ use super::{
     head::{self, HEAD_MAX, Head, Kind, Progress},
     meter::Limits,
     refusal::Refusal,
-    registry::{Direction, Open, PortGuard},
+    registry::{Direction, Open, PortGuard, Probe},
     socket,
-    way::{Broken, First, Way},
+    way::{Broken, Carried, First, Way},
 };
 
 /// What is still to be read of a connection that we end is read for so long: closed with unread
@@ -48,7 +48,7 @@ pub struct Route {
     /// The runtime's streaming server.
     pub runtime: SocketAddr,
     /// The agent's own probe: carried, but no stream.
-    pub probe: bool,
+    pub probe: Option<Probe>,
 }
 
 /// Carries a connection to its end.
@@ -59,14 +59,16 @@ pub async fn carry(shared: &Arc<Shared>, mut client: TcpStream, route: Route) {
     let _ = socket::prepare(&client);
     match begin(shared, &mut client, &route, limits).await {
         Ok((head, bytes, runtime, _port)) => {
-            let open = (!route.probe).then(|| shared.registry.open(head, route.peer, route.remote));
+            let carried = match &route.probe {
+                Some(probe) => Carried::Probe(probe),
+                None => Carried::Stream(shared.registry.open(head, route.peer, route.remote)),
+            };
             let started = Instant::now();
-            let ended =
-                relay(shared, &client, &runtime, bytes, open.as_ref(), (limits, changes)).await;
+            let ended = relay(shared, &client, &runtime, bytes, &carried, (limits, changes)).await;
             let broken = match ended {
                 End::Both => None,
                 End::Broken { error, client: client_is_broken, complete } => {
-                    if !route.probe {
+                    if route.probe.is_none() {
                         shared.registry.refused(Refusal::Reset);
                     }
                     let (gone, other) =
@@ -76,12 +78,12 @@ pub async fn carry(shared: &Arc<Shared>, mut client: TcpStream, route: Route) {
                     Some(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()))
                 }
             };
-            if let Some(open) = open {
+            if let Carried::Stream(open) = carried {
                 log(&open, started, broken);
             }
         }
         Err(refusal) => {
-            if !route.probe {
+            if route.probe.is_none() {
                 shared.registry.refused(refusal);
                 tracing::info!(peer = %route.peer, reason = refusal.reason(), "stream refused");
             }
@@ -132,7 +134,8 @@ async fn begin(
     match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((runtime, port)) => Ok((head, bytes, runtime, port)),
         Err(error) => {
-            if head.kind != Kind::Tls {
+            // A probe is answered by the runtime or by nobody.
+            if head.kind != Kind::Tls && route.probe.is_none() {
                 // As the kubelet says it.
                 let text = format!("error dialing backend: dial tcp {}: {error}", route.runtime);
                 refuse(client, "500 Internal Server Error", &text).await;
@@ -147,7 +150,6 @@ async fn read_head(client: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<Head, 
         match head::read(bytes) {
             Progress::Done(head) => return Ok(head),
             Progress::Garbage => return Err(Refusal::HeadGarbage),
-            Progress::TooLong => return Err(Refusal::HeadTooLong),
             Progress::More => {}
         }
         bytes.reserve(1024);
@@ -196,7 +198,7 @@ async fn relay(
     client: &TcpStream,
     runtime: &TcpStream,
     head: Vec<u8>,
-    open: Option<&Open>,
+    carried: &Carried<'_>,
     (mut limits, mut changes): (Limits, watch::Receiver<Limits>),
 ) -> End {
     let (client_reset, runtime_reset) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -206,7 +208,7 @@ async fn relay(
         direction,
         gauge: &shared.gauges[direction as usize],
         pipes: &shared.pipes,
-        open,
+        carried,
         from_reset,
     };
     let up = way(client, runtime, Direction::ToRuntime, &client_reset);

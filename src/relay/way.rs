@@ -13,7 +13,7 @@ use super::{
     BREATH, head,
     meter::{Gauge, Meter},
     pipe::{Pipe, Pipes},
-    registry::{Direction, Open},
+    registry::{Direction, Open, Probe},
 };
 
 /// The first bytes of an answer, in which its status is: `HTTP/1.1 101`.
@@ -39,6 +39,14 @@ pub enum First {
     Answer,
 }
 
+/// What is carried.
+pub enum Carried<'a> {
+    /// A stream.
+    Stream(Open),
+    /// The agent's own probe, of which nothing is counted.
+    Probe(&'a Probe),
+}
+
 /// One direction.
 pub struct Way<'a> {
     pub from: &'a TcpStream,
@@ -46,7 +54,7 @@ pub struct Way<'a> {
     pub direction: Direction,
     pub gauge: &'a Gauge,
     pub pipes: &'a Pipes,
-    pub open: Option<&'a Open>,
+    pub carried: &'a Carried<'a>,
     /// Whether the socket that is read has been reset, which a write has been told: an error is told
     /// once only, and what looks like the stream's end after that is none.
     pub from_reset: &'a AtomicBool,
@@ -88,8 +96,13 @@ impl Way<'_> {
             self.pass(&seen[length..length + read], meter).await?;
             length += read;
         }
-        if let (Some(open), Some(status)) = (self.open, head::status(&seen)) {
-            open.answered(status);
+        match self.carried {
+            Carried::Probe(probe) => probe.answered(),
+            Carried::Stream(open) => {
+                if let Some(status) = head::status(&seen) {
+                    open.answered(status);
+                }
+            }
         }
         Ok(false)
     }
@@ -172,7 +185,7 @@ impl Way<'_> {
     }
 
     fn moved(&self, bytes: usize, meter: &mut Meter<'_>) {
-        if let Some(open) = self.open {
+        if let Carried::Stream(open) = self.carried {
             open.moved(self.direction, bytes, meter.take_throttled());
         }
     }

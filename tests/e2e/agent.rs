@@ -128,6 +128,14 @@ pub fn live(bed: &Bed, node: &str) -> Vec<String> {
     ours.filter_map(|set| set["elem"].as_array()).flatten().map(Value::to_string).collect()
 }
 
+/// The port of loopback to which the host's rules bring streams.
+#[track_caller]
+pub fn relay_port(bed: &Bed, node: &str) -> String {
+    let rules = bed.host_exec(node, &["nft", "list", "ruleset"]).succeeded();
+    let (_, after) = rules.text().split_once("tproxy to 127.0.0.1:").expect("a rule");
+    after.chars().take_while(char::is_ascii_digit).collect()
+}
+
 /// Whether the host has a table of ours.
 #[track_caller]
 pub fn has_rules(bed: &Bed, node: &str) -> bool {

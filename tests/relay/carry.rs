@@ -1,7 +1,10 @@
 //! Bytes arrive, all and as they were.
 
-use sluice::relay::{Direction, Kind, Limits};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use sluice::relay::{Direction, Expected, HEAD_MAX, Kind, Limits, Upstream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::stage::{ANSWER, REQUEST, Stage, expect, noise, rest, soon, until};
 
@@ -163,20 +166,59 @@ async fn tls_is_carried_unseen() {
     assert_eq!(stage.relay.streams()[0].kind, Kind::Tls);
 }
 
+/// A kubelet passes on what a proxy before it has added, and Go's servers take a mebibyte.
+#[tokio::test]
+async fn a_head_longer_than_is_looked_at_is_carried_all_the_same() {
+    let stage = Stage::start().await;
+    for (beginning, kind) in
+        [("GET /exec/x HTTP/1.1\r\nX: ", Kind::Exec), ("GET /exec/", Kind::Other)]
+    {
+        let mut client = stage.connect().await;
+        let head = format!("{beginning}{}", "x".repeat(3 * HEAD_MAX));
+        client.write_all(head.as_bytes()).await.unwrap();
+        let (mut runtime, _) = soon(stage.runtime.accept()).await.unwrap();
+        expect(&mut runtime, head.as_bytes()).await;
+        runtime.write_all(ANSWER.as_bytes()).await.unwrap();
+        expect(&mut client, ANSWER.as_bytes()).await;
+        assert_eq!(stage.relay.streams()[0].kind, kind);
+        drop((client, runtime));
+        soon(stage.relay.drained()).await;
+    }
+}
+
+/// A probe's connection, and what the relay knows of it.
+async fn probe(stage: &Stage) -> (TcpStream, Expected) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let expected = stage.relay.expect_probe(socket.local_addr().unwrap().port());
+    let mut probe = socket.connect(stage.address).await.unwrap();
+    probe.write_all(REQUEST.as_bytes()).await.unwrap();
+    (probe, expected)
+}
+
 #[tokio::test]
 async fn a_probe_is_carried_and_not_counted() {
     let stage = Stage::start().await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let guard = stage.relay.expect_probe(socket.local_addr().unwrap().port());
-    let mut probe = socket.connect(stage.address).await.unwrap();
-    probe.write_all(REQUEST.as_bytes()).await.unwrap();
+    let (mut probe, expected) = probe(&stage).await;
     let (mut runtime, _) = soon(stage.runtime.accept()).await.unwrap();
     expect(&mut runtime, REQUEST.as_bytes()).await;
+    assert!(!expected.is_answered());
     runtime.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap();
     expect(&mut probe, b"HTTP/1.1 404 Not Found\r\n\r\n").await;
+    assert!(expected.is_answered());
     assert_eq!(stage.relay.streams(), []);
-    drop((probe, runtime, guard));
+    drop((probe, runtime, expected));
     soon(stage.relay.drained()).await;
     assert_eq!(stage.relay.totals(), Default::default());
+}
+
+/// Streams get an answer of the relay's own where the runtime is not there. To a probe that would say
+/// that it is.
+#[tokio::test]
+async fn a_probe_is_answered_by_nobody_but_the_runtime() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let stage = Stage::start_with(|settings| settings.upstream = Upstream::Fixed(nobody)).await;
+    let (mut asked, expected) = probe(&stage).await;
+    assert_eq!(rest(&mut asked).await.0, b"");
+    assert!(!expected.is_answered());
 }

@@ -4,6 +4,5 @@ mod carry;
 mod end;
 mod limits;
 mod many;
-mod redirect;
 mod refuse;
 mod stage;

@@ -28,9 +28,8 @@ async fn answer(stage: &Stage, bytes: &[u8]) -> String {
 #[tokio::test]
 async fn garbage_is_answered_and_leads_nowhere() {
     let stage = Stage::start().await;
-    let long = format!("GET /exec/x HTTP/1.1\r\nX: {}", "x".repeat(2 * HEAD_MAX));
     let endless = vec![b'A'; 10 * HEAD_MAX];
-    let cases: [(&[u8], Refusal); 10] = [
+    let cases: [(&[u8], Refusal); 9] = [
         (b"", Refusal::HeadEnded),
         (b"GET /exec/x HTTP/1.1\r\nHost: x\r\n", Refusal::HeadEnded),
         (b"\0\0\0\0", Refusal::HeadGarbage),
@@ -40,7 +39,6 @@ async fn garbage_is_answered_and_leads_nowhere() {
         (b"GET /exec/x\r\n\r\n", Refusal::HeadGarbage),
         (b"GET /exec/\xff HTTP/1.1\r\n\r\n", Refusal::HeadGarbage),
         (&endless, Refusal::HeadGarbage),
-        (long.as_bytes(), Refusal::HeadTooLong),
     ];
     for (bytes, refusal) in cases {
         let before = count(&stage, refusal);
@@ -72,7 +70,9 @@ fn any_garbage_is_answered_and_leads_nowhere() {
         .prop_filter("a request", |bytes| {
             !bytes.windows(8).any(|window| window == b"HTTP/1.1")
                 || !bytes.starts_with(b"GET /exec/x HTTP/1.1")
-        });
+        })
+        // What is long is passed on, whatever it may be.
+        .prop_filter("long", |bytes| !bytes.starts_with(b"GET ") || bytes.len() < HEAD_MAX);
     let mut runner = TestRunner::new(ProptestConfig { cases: 200, ..ProptestConfig::default() });
     runner
         .run(&garbage, |bytes| {

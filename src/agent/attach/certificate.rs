@@ -6,11 +6,15 @@
 //! and an authority for itself, and no node trusts that authority. On real kubelets 1.18 and 1.20 every
 //! exec then ended with `x509: certificate signed by unknown authority`.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{
         self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
         client::{
@@ -38,24 +42,33 @@ pub async fn is_trusted(
     authorities: &[CertificateDer<'static>],
 ) -> Option<bool> {
     let name = ServerName::try_from(host.to_owned()).ok()?;
-    let shown = async { shown(probe::connect(address).await.ok()?, name.clone()).await };
+    let shown = async { shown(probe::connect(address).await.ok()?, host).await };
     let shown = tokio::time::timeout(TIMEOUT, shown).await.ok()??;
     Some(trusts(&shown, &name, authorities, UnixTime::now()))
 }
 
-/// The certificates that the server shows, its own first.
-async fn shown(
-    stream: TcpStream,
-    name: ServerName<'static>,
-) -> Option<Vec<CertificateDer<'static>>> {
+/// TLS with a server whatever it shows.
+///
+/// # Errors
+/// Where they do not come to an understanding.
+pub async fn connect<S>(stream: S, host: &str) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .ok()?
+        .map_err(io::Error::other)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Any(provider)))
         .with_no_client_auth();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// The certificates that the server shows, its own first.
+async fn shown(stream: TcpStream, host: &str) -> Option<Vec<CertificateDer<'static>>> {
+    let stream = connect(stream, host).await.ok()?;
     let (_, session) = stream.get_ref();
     Some(session.peer_certificates()?.iter().map(|shown| shown.clone().into_owned()).collect())
 }
@@ -101,7 +114,8 @@ fn is_for(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime
     })
 }
 
-/// Takes every certificate: it is only looked at, and nothing is said over the connection.
+/// Takes every certificate: it is only looked at, and nothing is said over the connection that
+/// anybody must not hear.
 #[derive(Debug)]
 struct Any(Arc<CryptoProvider>);
 

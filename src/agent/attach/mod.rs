@@ -1,49 +1,44 @@
 //! Brings the node's streams to the relay, and lets them go where that does not work.
 //!
-//! The kernel sends connections to the runtime's streaming server to the relay for a few seconds at
-//! a time (`rules`), and is told to go on only after a probe has just come through the same rules
-//! and the same relay (`probe`). An agent that is dead, hangs, or cannot reach the runtime
-//! says nothing, and streams go straight to the runtime.
+//! The kernel brings connections to the runtime's streaming server to the relay for a few seconds at
+//! a time (`rules`), and goes on only after a probe has just come through the same rules and the same
+//! relay, and the runtime has answered it (`probe`). Past an agent that is dead streams go straight to
+//! the runtime at once; past one that hangs, or cannot reach the runtime, when those seconds are over.
 
 mod certificate;
+mod keeper;
 mod nft;
 mod probe;
 mod rules;
+mod runtime;
 mod state;
 
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
-use super::{
-    cri::{self, Own, Runtime, Server},
-    kubelet::Kubelet,
-};
+use super::{cri::Runtime, kubelet::Kubelet};
 use crate::{
-    api::{ByteRate, FailurePolicy, Proxy},
+    api::{ByteRate, Proxy},
     controller::shutdown::Trigger,
-    decision::migration::STREAMING_REDIRECTS,
     node::host::Host,
     relay::{Limits, Relay},
 };
+use keeper::Keeper;
 use nft::Nft;
 pub use rules::RELAY_MARK;
-use rules::{Family, LIFETIME};
-pub use state::{Failure, Outcome, Streams, Want};
+pub use runtime::Settings as RuntimeSettings;
+use runtime::{Asker, Told};
+use state::Failure;
+pub use state::{Outcome, Standing, Want};
 
 /// Between two probes.
 const RENEW: Duration = Duration::from_secs(2);
-
-/// How often a runtime that answers is asked again where it streams; one that does not answer any
-/// more is asked at once.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
-
-/// How often a streaming server that is left alone is asked whether it answers.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// An agent that ends because nobody wants it any more may learn the one before the other.
 pub const FAREWELL: Duration = Duration::from_secs(3);
@@ -53,8 +48,8 @@ pub const FAREWELL: Duration = Duration::from_secs(3);
 pub struct Attached {
     /// The runtime; `None` while it does not tell.
     pub runtime: Option<Runtime>,
-    /// Whether its streaming server answers from this node.
-    pub reachable: bool,
+    /// Where its streaming server answers from this node; `None` where it does not.
+    pub answers: Option<SocketAddr>,
     /// Whether a kubelet trusts what the streaming server shows, where it speaks TLS and lets that
     /// be seen.
     pub trusted: Option<bool>,
@@ -65,287 +60,120 @@ pub struct Attached {
 /// How streams are brought to the relay.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The relay's port.
-    pub relay_port: u16,
+    /// Where the relay takes them, one address of each family that it has.
+    pub listeners: Vec<SocketAddr>,
     /// The nft program.
     pub nft: PathBuf,
-    /// The runtime's socket on the node, where somebody says so.
-    pub cri_socket: Option<String>,
-    /// Our own container.
-    pub own: Own,
+    /// Which runtime is asked.
+    pub runtime: RuntimeSettings,
 }
 
-/// What the kernel holds of our rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Installed {
-    /// Nobody knows: another agent may have left something.
-    Unknown,
-    /// Nothing.
-    Nothing,
-    /// The rules for this streaming server.
-    For(SocketAddr, FailurePolicy),
+/// What [`run`] hears and whom it tells.
+pub struct Channels {
+    /// What is wanted of the node's streams.
+    pub wishes: watch::Receiver<Option<Proxy>>,
+    /// The kubelet.
+    pub kubelet: watch::Receiver<Kubelet>,
+    /// What is known of the runtime and of the streams.
+    pub attached: watch::Sender<Option<Attached>>,
+    /// How it stands, for those who look at the clock themselves.
+    pub standing: watch::Sender<Standing>,
+    /// Once the kernel brings nothing more to the relay, after it was told to stop.
+    pub unattached: Trigger,
 }
 
-/// The loop's state.
-pub struct Attachment {
+/// How far the loop has come, for those who tell of it.
+#[derive(Clone, Debug)]
+struct Progress {
+    told: Told,
+    answers: Option<SocketAddr>,
+    standing: Standing,
+}
+
+/// Does as is wished until `stop` resolves, then lets streams go.
+pub async fn run(
     settings: Settings,
-    nft: Nft,
-    host: Host,
     relay: Relay,
-    runtime: Option<Runtime>,
-    asked: Option<Instant>,
-    /// The socket at which the runtime answered last.
-    socket: Option<PathBuf>,
-    /// The kubelet that ran when the runtime answered last: dockershim is a part of the kubelet.
-    told_under: Option<(u32, u64)>,
-    looked: Option<Instant>,
-    reachable: bool,
-    trusted: Option<bool>,
-    installed: Installed,
-    /// Whether streams that do not come through the relay are refused.
-    refusing: bool,
-    renewed: Option<Instant>,
-}
-
-impl Attachment {
-    /// Nothing attached yet.
-    pub fn new(settings: Settings, host: Host, relay: Relay) -> Self {
-        Self {
-            nft: Nft(settings.nft.clone()),
-            settings,
-            host,
-            relay,
-            runtime: None,
-            asked: None,
-            socket: None,
-            told_under: None,
-            looked: None,
-            reachable: false,
-            trusted: None,
-            installed: Installed::Unknown,
-            refusing: false,
-            renewed: None,
-        }
-    }
-
-    /// Does as `wishes` say until `stop` resolves, then lets streams go and tells `unattached` once
-    /// the kernel sends nothing more to the relay.
-    pub async fn run(
-        mut self,
-        mut wishes: watch::Receiver<Option<Proxy>>,
-        kubelet: watch::Receiver<Kubelet>,
-        sender: watch::Sender<Option<Attached>>,
-        turned: impl Fn(),
-        stop: impl Future<Output = ()>,
-        unattached: Trigger,
-    ) {
+    host: Host,
+    channels: Channels,
+    turned: impl Fn(),
+    stop: impl Future<Output = ()>,
+) {
+    let Channels { mut wishes, kubelet, attached, standing, unattached } = channels;
+    let mut keeper = Keeper::new(settings.listeners, Nft(settings.nft), relay);
+    let (telling, mut told) = watch::channel(Told::default());
+    let asking = Asker::new(settings.runtime, host).run(kubelet, Arc::clone(&keeper.lost), telling);
+    let want = Want::of(wishes.borrow().as_ref());
+    let start = Progress { told: Told::default(), answers: None, standing: Standing::new(want) };
+    let (progress, progressed) = watch::channel(start);
+    let keeping = async {
         let mut stop = std::pin::pin!(stop);
         let mut complaint = None;
         loop {
-            let wish = wishes.borrow_and_update().clone();
-            self.relay.set_limits(limits(wish.as_ref()));
-            let want = Want::of(wish.as_ref());
-            let seen = kubelet.borrow().clone();
-            let failure = self.turn(want, &seen).await.err();
+            let want = Want::of(wishes.borrow_and_update().as_ref());
+            let now = told.borrow_and_update().clone();
+            let turn = keeper.turn(want, &now).await;
             turned();
-            tell(&mut complaint, failure.as_ref());
-            let renewed = self.renewed.map(|at| at.elapsed());
-            let attached = Attached {
-                runtime: self.runtime.clone(),
-                reachable: self.reachable,
-                trusted: self.trusted,
-                outcome: state::judge(want, renewed, self.refusing, failure.as_ref()),
+            let (proven, failure) = match turn {
+                Ok(found) => (found.proven, None),
+                Err(failure) => (None, Some(failure)),
             };
-            sender.send_if_modified(|before| {
-                let changed = before.as_ref() != Some(&attached);
-                *before = Some(attached);
-                changed
-            });
+            tell(&mut complaint, failure.as_ref());
+            let standing = Standing { want, proven, refusing: keeper.refusing, failure };
+            progress.send_replace(Progress { told: now, answers: keeper.answers, standing });
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 Ok(()) = wishes.changed() => {}
+                Ok(()) = told.changed() => {}
                 () = tokio::time::sleep(RENEW) => {}
             }
         }
-        self.let_go(&mut wishes, &unattached).await;
+        keeper.let_go(&mut wishes, &unattached).await;
+    };
+    // Neither keeps the other waiting.
+    let beside = async {
+        tokio::join!(asking, publish(progressed, attached, standing));
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = beside => {}
     }
+}
 
-    /// One turn towards what is wanted.
-    async fn turn(&mut self, want: Want, kubelet: &Kubelet) -> Result<(), Failure> {
-        if want == Want::Nothing {
-            self.detach().await?;
-        }
-        self.ask(kubelet).await?;
-        let Some(runtime) = &self.runtime else { return Ok(()) };
-        let Some(streaming) = runtime.server.as_ref().map(|server| server.address) else {
-            let failure = through_kubelet(runtime);
-            self.reachable = false;
-            self.detach().await?;
-            return Err(failure);
+/// Tells how it stands, each time that it changes, and when the kernel's rules have expired.
+async fn publish(
+    mut progress: watch::Receiver<Progress>,
+    attached: watch::Sender<Option<Attached>>,
+    standing: watch::Sender<Standing>,
+) {
+    loop {
+        let Progress { told, answers, standing: now } = progress.borrow_and_update().clone();
+        let at = Instant::now();
+        let expires = now.expires(at);
+        let found = Attached {
+            runtime: told.runtime,
+            answers,
+            trusted: told.trusted,
+            outcome: now.judge(at),
         };
-        match want {
-            Want::Nothing => self.look(streaming).await,
-            Want::Relay(policy) => self.attach(streaming, policy).await,
-        }
-    }
-
-    /// Asks the runtime where it streams, if that is not known, was long ago, or was under another
-    /// kubelet.
-    async fn ask(&mut self, kubelet: &Kubelet) -> Result<(), Failure> {
-        let lately = self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN);
-        let restarted = kubelet.process.is_some() && kubelet.process != self.told_under;
-        if self.runtime.is_some() && lately && !restarted {
-            return Ok(());
-        }
-        let told = self.settings.cri_socket.as_deref().or(kubelet.endpoint.as_deref());
-        let mut sockets = self.host.sockets(told, kubelet.remote);
-        // One before it that hangs would be waited for each time.
-        sockets.sort_by_key(|socket| Some(socket) != self.socket.as_ref());
-        // A runtime that was found before the kubelet was seen may not be the kubelet's: containerd knows
-        // our container, too, where cri-dockerd has it run. While the kubelet is stopped, the runtime stays.
-        let is_known = told.is_some() || kubelet.process.is_some();
-        if is_known && !self.socket.as_ref().is_some_and(|socket| sockets.contains(socket)) {
-            self.runtime = None;
-        }
-        match cri::find(sockets, &self.settings.own).await {
-            Ok((socket, runtime)) => {
-                if self.runtime.as_ref() != Some(&runtime) {
-                    tracing::info!(
-                        runtime = runtime.name,
-                        version = runtime.version,
-                        server = ?runtime.server,
-                        "the container runtime"
-                    );
-                    self.looked = None;
-                }
-                self.trusted = match runtime.server.as_ref().filter(|server| server.tls) {
-                    None => None,
-                    Some(Server { address, host, .. }) => {
-                        certificate::is_trusted(*address, host, &self.host.authorities()).await
-                    }
-                };
-                (self.socket, self.runtime) = (Some(socket), Some(runtime));
-                self.asked = Some(Instant::now());
-                self.told_under = kubelet.process.or(self.told_under);
-                Ok(())
+        standing.send_replace(now);
+        attached.send_if_modified(|before| {
+            let changed = before.as_ref() != Some(&found);
+            *before = Some(found);
+            changed
+        });
+        let expired = async {
+            match expires {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
             }
-            Err(error) => {
-                // The streams of a runtime that only does not answer this are carried on.
-                if self.runtime.is_none() {
-                    return Err(failure(error.reason(), &error));
-                }
-                self.asked = Some(Instant::now());
-                // Until a new kubelet's dockershim listens; one that hangs would hold up what follows.
-                if !matches!(error, cri::Error::Connect { .. }) {
-                    self.told_under = kubelet.process.or(self.told_under);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Sends streams to the relay for a while, if one of our own has just come through.
-    async fn attach(
-        &mut self,
-        streaming: SocketAddr,
-        policy: FailurePolicy,
-    ) -> Result<(), Failure> {
-        if self.installed != Installed::For(streaming, policy) {
-            self.relay.allow([streaming]);
-            let family = Family::of(streaming);
-            let script = rules::install(streaming, self.settings.relay_port, policy);
-            self.nft.run(&script).await.map_err(|error| failure(error.reason(), &error))?;
-            // Rules for a streaming server that was in the other family. A kernel without that
-            // family has none, and refuses to be asked.
-            let _ = self.nft.run(&rules::remove(family.other())).await;
-            self.installed = Installed::For(streaming, policy);
-            self.refusing = policy == FailurePolicy::Closed;
-        }
-        if let Err(error) = probe::through_relay(&self.relay, streaming).await {
-            // Someone has taken our rules away, or the runtime is somewhere else now.
-            self.installed = Installed::Unknown;
-            self.reachable = probe::straight(streaming).await.is_ok();
-            if !self.reachable {
-                self.runtime = None;
-            }
-            return Err(failure(error.reason(), &error));
-        }
-        self.reachable = true;
-        if let Err(error) = self.nft.run(&rules::renew(streaming)).await {
-            self.installed = Installed::Unknown;
-            return Err(failure(error.reason(), &error));
-        }
-        self.renewed = Some(Instant::now());
-        Ok(())
-    }
-
-    /// Looks whether the streaming server answers a kubelet that proxies.
-    async fn look(&mut self, streaming: SocketAddr) -> Result<(), Failure> {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
-            return Ok(());
-        }
-        self.looked = Some(Instant::now());
-        let answered = probe::straight(streaming).await;
-        self.reachable = answered.is_ok();
-        if !self.reachable {
-            self.runtime = None;
-        }
-        answered.map_err(|error| failure(error.reason(), &error))
-    }
-
-    /// Takes the rules away, if there are any.
-    async fn detach(&mut self) -> Result<(), Failure> {
-        if self.installed == Installed::Nothing {
-            return Ok(());
-        }
-        let [ip, ip6] = Family::ALL;
-        // A kernel without IPv6 refuses the second, and has no rules of it.
-        let _ = self.nft.run(&rules::remove(ip6)).await;
-        self.nft.run(&rules::remove(ip)).await.map_err(|error| failure(error.reason(), &error))?;
-        tracing::info!("no rule of ours is left on this node");
-        (self.installed, self.refusing) = (Installed::Nothing, false);
-        self.renewed = None;
-        Ok(())
-    }
-
-    /// The agent ends. Streams go straight to the runtime from now on; where they are to be refused
-    /// without an agent, they are, unless nobody wants that any more.
-    async fn let_go(&mut self, wishes: &mut watch::Receiver<Option<Proxy>>, unattached: &Trigger) {
-        let gone = if self.refusing { self.forget().await } else { self.detach().await };
-        if let Err(failure) = gone {
-            tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
-            // The kernel goes on for as long as it was told to.
-            let left = self.renewed.map(|at| LIFETIME.saturating_sub(at.elapsed()));
-            tokio::time::sleep(left.unwrap_or_default()).await;
-        }
-        unattached.request();
-        if !self.refusing {
-            return;
-        }
-        let unwanted =
-            |wish: &Option<Proxy>| Want::of(wish.as_ref()) != Want::Relay(FailurePolicy::Closed);
-        // Nothing is taken while this waits, so no longer than streams go on anyway.
-        let ended = async {
-            self.relay.drained().await;
-            tokio::time::sleep(FAREWELL).await;
         };
         tokio::select! {
-            changed = wishes.wait_for(unwanted) => if changed.is_err() { return },
-            () = ended => return,
+            changed = progress.changed() => if changed.is_err() { return },
+            () = expired => {}
         }
-        if let Err(failure) = self.detach().await {
-            tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
-        }
-    }
-
-    /// Sends nothing more to the relay; whatever else the rules say stays.
-    async fn forget(&self) -> Result<(), Failure> {
-        let [ip, ip6] = Family::ALL;
-        // Only one of them has rules of ours.
-        let Err(error) = self.nft.run(&rules::forget(ip)).await else { return Ok(()) };
-        let other = self.nft.run(&rules::forget(ip6)).await;
-        other.map_err(|_| failure(error.reason(), &error))
     }
 }
 
@@ -360,23 +188,6 @@ fn tell(complaint: &mut Option<&'static str>, failure: Option<&Failure>) {
         None => tracing::info!("streams are as they are wanted"),
     }
     *complaint = reason;
-}
-
-/// Such streams come to no port of the runtime. Seen of kubelets up to 1.19 with their own dockershim.
-fn through_kubelet(runtime: &Runtime) -> Failure {
-    let flag = STREAMING_REDIRECTS.flag;
-    Failure {
-        reason: state::THROUGH_KUBELET,
-        message: format!(
-            "{} streams through the kubelet's own port while the kubelet redirects, and cannot be \
-             limited there: take --{flag} off the kubelet, and it streams from a port of its own",
-            runtime.name
-        ),
-    }
-}
-
-fn failure(reason: &'static str, error: &dyn std::error::Error) -> Failure {
-    Failure { reason, message: error.to_string() }
 }
 
 /// The limits of a wish. The schema and the controller let no unreadable rate through; should one

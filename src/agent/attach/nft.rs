@@ -27,6 +27,12 @@ pub enum Error {
     /// It has refused what it was told; nothing of it counts.
     #[error("nft refuses the rules: {0}")]
     Refused(String),
+    /// The kernel lacks what the rules need.
+    #[error(
+        "the kernel cannot hold the rules that bring streams to the agent: they need tproxy and the \
+         match of sockets of nftables (Linux 4.20; modules nft_tproxy and nft_socket)"
+    )]
+    Kernel,
     /// It did not end in time.
     #[error("nft has not ended within {TIMEOUT:?}")]
     Timeout,
@@ -38,6 +44,7 @@ impl Error {
         match self {
             Self::Run { .. } => "NftMissing",
             Self::Refused(_) => "RulesRefused",
+            Self::Kernel => "KernelTooOld",
             Self::Timeout => "RulesSlow",
         }
     }
@@ -76,9 +83,20 @@ impl Nft {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        if is_unknown_to_the_kernel(&said) {
+            return Err(Error::Kernel);
+        }
         let said: String = said.chars().take(SAID_MAX).collect();
         Err(Error::Refused(if said.is_empty() { output.status.to_string() } else { said }))
     }
+}
+
+/// Whether the kernel has refused one of our rules since it does not know the expression. nft shows the
+/// rule, and what the kernel said: ENOENT, after it has found no module either
+/// (`nft_expr_type_get` in `net/netfilter/nf_tables_api.c`).
+fn is_unknown_to_the_kernel(said: &str) -> bool {
+    said.contains("No such file or directory")
+        && ["tproxy to ", "socket mark "].iter().any(|expression| said.contains(expression))
 }
 
 #[cfg(test)]
@@ -110,6 +128,21 @@ pub(super) mod tests {
             error.to_string().ends_with("Error: Could not process rule: Operation not permitted"),
             "{error}"
         );
+
+        for (rule, reason) in [
+            (
+                "tcp flags & (syn | ack) == syn ip daddr . tcp dport @live tproxy to 127.0.0.1:9",
+                "KernelTooOld",
+            ),
+            ("socket mark 0x51 return", "KernelTooOld"),
+            ("flush set ip sluice live", "RulesRefused"),
+        ] {
+            let text = format!(
+                "Error: Could not process rule: No such file or directory\n{rule}\n^^^^^^^^"
+            );
+            let (_folder, nft) = script(&format!("echo '{text}' >&2; exit 1"));
+            assert_eq!(nft.run("x").await.unwrap_err().reason(), reason, "{rule}");
+        }
 
         let error = Nft("/nonexistent/nft".into()).run("x").await.unwrap_err();
         assert_eq!(error.reason(), "NftMissing");

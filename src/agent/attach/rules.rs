@@ -1,30 +1,36 @@
 //! The rules, in nft's own language: what an administrator sees with `nft list table ip sluice`.
 //!
-//! Sets hold the addresses, so that the rules themselves never change while the agent runs.
+//! `tproxy` (Linux 4.19) hands the first packet of a connection to the relay's socket and leaves it
+//! as it is: its address stays the runtime's, there is no NAT and no entry of conntrack. Where nobody
+//! listens any more it does nothing, and the connection reaches the runtime. So streams pass a dead
+//! agent by at once.
 //!
-//! | set       | elements        | connections to them |
-//! |-----------|-----------------|---------------------|
-//! | `live`    | expire          | are sent to the relay |
-//! | `runtime` | stay            | are sent to the relay if they are the agent's probes |
-//! | `closed`  | stay            | are refused unless they were sent to the relay (failure policy `Closed`) |
+//! | set       | elements | new connections to them |
+//! |-----------|----------|-------------------------|
+//! | `live`    | expire   | are brought to the relay |
+//! | `runtime` | stay     | are brought to the relay if they are the agent's probes; are refused unless the relay takes them, where the failure policy is `Closed` |
+//!
+//! An element comes to `live`, and stays there, by the last packet of a probe that was answered: the
+//! packet has a mark, and a rule sees it pass. No other program's long transaction can hold that up.
 //!
 //! Pure: what to say to nft, not saying it.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::api::FailurePolicy;
 
-/// The mark on the relay's own connections to the runtime: they pass every rule by.
+/// The mark on the relay's own connections to the runtime, which pass every rule by, and on the
+/// socket at which it takes streams.
 ///
 /// kube-proxy and the kubelet have claimed 0x4000 and 0x8000, Cilium 0x0f00, the AWS CNI 0x80, and
 /// Calico and Weave the upper half; none of those bits are in it.
 pub const RELAY_MARK: u32 = 0x51;
 
-/// The mark on the agent's probes: they go through the relay before anybody else does.
+/// The mark on the agent's probes: they go through the relay before anybody else does, and their last
+/// packet brings everybody else there.
 pub const PROBE_MARK: u32 = 0x53;
 
-/// How long an element of `live` stays. With the agent gone, streams go straight to the runtime
-/// again after at most so long.
+/// How long an element of `live` stays: streams pass an agent that hangs by after at most so long.
 pub const LIFETIME: Duration = Duration::from_secs(8);
 
 /// An address family, by its names in nft.
@@ -35,7 +41,7 @@ pub struct Family {
 }
 
 impl Family {
-    /// Both: `inet` tables can translate addresses only since Linux 5.2.
+    /// Both: a kernel without IPv6 refuses a table of the two together.
     pub const ALL: [Self; 2] =
         [Self { table: "ip", address: "ipv4_addr" }, Self { table: "ip6", address: "ipv6_addr" }];
 
@@ -43,70 +49,102 @@ impl Family {
     pub fn of(address: SocketAddr) -> Self {
         Self::ALL[usize::from(address.is_ipv6())]
     }
-
-    /// The other one.
-    pub fn other(self) -> Self {
-        Self::ALL[usize::from(self == Self::ALL[0])]
-    }
 }
 
-/// Everything but the live address, which only a probe may bring: the table, its chains and the
-/// runtime's address. Safe to say again, and over what another version of this program has said.
-pub fn install(runtime: SocketAddr, relay_port: u16, failure: FailurePolicy) -> String {
-    let Family { table, address } = Family::of(runtime);
+/// The table, its chains and the addresses of the runtime, all of one family. In one transaction it
+/// takes the place of whatever an agent has left there before, also one of an older release. Only a
+/// probe may bring an address to `live`: `proven` are those that one has brought there, each with the
+/// time that it has left.
+pub fn install(
+    servers: &[SocketAddr],
+    relay: SocketAddr,
+    failure: FailurePolicy,
+    proven: &[(SocketAddr, Duration)],
+) -> String {
+    let Family { table, address } = Family::of(relay);
     let to = format!("{table} daddr . tcp dport");
-    let redirect = format!("redirect to :{relay_port}");
-    let element = element(runtime);
-    let mut script = format!(
-        "add table {table} sluice\n\
-         add set {table} sluice live {{ type {address} . inet_service ; flags timeout ; }}\n\
-         add set {table} sluice runtime {{ type {address} . inet_service ; }}\n\
-         add set {table} sluice closed {{ type {address} . inet_service ; }}\n\
-         add chain {table} sluice output {{ type nat hook output priority -110 ; }}\n\
-         add chain {table} sluice prerouting {{ type nat hook prerouting priority -110 ; }}\n\
-         add chain {table} sluice refuse_output {{ type filter hook output priority 0 ; }}\n\
-         add chain {table} sluice refuse_input {{ type filter hook input priority 0 ; }}\n\
-         flush table {table} sluice\n\
-         add rule {table} sluice output meta mark {RELAY_MARK:#x} return\n\
-         add rule {table} sluice output meta mark {PROBE_MARK:#x} {to} @runtime {redirect}\n\
-         add rule {table} sluice output {to} @live {redirect}\n\
-         add rule {table} sluice prerouting {to} @live {redirect}\n\
-         add rule {table} sluice refuse_output meta mark != {RELAY_MARK:#x} {to} @closed \
-         ct state new reject with tcp reset\n\
-         add rule {table} sluice refuse_input iifname != \"lo\" {to} @closed \
-         ct state new reject with tcp reset\n\
-         flush set {table} sluice runtime\n\
-         add element {table} sluice runtime {{ {element} }}\n\
-         flush set {table} sluice closed\n"
-    );
-    if failure == FailurePolicy::Closed {
-        let _ = writeln!(script, "add element {table} sluice closed {{ {element} }}");
-    }
-    script
-}
-
-/// Sends streams to the relay for another [`LIFETIME`]. (An element that is there keeps its old
-/// time when it is added once more; flushed and added in one transaction it is never gone.)
-pub fn renew(runtime: SocketAddr) -> String {
-    let table = Family::of(runtime).table;
+    let take = format!("tproxy to {relay}");
+    let addresses = format!("type {address} . inet_service");
+    let lifetime = LIFETIME.as_secs();
+    let runtime = elements(servers.iter().copied().map(element));
+    let live = elements(proven.iter().map(|(server, left)| {
+        format!("{} timeout {}ms", element(*server), left.as_millis().max(1))
+    }));
+    let refuse = match failure {
+        FailurePolicy::Open => String::new(),
+        FailurePolicy::Closed => refuse(&to),
+    };
     format!(
-        "flush set {table} sluice live\n\
-         add element {table} sluice live {{ {} timeout {}s }}\n",
-        element(runtime),
-        LIFETIME.as_secs()
+        "{}\
+table {table} sluice {{
+  set live {{ {addresses}; flags dynamic, timeout; {live}}}
+  set runtime {{ {addresses}; {runtime}}}
+  chain take {{
+    type filter hook prerouting priority mangle;
+    {PASS}
+    {NEW} meta mark {PROBE_MARK:#x} {to} @runtime {take}
+    {NEW} {to} @live {take}
+  }}
+  chain renew {{
+    type filter hook output priority mangle;
+    meta mark {PROBE_MARK:#x} tcp flags & fin == fin {to} @runtime \
+update @live {{ {to} timeout {lifetime}s }}
+  }}
+{refuse}}}
+",
+        remove(Family::of(relay)),
     )
 }
 
-/// Sends no more streams to the relay; whatever else the rules say stays.
+/// The first packet of a connection.
+const NEW: &str = "tcp flags & (syn | ack) == syn";
+
+/// What the relay itself sends to the runtime.
+const PASS: &str = "meta mark 0x51 return";
+
+/// Refuses what comes to the runtime and was not taken. A packet that `tproxy` has handed to the
+/// relay's socket belongs to that socket here already, and nothing else does: the mark of a socket is
+/// not told of one that is only left over from a connection (TIME_WAIT), which `tproxy` finds, too. No
+/// connection tracking is needed for that. (The match of marks came with Linux 4.20.)
+fn refuse(to: &str) -> String {
+    format!(
+        "  chain enter {{
+    type filter hook input priority filter;
+    {NEW} {to} @runtime goto refuse
+  }}
+  chain refuse {{
+    {PASS}
+    socket mark {RELAY_MARK:#x} return
+    reject with tcp reset
+  }}
+"
+    )
+}
+
+/// Brings no more streams of this address to the relay, whether it did or not.
+pub fn pass_by(server: SocketAddr) -> String {
+    let (table, element) = (Family::of(server).table, element(server));
+    format!(
+        "add element {table} sluice live {{ {element} timeout 1s }}\n\
+         delete element {table} sluice live {{ {element} }}\n"
+    )
+}
+
+/// Brings no more streams to the relay; whatever else the rules say stays.
 pub fn forget(family: Family) -> String {
     format!("flush set {} sluice live\n", family.table)
 }
 
-/// Leaves nothing behind, whether something was there or not. Connections that were sent to the
-/// relay already stay with it: the kernel remembers where each leads.
+/// Leaves nothing behind, whether something was there or not. Connections that the relay has taken
+/// stay with it.
 pub fn remove(family: Family) -> String {
     let table = family.table;
     format!("add table {table} sluice\ndelete table {table} sluice\n")
+}
+
+fn elements(elements: impl Iterator<Item = String>) -> String {
+    let all = elements.collect::<Vec<_>>().join(", ");
+    if all.is_empty() { all } else { format!("elements = {{ {all} }} ") }
 }
 
 fn element(address: SocketAddr) -> String {
@@ -119,26 +157,15 @@ mod tests {
 
     #[test]
     fn rules_of_a_node() {
-        insta::assert_snapshot!(install(
-            "127.0.0.1:34567".parse().unwrap(),
-            15190,
-            FailurePolicy::Open
-        ));
-        insta::assert_snapshot!(install(
-            "[fd00::12]:10010".parse().unwrap(),
-            15190,
-            FailurePolicy::Closed
-        ));
-        insta::assert_snapshot!(renew("[::1]:34567".parse().unwrap()));
+        let servers = ["127.0.0.1:34567".parse().unwrap()];
+        let relay = "127.0.0.1:15190".parse().unwrap();
+        insta::assert_snapshot!(install(&servers, relay, FailurePolicy::Open, &[]));
+        let servers = ["[fd00::12]:10010", "[::1]:10010"].map(|server| server.parse().unwrap());
+        let relay = "[::1]:15190".parse().unwrap();
+        let proven = [(servers[1], Duration::from_millis(4_321))];
+        insta::assert_snapshot!(install(&servers, relay, FailurePolicy::Closed, &proven));
+        insta::assert_snapshot!(pass_by(servers[1]));
         insta::assert_snapshot!(remove(Family::ALL[0]));
-    }
-
-    #[test]
-    fn the_families_are_each_others_other() {
-        for family in Family::ALL {
-            assert_ne!(family.other(), family);
-            assert_eq!(family.other().other(), family);
-        }
     }
 
     /// kube-proxy masquerades what has the first bit, the kubelet drops what has the second.
@@ -148,5 +175,6 @@ mod tests {
             assert_eq!(mark & (0x4000 | 0x8000 | 0x0f00 | 0x80 | 0xffff_0000), 0, "{mark:#x}");
         }
         assert_ne!(RELAY_MARK, PROBE_MARK);
+        assert_eq!(PASS, format!("meta mark {RELAY_MARK:#x} return"));
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of the node's streams, from what was tried. Pure.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use super::rules::LIFETIME;
 use crate::api::{FailurePolicy, Proxy, ProxyMode};
@@ -60,6 +60,11 @@ pub struct Failure {
     pub message: String,
 }
 
+/// An error as a failure.
+pub fn failure(reason: &'static str, error: &dyn std::error::Error) -> Failure {
+    Failure { reason, message: error.to_string() }
+}
+
 /// A judgement, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -71,15 +76,44 @@ pub struct Outcome {
     pub message: String,
 }
 
-/// Judges the last attempt. `renewed` is how long ago the kernel was last told to send streams to
-/// the relay: it goes on for [`LIFETIME`], whatever has failed since. `refusing` is whether the
-/// rules that refuse all other streams are in place.
-pub fn judge(
-    want: Want,
-    renewed: Option<Duration>,
-    refusing: bool,
-    failure: Option<&Failure>,
-) -> Outcome {
+/// How it stands, after the last attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What is wanted.
+    pub want: Want,
+    /// When the last stream of our own came through that the kernel brought to the relay as it brings
+    /// everybody's. It goes on doing so for [`LIFETIME`], and no longer.
+    pub proven: Option<Instant>,
+    /// Whether the rules that refuse all other streams are in place.
+    pub refusing: bool,
+    /// What has failed.
+    pub failure: Option<Failure>,
+}
+
+impl Standing {
+    /// Nothing has been tried yet.
+    pub fn new(want: Want) -> Self {
+        Self { want, proven: None, refusing: false, failure: None }
+    }
+
+    /// Whether streams pass through the relay.
+    pub fn relays(&self, now: Instant) -> bool {
+        self.want != Want::Nothing
+            && self.proven.is_some_and(|at| now.saturating_duration_since(at) < LIFETIME)
+    }
+
+    /// When [`Standing::judge`] may judge otherwise though nothing happens.
+    pub fn expires(&self, now: Instant) -> Option<Instant> {
+        self.proven.filter(|_| self.relays(now)).map(|at| at + LIFETIME)
+    }
+
+    /// What becomes of streams.
+    pub fn judge(&self, now: Instant) -> Outcome {
+        judge(self.want, self.relays(now), self.refusing, self.failure.as_ref())
+    }
+}
+
+fn judge(want: Want, relays: bool, refusing: bool, failure: Option<&Failure>) -> Outcome {
     let Want::Relay(policy) = want else {
         return Outcome {
             streams: Streams::Direct,
@@ -87,7 +121,7 @@ pub fn judge(
             message: "No policy wants this node's streams to pass through its agent.".to_owned(),
         };
     };
-    if renewed.is_some_and(|ago| ago < LIFETIME) {
+    if relays {
         return Outcome {
             streams: Streams::Relayed,
             reason: "Relaying",
@@ -121,6 +155,8 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -129,26 +165,43 @@ mod tests {
             Failure { reason: "RulesRefused", message: "nft refuses the rules: no".into() };
         let through = Failure { reason: THROUGH_KUBELET, message: "docker streams".into() };
         let (open, closed) = (Want::Relay(FailurePolicy::Open), Want::Relay(FailurePolicy::Closed));
-        let (fresh, old) = (Some(LIFETIME / 2), Some(LIFETIME));
-        for (want, renewed, refusing, failure, expected) in [
-            (Want::Nothing, None, false, None, (Streams::Direct, "NotWanted")),
-            (Want::Nothing, fresh, false, Some(&failure), (Streams::Direct, "NotWanted")),
-            (open, None, false, None, (Streams::Direct, "Starting")),
-            (open, fresh, false, None, (Streams::Relayed, "Relaying")),
-            // The kernel still sends streams here, and they are carried.
-            (open, fresh, false, Some(&failure), (Streams::Relayed, "Relaying")),
-            (open, old, false, Some(&failure), (Streams::Direct, "RulesRefused")),
-            (open, None, false, Some(&failure), (Streams::Direct, "RulesRefused")),
-            (closed, fresh, true, Some(&failure), (Streams::Relayed, "Relaying")),
-            (closed, old, true, Some(&failure), (Streams::Refused, "RulesRefused")),
-            (closed, None, true, None, (Streams::Refused, "Starting")),
-            (closed, None, true, Some(&through), (Streams::Direct, THROUGH_KUBELET)),
-            (closed, None, false, None, (Streams::Direct, "Starting")),
+        for (want, relays, refusing, failure, expected) in [
+            (Want::Nothing, false, false, None, (Streams::Direct, "NotWanted")),
+            (Want::Nothing, false, false, Some(&failure), (Streams::Direct, "NotWanted")),
+            (open, false, false, None, (Streams::Direct, "Starting")),
+            (open, true, false, None, (Streams::Relayed, "Relaying")),
+            // The kernel still brings streams here, and they are carried.
+            (open, true, false, Some(&failure), (Streams::Relayed, "Relaying")),
+            (open, false, false, Some(&failure), (Streams::Direct, "RulesRefused")),
+            (closed, true, true, Some(&failure), (Streams::Relayed, "Relaying")),
+            (closed, false, true, Some(&failure), (Streams::Refused, "RulesRefused")),
+            (closed, false, true, None, (Streams::Refused, "Starting")),
+            (closed, false, true, Some(&through), (Streams::Direct, THROUGH_KUBELET)),
+            (closed, false, false, None, (Streams::Direct, "Starting")),
         ] {
-            let judged = judge(want, renewed, refusing, failure);
-            assert_eq!((judged.streams, judged.reason), expected, "{want:?} {renewed:?}");
+            let judged = judge(want, relays, refusing, failure);
+            assert_eq!((judged.streams, judged.reason), expected, "{want:?} {relays}");
             assert!(judged.message.ends_with('.'), "{}", judged.message);
             assert!(judged.message.starts_with(char::is_uppercase), "{}", judged.message);
+        }
+    }
+
+    #[test]
+    fn what_was_proven_holds_as_long_as_the_kernels_rules_and_no_longer() {
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let proven =
+            Standing { proven: Some(start), ..Standing::new(Want::Relay(FailurePolicy::Open)) };
+        for (standing, at, relays) in [
+            (&Standing { proven: None, ..proven.clone() }, 0, false),
+            (&proven, 0, true),
+            (&proven, 7_999, true),
+            (&proven, 8_000, false),
+            (&Standing { want: Want::Nothing, ..proven.clone() }, 1, false),
+        ] {
+            assert_eq!(standing.relays(after(at)), relays, "{standing:?} {at}");
+            let until = relays.then_some(start + LIFETIME);
+            assert_eq!(standing.expires(after(at)), until, "{standing:?} {at}");
         }
     }
 

@@ -7,8 +7,8 @@ mod address;
 mod messages;
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -67,8 +67,8 @@ pub struct Runtime {
 /// A runtime's streaming server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it may listen: each address that its host has.
+    pub addresses: Vec<SocketAddr>,
     /// Its host, as the runtime's URL has it: an address, or a name.
     pub host: String,
     /// Whether it speaks TLS.
@@ -170,20 +170,22 @@ async fn ask(socket: &Path, own: &Own) -> Result<Runtime, Error> {
         return Ok(Runtime { name, version, server: None });
     }
     let address = address::read(&url).ok_or(Error::Url)?;
-    let (ip, host) = match address.host {
-        Host::Ip(ip) => (ip, ip.to_string()),
-        Host::Name(name) => match look_up(&name).await {
-            Some(ip) => (ip, name),
+    let (addresses, host) = match address.host {
+        Host::Ip(ip) => (vec![SocketAddr::new(ip, address.port)], ip.to_string()),
+        Host::Name(name) => match look_up(&name, address.port).await {
+            Some(addresses) => (addresses, name),
             None => return Err(Error::Lookup(name)),
         },
     };
-    let server = Server { address: SocketAddr::new(ip, address.port), host, tls: address.tls };
+    let server = Server { addresses, host, tls: address.tls };
     Ok(Runtime { name, version, server: Some(server) })
 }
 
-async fn look_up(name: &str) -> Option<IpAddr> {
-    let found = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((name, 0))).await;
-    found.ok()?.ok()?.next().map(|address| address.ip())
+/// All addresses of a host, each once: which of them the kubelet tries first is its own affair.
+async fn look_up(name: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    let found = tokio::time::timeout(TIMEOUT, tokio::net::lookup_host((name, port))).await;
+    let addresses: BTreeSet<SocketAddr> = found.ok()?.ok()?.collect();
+    (!addresses.is_empty()).then(|| addresses.into_iter().collect())
 }
 
 struct Client {
@@ -239,5 +241,7 @@ impl Client {
     }
 }
 
+#[cfg(test)]
+pub(super) mod played;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! From what is seen to a report. Pure: the clock is passed in.
 
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -112,11 +114,17 @@ fn runtime(attached: &Attached) -> Option<RuntimeReport> {
     attached.runtime.as_ref().map(|runtime| RuntimeReport {
         name: named(&runtime.name),
         version: named(&runtime.version),
-        streaming_address: runtime.server.as_ref().map(|server| server.address.to_string()),
+        streaming_address: streaming_address(attached).map(|address| address.to_string()),
         tls: runtime.server.as_ref().is_some_and(|server| server.tls),
         trusted: attached.trusted,
-        reachable: attached.reachable,
+        reachable: attached.answers.is_some(),
     })
+}
+
+/// Where the runtime streams: where it answers, else where it may.
+fn streaming_address(attached: &Attached) -> Option<SocketAddr> {
+    let server = attached.runtime.as_ref()?.server.as_ref()?;
+    attached.answers.or_else(|| server.addresses.first().copied())
 }
 
 /// A runtime that does not tell at the moment, such as in a restart, is still the one that it was: what
@@ -132,12 +140,15 @@ fn named(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::{
         agent::{
-            attach::{Outcome, Streams},
+            attach::{Standing, Want},
             cri::{Runtime, Server},
         },
+        api::FailurePolicy,
         decision::evidence::Says,
     };
 
@@ -155,18 +166,18 @@ mod tests {
                 name: "containerd".into(),
                 version: String::new(),
                 server: Some(Server {
-                    address: "127.0.0.1:34567".parse().unwrap(),
+                    addresses: vec!["127.0.0.1:34567".parse().unwrap()],
                     host: "127.0.0.1".to_owned(),
                     tls: false,
                 }),
             }),
-            reachable: true,
+            answers: Some("127.0.0.1:34567".parse().unwrap()),
             trusted: None,
-            outcome: Outcome {
-                streams: Streams::Relayed,
-                reason: "Relaying",
-                message: "Streams pass.".into(),
-            },
+            outcome: Standing {
+                proven: Some(Instant::now()),
+                ..Standing::new(Want::Relay(FailurePolicy::Open))
+            }
+            .judge(Instant::now()),
         }
     }
 
@@ -265,7 +276,7 @@ mod tests {
         told.trusted = Some(false);
         let mut composer = Composer::default();
         let first = composer.compose(&kubelet, Some(&told), None, None, at(1)).unwrap();
-        let silent = Attached { runtime: None, reachable: false, ..told };
+        let silent = Attached { runtime: None, answers: None, ..told };
         let again = composer.compose(&kubelet, Some(&silent), None, Some(&first), at(2)).unwrap();
         let runtime = again.runtime.unwrap();
         assert_eq!((runtime.tls, runtime.trusted, runtime.reachable), (true, Some(false), false));
