@@ -9,6 +9,7 @@ mod bed;
 mod cells;
 mod evidence;
 mod failures;
+mod kills;
 mod managed;
 mod operations;
 mod operator;
