@@ -183,13 +183,12 @@ fn a_limit_holds_changes_while_a_stream_runs_and_leaves_no_rule_behind() {
     agent::fresh(&bed, "{maxConnectionBytesPerSec: 1Mi}");
     let node = "new1";
     pod(&bed, node);
-    let copy = |mib| copied(&bed, Client::Current, node, mib);
     let took = copy_takes(&bed, Client::Current, node, 20);
     assert!((19.4..=20.6).contains(&took), "20 MiB at 1 MiB/s took {took:.2} s");
 
     // Faster in the middle: what is left takes a quarter of the time.
     let (took, changed) = thread::scope(|scope| {
-        let copying = scope.spawn(|| copy(20));
+        let copying = scope.spawn(|| copied(&bed, Client::Current, node, 20));
         let direction = "direction=\"to_runtime\"";
         let sent = || agent::metric(&bed, node, "sluice_agent_stream_bytes_total", direction);
         let start = bed.wait_for("metrics", SECONDS, sent);
