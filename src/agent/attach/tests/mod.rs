@@ -2,6 +2,7 @@
 
 mod kernel;
 mod net;
+mod node;
 
 use std::net::{IpAddr, Ipv4Addr};
 
