@@ -119,6 +119,8 @@ struct Shared {
     limits: watch::Sender<Limits>,
     /// By [`Direction`].
     gauges: [Gauge; 2],
+    /// For the agent's own probes, which must not wait for anybody's streams.
+    unlimited: Gauge,
     allowed: RwLock<Vec<SocketAddr>>,
     registry: Arc<Registry>,
     pipes: Pipes,
@@ -141,6 +143,7 @@ impl Relay {
             settings,
             limits: watch::Sender::new(Limits::default()),
             gauges: [Gauge::new(now), Gauge::new(now)],
+            unlimited: Gauge::new(now),
             allowed: RwLock::default(),
             registry: Arc::default(),
             pipes: Pipes::default(),

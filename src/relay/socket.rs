@@ -111,7 +111,7 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&KEEPALIVE)
 }
 
-/// Connects to the runtime. The mark keeps the connection from being sent to the relay again; a
+/// Connects to the runtime. The mark keeps the connection from being brought to the relay again; a
 /// kernel that refuses it gets no connection.
 pub(super) async fn dial(
     registry: &std::sync::Arc<Registry>,

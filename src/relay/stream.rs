@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::{Fuse, FutureExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
@@ -206,14 +207,18 @@ async fn relay(
         from,
         to,
         direction,
-        gauge: &shared.gauges[direction as usize],
+        gauge: match carried {
+            Carried::Stream(_) => &shared.gauges[direction as usize],
+            Carried::Probe(_) => &shared.unlimited,
+        },
         pipes: &shared.pipes,
         carried,
         from_reset,
     };
     let up = way(client, runtime, Direction::ToRuntime, &client_reset);
     let down = way(runtime, client, Direction::ToClient, &runtime_reset);
-    let (mut up, mut down) = (pin!(up.run(First::Head(head))), pin!(down.run(First::Answer)));
+    let (mut up, mut down) =
+        (pin!(up.run(First::Head(head)).fuse()), pin!(down.run(First::Answer).fuse()));
     let (mut up_ended, mut down_ended) = (false, false);
     let (client_is_broken, error, read_out) = loop {
         // A direction that waits for its limits, or for the other side to take something, does not
@@ -249,6 +254,13 @@ async fn relay(
         reset.store(true, Ordering::Relaxed);
     }
     let mut complete = if client_is_broken { up_ended } else { down_ended };
+    // Nobody polls the other direction any more. It must not keep its place in the line for the node's
+    // tokens, or hold them: everybody else would wait.
+    if client_is_broken {
+        down.set(Fuse::terminated())
+    } else {
+        up.set(Fuse::terminated())
+    }
     if !read_out {
         let rest = async { if client_is_broken { up.await } else { down.await } };
         complete = matches!(timeout(FINISH, rest).await, Ok(Ok(())));

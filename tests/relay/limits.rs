@@ -1,7 +1,14 @@
 //! Limits, as far as no clock is needed; how exact they are is a benchmark.
 
+use std::time::Duration;
+
 use sluice::relay::Limits;
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedWriteHalf},
+    task::JoinHandle,
+};
 
 use crate::stage::{ANSWER, REQUEST, Stage, expect, noise, soon, until};
 
@@ -82,4 +89,50 @@ async fn a_stream_that_waits_for_its_limit_ends_with_its_client() {
     let (_, ended) = crate::stage::rest(&mut runtime).await;
     assert!(ended.is_err());
     soon(stage.relay.drained()).await;
+}
+
+/// Writes until nobody listens.
+fn flood(mut to: OwnedWriteHalf) -> JoinHandle<()> {
+    tokio::spawn(async move { while to.write_all(&[7; 1 << 16]).await.is_ok() {} })
+}
+
+/// One half of it cannot be said to anybody any more, and stands in line for the node's tokens.
+#[tokio::test]
+async fn a_stream_that_is_cut_keeps_nobody_waiting() {
+    let stage = Stage::start().await;
+    stage.relay.set_limits(Limits { connection: 0, node: 1 << 20 });
+    let (mut other, sender) = stage.stream().await;
+    flood(sender.into_split().1);
+
+    let (client, runtime) = stage.stream().await;
+    // So it is reset when it is closed.
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    let ((mut reads, writes), (_unread, answers)) = (client.into_split(), runtime.into_split());
+    flood(answers);
+    let writing = flood(writes);
+    let reading = tokio::spawn(async move {
+        while reads.read(&mut [0; 1 << 16]).await.is_ok_and(|bytes| bytes > 0) {}
+    });
+    // Its runtime reads nothing, so that it is stuck sooner or later.
+    let told = || stage.relay.streams()[1].to_runtime;
+    until("it has been told something", || told() > 100_000).await;
+    loop {
+        let before = told();
+        // The other has what the limit leaves to it meanwhile.
+        expect_some(&mut other, 1 << 19).await;
+        if told() == before {
+            break;
+        }
+    }
+    for task in [writing, reading] {
+        task.abort();
+        let _ = task.await;
+    }
+    // The relay goes on for half a minute with what such a stream has said before.
+    let came = tokio::time::timeout(Duration::from_secs(20), expect_some(&mut other, 1 << 21));
+    came.await.expect("it has to wait");
+}
+
+async fn expect_some(stream: &mut TcpStream, bytes: usize) {
+    soon(stream.read_exact(&mut vec![0; bytes])).await.unwrap();
 }
