@@ -93,16 +93,15 @@ impl Way<'_> {
             if read == 0 {
                 return Ok(true);
             }
+            // Before whoever has asked can see it.
+            if let Carried::Probe(probe) = self.carried {
+                probe.answered();
+            }
             self.pass(&seen[length..length + read], meter).await?;
             length += read;
         }
-        match self.carried {
-            Carried::Probe(probe) => probe.answered(),
-            Carried::Stream(open) => {
-                if let Some(status) = head::status(&seen) {
-                    open.answered(status);
-                }
-            }
+        if let (Carried::Stream(open), Some(status)) = (self.carried, head::status(&seen)) {
+            open.answered(status);
         }
         Ok(false)
     }
