@@ -8,7 +8,7 @@ use crate::{
     managed::{checked, ends, runs_with_flag},
     operator::{self, POLICY, SECONDS, becomes, node_status},
     remediation::containers,
-    streams::copy_takes,
+    streams::upload_takes,
 };
 
 /// The node that gets other runtimes.
@@ -48,10 +48,10 @@ pub fn relays(bed: &Bed, runtime: &str) -> Value {
     told
 }
 
-/// A copy to the node's pod is as slow as [`LIMITED`] has it.
+/// What is sent to the node's pod comes as slowly as [`LIMITED`] has it.
 #[track_caller]
 pub fn limited(bed: &Bed, client: Client) {
-    let took = copy_takes(bed, client, NODE, 10);
+    let took = upload_takes(bed, client, NODE, 10);
     // How exact it is, another test tells that has the machine to itself.
     assert!((9.0..20.0).contains(&took), "10 MiB at 1 MiB/s took {took:.2} s");
 }
