@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     agent::{self, NAMESPACE, pod, relayed},
-    bed::{Bed, Client, Output},
+    bed::{Bed, Client},
     operator,
 };
 
@@ -30,45 +30,63 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, stream: Result<(), String>) {
+    fn count(&mut self, stream: Result<(), Failed>) {
         match stream {
             Ok(()) => self.answered += 1,
-            Err(said)
-                if ["refused", "dialing backend", "(500)"].iter().any(|no| said.contains(no)) =>
-            {
-                self.refused.push(said);
-            }
-            Err(said) => self.lost.push(said),
+            Err(Failed::Lost(said)) => self.lost.push(said),
+            Err(Failed::Refused(said)) => self.refused.push(said),
         }
     }
 }
 
-type Stream = fn(&Bed, &str, &str) -> Result<(), String>;
+/// How a stream has failed.
+enum Failed {
+    /// It was let in, and cut.
+    Lost(String),
+    /// It was not let in.
+    Refused(String),
+}
+
+impl Failed {
+    /// By kubectl's words.
+    fn by(said: String) -> Self {
+        let refusals = ["refused", "dialing backend", "(500)"];
+        if refusals.iter().any(|no| said.contains(no)) {
+            Self::Refused(said)
+        } else {
+            Self::Lost(said)
+        }
+    }
+}
+
+type Stream = fn(&Bed, &str, &str) -> Result<(), Failed>;
 const STREAMS: [Stream; 3] = [exec, attach, forward];
 
-fn said(output: &Output, word: &str) -> Result<(), String> {
-    if output.success() && output.text() == word { Ok(()) } else { Err(output.to_string()) }
-}
-
-fn exec(bed: &Bed, node: &str, word: &str) -> Result<(), String> {
+fn exec(bed: &Bed, node: &str, word: &str) -> Result<(), Failed> {
     let args = ["exec", "-n", NAMESPACE, node, "--", "echo", word];
-    said(&bed.kubectl_within(Client::Current, &args, STREAM), word)
+    let output = bed.kubectl_within(Client::Current, &args, STREAM);
+    if output.success() && output.text() == word {
+        Ok(())
+    } else {
+        Err(Failed::by(output.to_string()))
+    }
 }
 
-fn attach(bed: &Bed, node: &str, word: &str) -> Result<(), String> {
+fn attach(bed: &Bed, node: &str, word: &str) -> Result<(), Failed> {
     let args = ["attach", "-n", NAMESPACE, node, "--stdin"];
     let mut session = bed.kubectl_session(Client::Current, &args);
     session.say(word);
-    session.line_with(word, STREAM).map(drop)
+    session.line_with(word, STREAM).map(drop).map_err(Failed::by)
 }
 
-fn forward(bed: &Bed, node: &str, _: &str) -> Result<(), String> {
+fn forward(bed: &Bed, node: &str, _: &str) -> Result<(), Failed> {
     let args = ["port-forward", "-n", NAMESPACE, node, ":8080"];
     let mut session = bed.kubectl_session(Client::Current, &args);
-    let ready = session.line_with("Forwarding from 127.0.0.1:", STREAM)?;
-    let address = ready.split_whitespace().nth(2).ok_or("no address")?;
-    let page = agent::fetch(address).map_err(|error| error.to_string())?;
-    if page.ends_with(&format!("page of {node}\n")) { Ok(()) } else { Err(page) }
+    let ready = session.line_with("Forwarding from 127.0.0.1:", STREAM).map_err(Failed::by)?;
+    let address = ready.split_whitespace().nth(2).expect("kubectl names its address");
+    // kubectl listens once it was let in, and is gone when its stream is: then its port refuses.
+    let page = agent::fetch(address).map_err(|error| Failed::Lost(error.to_string()))?;
+    if page.ends_with(&format!("page of {node}\n")) { Ok(()) } else { Err(Failed::Lost(page)) }
 }
 
 /// Kills the node's agent again and again; tells how often there was one.
