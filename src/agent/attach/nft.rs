@@ -104,12 +104,19 @@ pub(super) mod tests {
     use super::*;
 
     /// A shell script in the program's place, and the folder that it lies in.
+    ///
+    /// Another process writes it. Were it this one, a program that another test starts at that moment would
+    /// hold the file open for writing until it has called exec, and the script could not be run meanwhile
+    /// (ETXTBSY).
     pub fn script(text: &str) -> (tempfile::TempDir, Nft) {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nft");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let written = std::process::Command::new("sh")
+            .args(["-euc", r#"printf '#!/bin/sh\n%s\n' "$1" >"$0"; chmod 755 "$0""#])
+            .arg(&path)
+            .arg(text)
+            .status();
+        assert!(written.unwrap().success());
         (folder, Nft(path))
     }
 
