@@ -19,25 +19,28 @@ pub struct Health(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     origin: Instant,
-    /// When the streams were last looked after, in milliseconds after `origin`.
+    /// When the streams were last looked after, in milliseconds after `origin`; `NEVER` before the
+    /// agent acts.
     attached: AtomicU64,
     /// When the kubelet was last looked at.
     looked: AtomicU64,
     reported: AtomicBool,
 }
 
+const NEVER: u64 = u64::MAX;
+
 impl Health {
     /// The health of a process started at `now`.
     pub fn new(now: Instant) -> Self {
         Self(Arc::new(Inner {
             origin: now,
-            attached: AtomicU64::new(0),
+            attached: AtomicU64::new(NEVER),
             looked: AtomicU64::new(0),
             reported: AtomicBool::new(false),
         }))
     }
 
-    /// The streams have been looked after.
+    /// The streams have been looked after, or are about to be for the first time.
     pub fn attached(&self, now: Instant) {
         self.0.attached.store(self.millis(now), Ordering::Relaxed);
     }
@@ -47,9 +50,9 @@ impl Health {
         self.0.looked.store(self.millis(now), Ordering::Relaxed);
     }
 
-    /// The apiserver holds what this process has seen.
-    pub fn reported(&self) {
-        self.0.reported.store(true, Ordering::Relaxed);
+    /// Whether the apiserver holds what this process sees.
+    pub fn reported(&self, reported: bool) {
+        self.0.reported.store(reported, Ordering::Relaxed);
     }
 
     /// Whether the process is alive.
@@ -57,6 +60,9 @@ impl Health {
     /// # Errors
     /// One line on what is stuck.
     pub fn live(&self, now: Instant) -> Result<(), String> {
+        if self.0.attached.load(Ordering::Relaxed) == NEVER {
+            return Ok(());
+        }
         let idle = self.since(&self.0.attached, now);
         if idle < STALL_LIMIT {
             return Ok(());
@@ -64,14 +70,14 @@ impl Health {
         Err(format!("the streams have not been looked after for {} s", idle.as_secs()))
     }
 
-    /// Whether the report in the StreamingNode is this process's, and fresh. The controller
+    /// Whether the report in the StreamingNode is what this process sees, and fresh. The controller
     /// believes no other that says a kubelet does not redirect.
     ///
     /// # Errors
     /// One line on what is missing.
     pub fn ready(&self, now: Instant) -> Result<(), String> {
         if !self.0.reported.load(Ordering::Relaxed) {
-            return Err("nothing has been reported yet".to_owned());
+            return Err("the apiserver does not hold what this agent sees".to_owned());
         }
         let idle = self.since(&self.0.looked, now);
         if idle < LOOK_LIMIT {
@@ -99,6 +105,8 @@ mod tests {
         let start = Instant::now();
         let health = Health::new(start);
         let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(health.live(after(3_600)), Ok(()), "it does not act yet");
+        health.attached(after(0));
         assert_eq!(health.live(after(59)), Ok(()));
         assert!(health.live(after(60)).unwrap_err().contains("60 s"));
         health.attached(after(60));
@@ -106,8 +114,10 @@ mod tests {
 
         health.looked(after(60));
         assert!(health.ready(after(60)).is_err());
-        health.reported();
+        health.reported(true);
         assert_eq!(health.ready(after(69)), Ok(()));
         assert!(health.ready(after(70)).unwrap_err().contains("10 s"));
+        health.reported(false);
+        assert!(health.ready(after(69)).is_err());
     }
 }

@@ -13,7 +13,7 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         info::Info,
     },
     registry::{Registry, Unit},
@@ -31,6 +31,7 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
+    draining: Gauge,
     reports: Family<ByResult, Counter<u64, AtomicU64>>,
 }
 
@@ -45,6 +46,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix("sluice_agent");
         let reports = Family::<ByResult, _>::default();
         registry.register_collector(Box::new(Relaying(standing)));
+        let draining = Gauge::default();
+        let help = "Open streams of this node's agents that end when these have";
+        registry.register("streams_draining", help, draining.clone());
         registry.register("reports", "Reports to the StreamingNode", reports.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
@@ -52,7 +56,7 @@ impl Metrics {
         for result in report::Error::REASONS.into_iter().chain(["ok"]) {
             drop(reports.get_or_create(&ByResult { result }));
         }
-        Self(Arc::new(Inner { registry, reports }))
+        Self(Arc::new(Inner { registry, draining, reports }))
     }
 
     /// A report was written (`ok`), or was not (the error's reason).
@@ -60,11 +64,12 @@ impl Metrics {
         self.0.reports.get_or_create(&ByResult { result }).inc();
     }
 
-    /// All of them as OpenMetrics text.
+    /// All of them as OpenMetrics text; so many streams are `draining` on this node.
     ///
     /// # Errors
     /// Never, as far as is known: the text goes to memory.
-    pub fn encode(&self) -> Result<String, fmt::Error> {
+    pub fn encode(&self, draining: usize) -> Result<String, fmt::Error> {
+        self.0.draining.set(i64::try_from(draining).unwrap_or(i64::MAX));
         let mut text = String::new();
         text::encode(&mut text, &self.0.registry)?;
         Ok(text)
@@ -165,7 +170,7 @@ mod tests {
         let (standing, stands) = watch::channel(standing);
         let metrics = Metrics::new(relay, stands);
         metrics.reported("ok");
-        let text = metrics.encode().unwrap();
+        let text = metrics.encode(3).unwrap();
         // The series of a family come in any order.
         let mut series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         series.sort_unstable();
@@ -175,6 +180,6 @@ mod tests {
         // Nobody has said otherwise since, and the kernel's rules have expired.
         let long_ago = Instant::now().checked_sub(Duration::from_secs(9));
         standing.send_modify(|standing| standing.proven = long_ago);
-        assert!(metrics.encode().unwrap().contains("\nsluice_agent_relaying 0\n"));
+        assert!(metrics.encode(0).unwrap().contains("\nsluice_agent_relaying 0\n"));
     }
 }

@@ -5,6 +5,7 @@
 //! here, the node's streams go on without it.
 
 mod attach;
+mod claim;
 mod cri;
 mod health;
 mod kubelet;
@@ -24,11 +25,12 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     api::Proxy,
-    controller::{serve as http, shutdown, shutdown::Shutdown},
+    controller::{shutdown, shutdown::Shutdown},
     node::{host::Host, machine::Machine},
     relay::{self, Listener, Relay, Upstream},
 };
 use attach::{Channels, FAREWELL, RELAY_MARK, RuntimeSettings, Standing, Want};
+use claim::{Claim, Role};
 use health::Health;
 use kubelet::Kubelet;
 use metrics::Metrics;
@@ -36,10 +38,6 @@ use wish::{Memory, Stored};
 
 /// The name of the agent's container in its pod.
 pub const CONTAINER: &str = "agent";
-
-/// An agent before this one gives its ports back soon after it is told to end.
-const PORTS: Duration = Duration::from_secs(30);
-const PORTS_AGAIN: Duration = Duration::from_secs(1);
 
 /// How the agent is started.
 #[derive(Clone, Debug)]
@@ -52,11 +50,12 @@ pub struct Settings {
     pub host: PathBuf,
     /// Where the last wish is kept.
     pub state: PathBuf,
-    /// The socket at which open streams are shown.
-    pub socket: PathBuf,
+    /// The folder that the node's agents share: their sockets, and the lock that says which of them
+    /// acts.
+    pub run: PathBuf,
     /// The port at which the relay takes streams; 0 for any that is free.
     pub relay_port: u16,
-    /// The port of metrics and probes.
+    /// The port of metrics.
     pub port: u16,
     /// The nft program.
     pub nft: PathBuf,
@@ -72,9 +71,12 @@ pub enum Error {
     /// No client can be made from the configuration.
     #[error("cannot make a client for the apiserver: {0}")]
     Client(#[source] kube::Error),
-    /// Metrics and probes cannot be served.
+    /// Streams and probes cannot be served.
     #[error(transparent)]
     Serve(#[from] serve::Error),
+    /// The node cannot be claimed.
+    #[error(transparent)]
+    Claim(#[from] claim::Error),
     /// Signals cannot be waited for.
     #[error(transparent)]
     Shutdown(#[from] shutdown::Error),
@@ -86,13 +88,14 @@ impl Error {
         match self {
             Self::Client(_) => "ClientConfig",
             Self::Serve(error) => error.reason(),
+            Self::Claim(error) => error.reason(),
             Self::Shutdown(error) => error.reason(),
         }
     }
 }
 
 /// Runs the agent until it is told to end and the streams that it carries have, or the grace is
-/// over.
+/// over. Beside another agent it waits until that one ends.
 ///
 /// # Errors
 /// When it cannot start.
@@ -111,30 +114,21 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let (stored, stores) = watch::channel(Stored::default());
     let (kubelets, kubelet) = watch::channel(Kubelet::default());
     let (attaching, attached) = watch::channel(None);
+    let (roles, role) = watch::channel(Role::Waiting);
     // The client's own retries take minutes; what is late is said anew.
     config.default_retry = false;
     let client = Client::try_from(config).map_err(Error::Client)?;
 
-    let mut carrying = JoinSet::new();
-    // Connections are taken for as long as the kernel brings any.
-    let (unattached, stop_taking) = Shutdown::triggered();
-    let listener = when_free(async || serve::bind(settings.port).await).await?;
-    let mut takes = Vec::new();
-    for (address, listener) in listeners(settings.relay_port) {
-        takes.push(address);
-        let (relay, stop) = (relay.clone(), stop_taking.requested());
-        carrying.spawn(async move { relay.serve(listener, stop).await });
-    }
     let mut tasks = JoinSet::new();
-    let router = serve::router(metrics.clone(), health.clone());
-    // Nobody probes a pod that ends, and the next agent's probes need the port.
-    let stop = shutdown.requested();
-    tasks.spawn(async move {
-        if let Err(error) = http::serve(listener, router, stop).await {
-            tracing::error!(%error, "metrics and probes are no longer served");
-        }
-    });
-    tasks.spawn(serve::serve_streams(serve::bind_streams(&settings.socket)?, relay.clone()));
+    let shown = serve::Shown {
+        relay: relay.clone(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        shutdown: shutdown.clone(),
+        sockets: serve::Sockets::new(&settings.run, &settings.pod_uid),
+    };
+    tasks.spawn(serve::serve_socket(shown.sockets.bind()?, shown.clone()));
+    tasks.spawn(serve::serve_metrics(settings.port, shown, role.clone()));
     tasks.spawn(wish::follow(client.clone(), settings.node.clone(), memory, wishes, stored));
     let looked = health.clone();
     tasks.spawn(kubelet::observe(host.clone(), kubelets, move || looked.looked(Instant::now())));
@@ -145,21 +139,38 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
         attached,
         remote: relay.remote_peers(),
         stored: stores,
+        role: role.clone(),
     };
     let reporter = report::Reporter::new(client, settings.node, Machine::read(&host));
     let reporting = tasks.spawn(reporter.clone().keep(sources, health.clone(), metrics));
 
+    let claim = tokio::select! {
+        claim = Claim::wait(&settings.run) => claim?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    health.attached(Instant::now());
+    roles.send_replace(Role::Acting);
+    let mut carrying = JoinSet::new();
+    // Connections are taken for as long as the kernel brings any.
+    let (unattached, stop_taking) = Shutdown::triggered();
+    let mut takes = Vec::new();
+    for (address, listener) in listeners(settings.relay_port) {
+        takes.push(address);
+        let (relay, stop) = (relay.clone(), stop_taking.requested());
+        carrying.spawn(async move { relay.serve(listener, stop).await });
+    }
     let own = cri::Own { pod_uid: settings.pod_uid, container: CONTAINER.to_owned() };
     let attachment = attach::Settings {
         listeners: takes,
         nft: settings.nft,
         runtime: RuntimeSettings { cri_socket: settings.cri_socket, own },
     };
-    let channels = Channels { wishes: wish, kubelet, attached: attaching, standing, unattached };
+    let channels =
+        Channels { wishes: wish, kubelet, attached: attaching, standing, unattached, role: roles };
     let turned = move || health.attached(Instant::now());
     let stop = shutdown.requested();
     let attaching =
-        tokio::spawn(attach::run(attachment, relay.clone(), host, channels, turned, stop));
+        tokio::spawn(attach::run(attachment, relay.clone(), host, channels, claim, turned, stop));
 
     shutdown.requested().await;
     let open = relay.streams().len();
@@ -167,11 +178,11 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let ended = async {
         // What nobody keeps true any more is not left behind.
         let gone = unwanted.wait_for(Option::is_none);
-        if matches!(tokio::time::timeout(FAREWELL, gone).await, Ok(Ok(_))) {
+        let gone = matches!(tokio::time::timeout(FAREWELL, gone).await, Ok(Ok(_)));
+        if gone && *role.borrow() != Role::Succeeded {
             reporting.abort();
             reporter.withdraw().await;
         }
-        relay.drained().await;
         while carrying.join_next().await.is_some() {}
         // Only a panic ends it otherwise, and then there is nothing to wait for.
         let _ = attaching.await;
@@ -180,20 +191,6 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
         tracing::warn!(open = relay.streams().len(), "streams are cut");
     }
     Ok(())
-}
-
-/// Waits for ports that an agent which is about to end still has, for a while.
-async fn when_free<T, E: std::fmt::Display>(bind: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
-    let deadline = Instant::now() + PORTS;
-    loop {
-        match bind().await {
-            Err(error) if Instant::now() < deadline => {
-                tracing::info!(%error, "waiting for the port");
-                tokio::time::sleep(PORTS_AGAIN).await;
-            }
-            bound => return bound,
-        }
-    }
 }
 
 /// One for each address family that there is, on loopback: the kernel brings connections there whatever

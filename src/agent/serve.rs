@@ -1,5 +1,9 @@
-//! What the agent serves: metrics and probes to the network, the open streams to whoever is root in
-//! its container.
+//! What the agent serves: metrics to the network; its health, and the streams that are open, at a socket
+//! to whoever is root in its container or on its node.
+//!
+//! Each agent of a node has a socket of its own in the folder that they share. The port of the metrics
+//! is for the one that acts; the kubelet's probes come by the socket, so that no other agent, and no
+//! other program that has the port, answers for this one.
 
 use std::{
     fs, io,
@@ -9,25 +13,48 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Json, Router,
+    body::{Body, Bytes, to_bytes},
     extract::State,
-    http::{StatusCode, header},
+    http::{Request, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::future::join_all;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UnixListener, UnixStream},
+    sync::watch,
 };
 
-use super::{health::Health, metrics::Metrics};
+use super::{claim::Role, health::Health, metrics::Metrics};
 use crate::{
-    controller::{metrics::Metrics as ControllerMetrics, serve::probe},
+    controller::{
+        metrics::Metrics as ControllerMetrics,
+        serve::{self as http, probe},
+        shutdown::Shutdown,
+    },
     relay::{Relay, StreamInfo},
 };
 
-/// Whoever asks for the streams has so much time to take them.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Whoever is asked at a socket has so much time to answer.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Between two attempts at a port that is taken.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The most that is read of an answer, in bytes: the streams of a full relay fit in.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// What follows an agent's name in the name of its socket.
+const SOCKET: &str = "sock";
+
+/// Where the kubelet's probes, and those who want to see the streams, ask.
+const HEALTHZ: &str = "/healthz";
+const READYZ: &str = "/readyz";
+const STREAMS: &str = "/streams";
 
 /// Why nothing is served, or nothing can be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +67,10 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The socket for the streams cannot be made, or asked.
+    /// A socket cannot be made, or asked.
     #[error("{}: {source}", path.display())]
     Socket {
-        /// The socket.
+        /// The socket, or its folder.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -51,6 +78,9 @@ pub enum Error {
     /// The agent has answered something else.
     #[error("the agent's answer cannot be understood: {0}")]
     Answer(#[from] serde_json::Error),
+    /// The agent says that it is not so.
+    #[error("{0}")]
+    Unhealthy(String),
 }
 
 impl Error {
@@ -58,9 +88,127 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Bind { .. } => "ServeBind",
-            Self::Socket { .. } => "StreamsSocket",
-            Self::Answer(_) => "StreamsAnswer",
+            Self::Socket { .. } => "AgentSocket",
+            Self::Answer(_) => "AgentAnswer",
+            Self::Unhealthy(_) => "Unhealthy",
         }
+    }
+}
+
+/// A stream that an agent of this node carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// The stream.
+    #[serde(flatten)]
+    pub info: StreamInfo,
+    /// Whether its agent is about to end, and waits for such streams to end first.
+    pub draining: bool,
+}
+
+/// What a kubelet wants to know of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Probe {
+    /// Its loops turn.
+    Alive,
+    /// The apiserver holds what it sees.
+    Ready,
+}
+
+/// The sockets of a node's agents.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    folder: PathBuf,
+    own: PathBuf,
+}
+
+impl Sockets {
+    /// In this folder, for the agent of this name.
+    pub fn new(folder: &Path, name: &str) -> Self {
+        Self { folder: folder.to_owned(), own: folder.join(name).with_extension(SOCKET) }
+    }
+
+    /// Listens at the own one, where an earlier process may have listened, and takes those away at
+    /// which nobody listens any more.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn bind(&self) -> Result<UnixListener, Error> {
+        let bind = || {
+            fs::create_dir_all(&self.folder)?;
+            for path in sockets(&self.folder)? {
+                if path == self.own || std::os::unix::net::UnixStream::connect(&path).is_err() {
+                    fs::remove_file(&path)?;
+                }
+            }
+            UnixListener::bind(&self.own)
+        };
+        bind().map_err(|source| Error::Socket { path: self.own.clone(), source })
+    }
+
+    /// How many streams the node's other agents still carry before they end.
+    async fn draining(&self) -> usize {
+        let others = sockets(&self.folder).unwrap_or_default();
+        let others = others.into_iter().filter(|path| *path != self.own);
+        let streams = join_all(others.map(async |path| streams_at(&path).await)).await;
+        // One that is gone meanwhile carries nothing.
+        streams.iter().flatten().flatten().filter(|stream| stream.draining).count()
+    }
+}
+
+fn sockets(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    let paths = files.into_iter().map(|file| file.path());
+    Ok(paths.filter(|path| path.extension().is_some_and(|name| name == SOCKET)).collect())
+}
+
+/// What is shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The streams.
+    pub relay: Relay,
+    /// The numbers.
+    pub metrics: Metrics,
+    /// The answers to probes.
+    pub health: Health,
+    /// Whether the agent is about to end.
+    pub shutdown: Shutdown,
+    /// Where the node's other agents are asked.
+    pub sockets: Sockets,
+}
+
+impl Shown {
+    fn streams(&self) -> Vec<Stream> {
+        let draining = self.shutdown.is_requested();
+        self.relay.streams().into_iter().map(|info| Stream { info, draining }).collect()
+    }
+}
+
+/// Serves `/metrics`, `/healthz` and `/readyz` at this port of every address, on a node without IPv6
+/// of every IPv4 one, once it is free and until another agent acts.
+pub async fn serve_metrics(port: u16, shown: Shown, mut role: watch::Receiver<Role>) {
+    let mut complained = false;
+    let listener = loop {
+        match bind(port).await {
+            Ok(listener) => break listener,
+            Err(error) => {
+                // Another agent of the node has it for as long as it acts.
+                let waits = *role.borrow_and_update() == Role::Waiting;
+                if !waits && !std::mem::replace(&mut complained, true) {
+                    tracing::warn!(reason = error.reason(), %error, "metrics are not served yet");
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    };
+    let succeeded = async move {
+        // An error means that this agent is about to end without another one.
+        if role.wait_for(|role| *role == Role::Succeeded).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let router = router().route("/metrics", get(metrics)).with_state(shown);
+    if let Err(error) = http::serve(listener, router, succeeded).await {
+        tracing::error!(%error, "metrics are no longer served");
     }
 }
 
@@ -79,29 +227,24 @@ pub async fn bind(port: u16) -> Result<TcpListener, Error> {
     listener.map_err(|source| Error::Bind { port, source })
 }
 
-#[derive(Clone)]
-struct Served {
-    metrics: Metrics,
-    health: Health,
+/// Serves `/healthz`, `/readyz` and `/streams` at the agent's own socket.
+pub async fn serve_socket(listener: UnixListener, shown: Shown) {
+    let streams = get(async |State(shown): State<Shown>| Json(shown.streams()));
+    let router = router().route(STREAMS, streams).with_state(shown);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "streams are no longer shown");
+    }
 }
 
-/// `/metrics`, `/healthz` and `/readyz`.
-pub fn router(metrics: Metrics, health: Health) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics_page))
-        .route(
-            "/healthz",
-            get(async |State(served): State<Served>| probe(served.health.live(Instant::now()))),
-        )
-        .route(
-            "/readyz",
-            get(async |State(served): State<Served>| probe(served.health.ready(Instant::now()))),
-        )
-        .with_state(Served { metrics, health })
+fn router() -> Router<Shown> {
+    let live = async |State(shown): State<Shown>| probe(shown.health.live(Instant::now()));
+    let ready = async |State(shown): State<Shown>| probe(shown.health.ready(Instant::now()));
+    Router::new().route(HEALTHZ, get(live)).route(READYZ, get(ready))
 }
 
-async fn metrics_page(State(served): State<Served>) -> Response {
-    match served.metrics.encode() {
+async fn metrics(State(shown): State<Shown>) -> Response {
+    let own = if shown.shutdown.is_requested() { shown.relay.streams().len() } else { 0 };
+    match shown.metrics.encode(own + shown.sockets.draining().await) {
         Ok(body) => {
             ([(header::CONTENT_TYPE, ControllerMetrics::CONTENT_TYPE)], body).into_response()
         }
@@ -109,74 +252,74 @@ async fn metrics_page(State(served): State<Served>) -> Response {
     }
 }
 
-/// Listens for those who want to see the streams, where an earlier process may have listened.
+/// Asks the agents that share this folder for their open streams: those of each one oldest first.
 ///
 /// # Errors
-/// Where the socket cannot be made.
-pub fn bind_streams(path: &Path) -> Result<UnixListener, Error> {
-    let bind = || {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        UnixListener::bind(path)
-    };
-    bind().map_err(|source| Error::Socket { path: path.to_owned(), source })
-}
-
-/// Gives the open streams, as JSON, to each who connects.
-pub async fn serve_streams(listener: UnixListener, relay: Relay) {
-    loop {
-        match listener.accept().await {
-            Ok((mut stream, _)) => {
-                let streams = serde_json::to_vec(&relay.streams()).unwrap_or_default();
-                // One at a time: whoever asks is a person.
-                let _ = tokio::time::timeout(TIMEOUT, stream.write_all(&streams)).await;
+/// Where there is no agent, or one answers what nobody understands.
+pub async fn streams(folder: &Path) -> Result<Vec<Stream>, Error> {
+    let failed = |source| Error::Socket { path: folder.to_owned(), source };
+    let (mut all, mut answered) = (Vec::new(), false);
+    for path in sockets(folder).map_err(failed)? {
+        match streams_at(&path).await {
+            Ok(streams) => {
+                all.extend(streams);
+                answered = true;
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot show the streams");
-                tokio::time::sleep(TIMEOUT).await;
-            }
+            // An agent that was killed has left it there.
+            Err(Error::Socket { source, .. })
+                if source.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(error),
         }
     }
+    if answered { Ok(all) } else { Err(failed(io::ErrorKind::ConnectionRefused.into())) }
 }
 
-/// Asks a running agent for its open streams.
+async fn streams_at(path: &Path) -> Result<Vec<Stream>, Error> {
+    let (_, body) = ask(path, STREAMS).await?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// Asks the agent of this name.
 ///
 /// # Errors
-/// Where there is none.
-pub async fn streams(path: &Path) -> Result<Vec<StreamInfo>, Error> {
-    let asked = async {
-        let mut stream = UnixStream::connect(path).await?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).await?;
-        Ok(bytes)
+/// Where it does not answer, or says no.
+pub async fn probed(folder: &Path, name: &str, probe: Probe) -> Result<(), Error> {
+    let path = match probe {
+        Probe::Alive => HEALTHZ,
+        Probe::Ready => READYZ,
     };
-    let bytes = match tokio::time::timeout(TIMEOUT, asked).await {
+    let (status, body) = ask(&Sockets::new(folder, name).own, path).await?;
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(Error::Unhealthy(String::from_utf8_lossy(&body).trim_end().to_owned()))
+}
+
+async fn ask(socket: &Path, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    let asked = async {
+        let stream = UnixStream::connect(socket).await?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let request = Request::get(path).header(header::HOST, "agent").body(Body::empty());
+        let answer = async {
+            let request = request.map_err(io::Error::other)?;
+            let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            let status = response.status();
+            let body = to_bytes(Body::new(response.into_body()), ANSWER_MAX).await;
+            Ok((status, body.map_err(io::Error::other)?))
+        };
+        tokio::select! {
+            answer = answer => answer,
+            // It ends before the answer only where something went wrong.
+            Err(error) = connection => Err(io::Error::other(error)),
+        }
+    };
+    let answer = match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(answer) => answer,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    let bytes = bytes.map_err(|source| Error::Socket { path: path.to_owned(), source })?;
-    Ok(serde_json::from_slice(&bytes)?)
+    answer.map_err(|source| Error::Socket { path: socket.to_owned(), source })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::relay::{Settings, Upstream};
-
-    #[tokio::test]
-    async fn streams_are_shown_over_the_socket() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.sock");
-        let missing = streams(&path).await.unwrap_err();
-        assert!(missing.to_string().starts_with(&path.display().to_string()), "{missing}");
-        // An earlier process has left its own.
-        drop(bind_streams(&path).unwrap());
-        let listener = bind_streams(&path).unwrap();
-        let relay = Relay::new(Settings::new(Upstream::Fixed("127.0.0.1:1".parse().unwrap())));
-        tokio::spawn(serve_streams(listener, relay));
-        assert_eq!(streams(&path).await.unwrap(), []);
-        assert_eq!(streams(&path).await.unwrap(), []);
-    }
-}
+mod tests;

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{Exit, connect, log};
-use crate::{agent, controller::agents::HTTP_PORT};
+use crate::{
+    agent,
+    controller::agents::{GRACE, HTTP_PORT},
+};
 
 /// Run the agent of a node; the controller's DaemonSet does that.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,9 +28,9 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "/var/lib/sluice")]
     pub state: PathBuf,
 
-    /// The socket at which `sluice streams` asks.
-    #[arg(long, value_name = "FILE", default_value = super::streams::SOCKET)]
-    pub socket: PathBuf,
+    /// The folder that the node's agents share; its lock says which of them acts.
+    #[arg(long, value_name = "FOLDER", default_value = super::streams::FOLDER)]
+    pub run: PathBuf,
 
     /// A token that names the agent's pod; else the service account's own.
     #[arg(long, value_name = "FILE")]
@@ -41,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub relay_port: u16,
 
-    /// The port of metrics and probes.
+    /// The port of metrics.
     #[arg(long, value_name = "PORT", default_value_t = HTTP_PORT)]
     pub port: u16,
 
@@ -50,8 +53,8 @@ pub struct Args {
     pub nft: PathBuf,
 
     /// How many seconds running streams may go on once the agent is told to end.
-    #[arg(long, value_name = "SECONDS", default_value_t = 110)]
-    pub grace: u64,
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
+    pub grace: u32,
 
     /// What is logged.
     #[command(flatten)]
@@ -65,7 +68,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   # On a node, without a pod: evidence only, since the runtime does not know the process
-  sluice agent --node worker-1 --pod-uid none --host / --state /tmp --socket /tmp/sluice.sock";
+  sluice agent --node worker-1 --pod-uid none --host / --state /tmp --run /tmp/sluice";
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -108,12 +111,12 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         pod_uid: args.pod_uid,
         host: args.host,
         state: args.state,
-        socket: args.socket,
+        run: args.run,
         relay_port: args.relay_port,
         port: args.port,
         nft: args.nft,
         cri_socket: args.cri_socket,
-        grace: Duration::from_secs(args.grace),
+        grace: Duration::from_secs(args.grace.into()),
     };
     agent::run(config, settings).await?;
     Ok(Exit::Ok)

@@ -1,5 +1,5 @@
 //! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `changer`, `streams`,
-//! `canary` and `check`.
+//! `probe`, `canary` and `check`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.
@@ -14,6 +14,7 @@ pub mod crds;
 pub mod log;
 pub mod output;
 pub mod plan;
+pub mod probe;
 pub mod status;
 pub mod streams;
 
@@ -56,6 +57,7 @@ enum Subcommands {
     Agent(agent::Args),
     Changer(Box<changer::Args>),
     Streams(streams::Args),
+    Probe(probe::Args),
     Canary(canary::Args),
 }
 
@@ -107,6 +109,9 @@ pub enum Error {
     /// `streams` failed.
     #[error(transparent)]
     Streams(#[from] streams::Error),
+    /// `probe` failed, or what was asked for is not so.
+    #[error(transparent)]
+    Probe(#[from] probe::Error),
     /// `canary` failed.
     #[error(transparent)]
     Canary(#[from] canary::Error),
@@ -130,6 +135,7 @@ impl Error {
             Self::Agent(error) => error.reason(),
             Self::Changer(error) => error.reason(),
             Self::Streams(error) => error.reason(),
+            Self::Probe(error) => error.reason(),
             Self::Canary(error) => error.reason(),
             Self::Runtime(_) => "Runtime",
             Self::Output(_) => "Output",
@@ -197,6 +203,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Agent(args) => Ok(workers()?.block_on(agent::run(args))?),
         Subcommands::Changer(args) => Ok(runtime()?.block_on(changer::run(*args))?),
         Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
+        Subcommands::Probe(args) => Ok(runtime()?.block_on(probe::run(args))?),
         Subcommands::Canary(args) => Ok(runtime()?.block_on(canary::run(args))?),
     }
 }

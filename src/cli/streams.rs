@@ -1,4 +1,4 @@
-//! `sluice streams`: what the agent of this node carries now.
+//! `sluice streams`: what the agents of this node carry now.
 
 use std::path::PathBuf;
 
@@ -10,18 +10,19 @@ use super::{
 };
 use crate::agent::serve;
 
-/// Where an agent shows its streams.
-pub const SOCKET: &str = "/run/sluice/agent.sock";
+/// The folder that a node's agents share: each shows its streams at a socket there.
+pub const FOLDER: &str = "/run/sluice";
 
-/// Show the streams that this node's agent carries.
+/// Show the streams that this node's agents carry.
 ///
-/// Runs where the agent runs: in its container, or on the node with --socket.
+/// Runs where an agent runs: in its container, or as root on the node. There are two agents while one of
+/// them is about to end: its streams are draining.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The agent's socket.
-    #[arg(long, value_name = "FILE", default_value = SOCKET)]
-    socket: PathBuf,
+    /// The folder that the node's agents share.
+    #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
+    run: PathBuf,
 
     /// The form of the output.
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t)]
@@ -62,7 +63,7 @@ impl Error {
 /// # Errors
 /// Where no agent answers.
 pub async fn run(args: Args) -> Result<Exit, Error> {
-    let streams = serve::streams(&args.socket).await?;
+    let streams = serve::streams(&args.run).await?;
     match args.output {
         Format::Table if streams.is_empty() => anstream::eprintln!("No stream is open."),
         Format::Table => output::print(&output::streams::table(&streams, Timestamp::now()))?,

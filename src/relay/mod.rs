@@ -185,6 +185,11 @@ impl Relay {
         self.0.registry.totals()
     }
 
+    /// Whether nothing is carried.
+    pub fn is_idle(&self) -> bool {
+        self.0.registry.places().borrow().taken() == 0
+    }
+
     /// Resolves when nothing is carried.
     pub async fn drained(&self) {
         let mut places = self.0.registry.places();

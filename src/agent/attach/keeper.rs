@@ -8,10 +8,9 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::{
-    FAREWELL,
     nft::Nft,
     probe::{self, By},
     rules::{self, Family, LIFETIME},
@@ -20,8 +19,7 @@ use super::{
 };
 use crate::{
     agent::cri::{Runtime, Server},
-    api::{FailurePolicy, Proxy},
-    controller::shutdown::Trigger,
+    api::FailurePolicy,
     decision::migration::STREAMING_REDIRECTS,
     relay::Relay,
 };
@@ -274,40 +272,30 @@ impl Keeper {
         Ok(())
     }
 
-    /// The agent ends. Streams go straight to the runtime from now on; where they are to be refused
-    /// without an agent, they are, unless nobody wants that any more. Tells `unattached` once the kernel
-    /// brings nothing more to the relay.
-    pub async fn let_go(
-        &mut self,
-        wishes: &mut watch::Receiver<Option<Proxy>>,
-        unattached: &Trigger,
-    ) {
-        let gone = if self.refusing { self.forget().await } else { self.detach().await };
-        if let Err(failure) = gone {
-            tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
-            // The kernel goes on for as long as it was told to.
-            let last = self.proven.values().max();
-            let left = last.map(|at| LIFETIME.saturating_sub(at.elapsed()));
-            tokio::time::sleep(left.unwrap_or_default()).await;
+    /// One turn of an agent that is about to end and that nobody succeeds. New streams go straight to
+    /// the runtime; where they would be refused without an agent, it takes them for as long as it goes
+    /// on with others.
+    pub async fn leave(&mut self, want: Want, told: &Told) -> Result<Found, Failure> {
+        if want == Want::Relay(FailurePolicy::Closed) {
+            return self.turn(want, told).await;
         }
-        unattached.request();
-        if !self.refusing {
+        self.turn(Want::Nothing, told).await?;
+        Err(ending())
+    }
+
+    /// Brings nothing more to the relay, and goes on refusing what does not come through one.
+    pub async fn refuse(&mut self) {
+        if let Err(failure) = self.forget().await {
+            tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
             return;
         }
-        let unwanted =
-            |wish: &Option<Proxy>| Want::of(wish.as_ref()) != Want::Relay(FailurePolicy::Closed);
-        // Nothing is taken while this waits, so no longer than streams go on anyway.
-        let ended = async {
-            self.relay.drained().await;
-            tokio::time::sleep(FAREWELL).await;
-        };
-        tokio::select! {
-            changed = wishes.wait_for(unwanted) => if changed.is_err() { return },
-            () = ended => return,
-        }
-        if let Err(failure) = self.detach().await {
-            tracing::warn!(reason = failure.reason, message = failure.message, "rules may be left");
-        }
+        self.proven.clear();
+    }
+
+    /// How long the kernel may go on bringing streams to this relay, though nobody renews that.
+    pub fn left(&self) -> Duration {
+        let last = self.proven.values().max();
+        last.map(|at| LIFETIME.saturating_sub(at.elapsed())).unwrap_or_default()
     }
 
     /// Brings nothing more to the relay; whatever else the rules say stays.
@@ -331,6 +319,12 @@ fn through_kubelet(runtime: &Runtime) -> Failure {
             runtime.name
         ),
     }
+}
+
+fn ending() -> Failure {
+    let message =
+        "the agent is about to end, and carries only the streams that are open".to_owned();
+    Failure { reason: state::ENDING, message }
 }
 
 fn relay_fails(error: &probe::Error) -> Failure {

@@ -4,6 +4,9 @@
 //! a time (`rules`), and goes on only after a probe has just come through the same rules and the same
 //! relay, and the runtime has answered it (`probe`). Past an agent that is dead streams go straight to
 //! the runtime at once; past one that hangs, or cannot reach the runtime, when those seconds are over.
+//!
+//! An agent that is about to end offers the node to another one that waits (`super::claim`). That one's
+//! rules take the place of its own in one transaction, and until then it takes what the kernel brings.
 
 mod certificate;
 mod keeper;
@@ -22,9 +25,13 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{cri::Runtime, kubelet::Kubelet};
+use super::{
+    claim::{Claim, Role},
+    cri::Runtime,
+    kubelet::Kubelet,
+};
 use crate::{
-    api::{ByteRate, Proxy},
+    api::{ByteRate, FailurePolicy, Proxy},
     controller::shutdown::Trigger,
     node::host::Host,
     relay::{Limits, Relay},
@@ -80,6 +87,8 @@ pub struct Channels {
     pub standing: watch::Sender<Standing>,
     /// Once the kernel brings nothing more to the relay, after it was told to stop.
     pub unattached: Trigger,
+    /// Once another agent acts.
+    pub role: watch::Sender<Role>,
 }
 
 /// How far the loop has come, for those who tell of it.
@@ -90,17 +99,19 @@ struct Progress {
     standing: Standing,
 }
 
-/// Does as is wished until `stop` resolves, then lets streams go.
+/// Does as is wished until `stop` resolves, and then for as long as the relay carries streams or
+/// until another agent takes over.
 pub async fn run(
     settings: Settings,
     relay: Relay,
     host: Host,
     channels: Channels,
+    claim: Claim,
     turned: impl Fn(),
     stop: impl Future<Output = ()>,
 ) {
-    let Channels { mut wishes, kubelet, attached, standing, unattached } = channels;
-    let mut keeper = Keeper::new(settings.listeners, Nft(settings.nft), relay);
+    let Channels { mut wishes, kubelet, attached, standing, unattached, role } = channels;
+    let mut keeper = Keeper::new(settings.listeners, Nft(settings.nft), relay.clone());
     let (telling, mut told) = watch::channel(Told::default());
     let asking = Asker::new(settings.runtime, host).run(kubelet, Arc::clone(&keeper.lost), telling);
     let want = Want::of(wishes.borrow().as_ref());
@@ -109,11 +120,33 @@ pub async fn run(
     let keeping = async {
         let mut stop = std::pin::pin!(stop);
         let mut complaint = None;
+        let mut stopped: Option<Instant> = None;
         loop {
+            if stopped.is_some() && claim.offer().await {
+                role.send_replace(Role::Succeeded);
+                tracing::info!("another agent has taken over");
+                tokio::time::sleep(keeper.left()).await;
+                return;
+            }
             let want = Want::of(wishes.borrow_and_update().as_ref());
             let now = told.borrow_and_update().clone();
-            let turn = keeper.turn(want, &now).await;
+            // Before its own probes are among what is carried.
+            let idle = relay.is_idle();
+            let turn = match stopped {
+                None => keeper.turn(want, &now).await,
+                Some(_) => keeper.leave(want, &now).await,
+            };
             turned();
+            if idle && stopped.is_some_and(|at| ends(want, at.elapsed())) {
+                if keeper.refusing {
+                    keeper.refuse().await;
+                }
+                tokio::time::sleep(keeper.left()).await;
+                return;
+            }
+            if stopped.is_some() && !keeper.refusing && keeper.left().is_zero() {
+                unattached.request();
+            }
             let (proven, failure) = match turn {
                 Ok(found) => (found.proven, None),
                 Err(failure) => (None, Some(failure)),
@@ -123,13 +156,13 @@ pub async fn run(
             progress.send_replace(Progress { told: now, answers: keeper.answers, standing });
             tokio::select! {
                 biased;
-                () = &mut stop => break,
+                () = &mut stop, if stopped.is_none() => stopped = Some(Instant::now()),
                 Ok(()) = wishes.changed() => {}
                 Ok(()) = told.changed() => {}
+                () = relay.drained(), if stopped.is_some() && !idle => {}
                 () = tokio::time::sleep(RENEW) => {}
             }
         }
-        keeper.let_go(&mut wishes, &unattached).await;
     };
     // Neither keeps the other waiting.
     let beside = async {
@@ -140,6 +173,13 @@ pub async fn run(
         () = keeping => {}
         () = beside => {}
     }
+    unattached.request();
+}
+
+/// Whether an agent that has been told to stop so long ago, and carries nothing, has nothing left to do.
+/// Where its end means that streams are refused, it may learn yet that nobody wants that any more.
+fn ends(want: Want, stopped: Duration) -> bool {
+    want != Want::Relay(FailurePolicy::Closed) || stopped >= FAREWELL
 }
 
 /// Tells how it stands, each time that it changes, and when the kernel's rules have expired.
@@ -184,6 +224,7 @@ fn tell(complaint: &mut Option<&'static str>, failure: Option<&Failure>) {
         return;
     }
     match failure {
+        Some(failure) if failure.reason == state::ENDING => tracing::info!("{}", failure.message),
         Some(failure) => tracing::warn!(reason = failure.reason, "{}", failure.message),
         None => tracing::info!("streams are as they are wanted"),
     }

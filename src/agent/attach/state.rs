@@ -8,6 +8,9 @@ use crate::api::{FailurePolicy, Proxy, ProxyMode};
 /// Why streams come to no port of the runtime, so that nothing here can limit or refuse them.
 pub const THROUGH_KUBELET: &str = "StreamsThroughKubelet";
 
+/// Why new streams do not pass through an agent that still carries others.
+pub const ENDING: &str = "Ending";
+
 /// What is wanted of the node's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {

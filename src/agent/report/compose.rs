@@ -8,6 +8,7 @@ use crate::{
     agent::{attach::Attached, kubelet::Kubelet},
     api::{AgentReport, CrashLoops, FollowedRedirect, RuntimeReport},
     cluster::whole_seconds,
+    decision::evidence::Says,
     node::machine::Machine,
     relay::RemotePeer,
 };
@@ -65,6 +66,17 @@ impl Composer {
                 CrashLoops { since, message: message.clone() }
             }),
         })
+    }
+
+    /// Whether what is `known` of the kubelet is what is seen of it now. Nobody who only looks knows
+    /// of streams.
+    pub fn agrees(&self, kubelet: &Kubelet, known: &AgentReport) -> bool {
+        let next_start = kubelet.next_start.map(Says::as_str);
+        self.is_own(known)
+            && kubelet.flag.map(Says::as_str) == Some(known.flag.as_str())
+            && next_start == known.next_start.as_deref()
+            && kubelet.files == known.files
+            && kubelet.crashes.is_some() == known.kubelet_crash_loops.is_some()
     }
 
     fn is_own(&self, known: &AgentReport) -> bool {
@@ -149,7 +161,6 @@ mod tests {
             cri::{Runtime, Server},
         },
         api::FailurePolicy,
-        decision::evidence::Says,
     };
 
     fn at(second: i64) -> Timestamp {
@@ -227,6 +238,27 @@ mod tests {
         assert_eq!(compose(&mut of("b"), &one, None, Some(&first), 20), first);
         let later = compose(&mut of("c"), &one, None, Some(&first), 20);
         assert_eq!((later.since.0, later.followed_redirect), (at(20), None));
+    }
+
+    #[test]
+    fn an_agent_that_waits_agrees_with_what_it_sees_itself_and_nothing_else() {
+        let machine = Machine { boot: Some("b".to_owned()), id: Some("m".to_owned()) };
+        let mut composer = Composer::of(machine.clone());
+        let one = kubelet(1, Says::Off);
+        let known = compose(&mut composer, &one, None, None, 1);
+        let waiting = Composer::of(machine);
+        assert!(waiting.agrees(&one, &known));
+        for other in [
+            kubelet(1, Says::On),
+            Kubelet::default(),
+            Kubelet { next_start: Some(Says::On), ..one.clone() },
+            Kubelet { files: vec!["/etc/default/kubelet".to_owned()], ..one.clone() },
+            Kubelet { crashes: Some("It exits.".to_owned()), ..one.clone() },
+        ] {
+            assert!(!waiting.agrees(&other, &known), "{other:?}");
+        }
+        // Written before the machine was started anew.
+        assert!(!Composer::default().agrees(&one, &known));
     }
 
     #[test]

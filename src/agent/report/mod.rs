@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
 
-use super::{attach::Attached, health::Health, kubelet::Kubelet, metrics::Metrics, wish::Stored};
+use super::{
+    attach::Attached, claim::Role, health::Health, kubelet::Kubelet, metrics::Metrics, wish::Stored,
+};
 pub use crate::node::status::Error;
 use crate::{
     api::AgentReport,
@@ -36,6 +38,8 @@ pub struct Sources {
     pub remote: watch::Receiver<Option<RemotePeer>>,
     /// What the apiserver holds.
     pub stored: watch::Receiver<Stored>,
+    /// Whether the report is this agent's to write.
+    pub role: watch::Receiver<Role>,
 }
 
 impl Sources {
@@ -46,6 +50,16 @@ impl Sources {
             changed = self.attached.changed() => changed.is_ok(),
             changed = self.remote.changed() => changed.is_ok(),
             changed = self.stored.changed() => changed.is_ok(),
+            changed = self.role.changed() => changed.is_ok(),
+        }
+    }
+
+    /// Whether the apiserver holds what this agent sees of the kubelet, whoever has written it.
+    fn agree(&mut self, composer: &Composer) -> bool {
+        let (kubelet, stored) = (self.kubelet.borrow_and_update(), self.stored.borrow_and_update());
+        match &*stored {
+            Stored::Report(Some(known)) => composer.agrees(&kubelet, known),
+            Stored::Report(None) | Stored::NoNode | Stored::Unknown => false,
         }
     }
 
@@ -88,7 +102,7 @@ impl Reporter {
         Self { writer: Writer::new(client, node, MANAGER, "agent"), machine }
     }
 
-    /// Keeps the report in the StreamingNode true, until the process ends.
+    /// Keeps the report in the StreamingNode true while this agent acts.
     pub async fn keep(self, mut sources: Sources, health: Health, metrics: Metrics) {
         let mut composer = Composer::of(self.machine);
         let mut retry: Option<(Instant, Duration)> = None;
@@ -104,20 +118,30 @@ impl Reporter {
                 () = due => {}
             }
             tokio::time::sleep(SETTLE).await;
+            let role = *sources.role.borrow_and_update();
+            match role {
+                Role::Waiting => {
+                    health.reported(sources.agree(&composer));
+                    continue;
+                }
+                Role::Acting => {}
+                Role::Succeeded => return,
+            }
             match sources.report(&mut composer) {
                 None => {}
                 Some(Report::Stored) => {
-                    health.reported();
+                    health.reported(true);
                     retry = None;
                 }
                 Some(Report::Due(report)) => match self.writer.write(Some(report)).await {
                     Ok(()) => {
                         metrics.reported("ok");
-                        health.reported();
+                        health.reported(true);
                         retry = None;
                     }
                     Err(error) => {
                         metrics.reported(error.reason());
+                        health.reported(false);
                         tracing::warn!(reason = error.reason(), %error, "the report is not stored");
                         let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
                         retry = Some((Instant::now() + wait, wait));

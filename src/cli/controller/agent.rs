@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::{cli::log, controller::agents::Settings};
+use crate::{
+    cli::log,
+    controller::agents::{GRACE, HTTP_PORT, Settings},
+};
 
 /// How the controller rolls out agents; without an image it rolls out none.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,6 +36,14 @@ pub struct Args {
     /// The container runtime's socket on the nodes, below /run [default: the agents look].
     #[arg(long, value_name = "PATH")]
     agent_cri_socket: Option<String>,
+
+    /// The port of the agents' metrics on their nodes.
+    #[arg(long, value_name = "PORT", default_value_t = HTTP_PORT)]
+    agent_port: u16,
+
+    /// How many seconds an agent goes on with running streams after it was asked to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
+    agent_grace: u32,
 
     /// What the agents log.
     #[arg(long, value_name = "FILTER", default_value = "info")]
@@ -74,6 +85,8 @@ impl Args {
             service_account: account.to_owned(),
             priority_class: given(self.agent_priority_class),
             cri_socket: given(self.agent_cri_socket),
+            port: self.agent_port,
+            grace: self.agent_grace,
             log: self.agent_log,
             log_format: self.agent_log_format.as_str().to_owned(),
             requests: amounts([

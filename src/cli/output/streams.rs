@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 
 use super::Table;
-use crate::relay::StreamInfo;
+use crate::agent::serve::Stream;
 
 /// A row for each stream.
-pub fn table(streams: &[StreamInfo], now: Timestamp) -> String {
+pub fn table(streams: &[Stream], now: Timestamp) -> String {
     let mut table = Table::new([
         "ID",
         "KIND",
@@ -16,18 +16,21 @@ pub fn table(streams: &[StreamInfo], now: Timestamp) -> String {
         "TO-RUNTIME",
         "TO-CLIENT",
         "THROTTLED",
+        "DRAINING",
         "USER-AGENT",
     ]);
-    for stream in streams {
+    let yes_or_no = |yes| if yes { "yes" } else { "no" };
+    for Stream { info: stream, draining } in streams {
         table.add([
             stream.id.to_string().into(),
             stream.kind.as_str().into(),
             age(now.duration_since(stream.started).as_secs()).into(),
             stream.peer.to_string().into(),
-            if stream.remote { "yes" } else { "no" }.into(),
+            yes_or_no(stream.remote).into(),
             bytes(stream.to_runtime).into(),
             bytes(stream.to_client).into(),
             format!("{:.1}s", stream.throttled_millis as f64 / 1000.0).into(),
+            yes_or_no(*draining).into(),
             stream.user_agent.as_deref().unwrap_or_default().into(),
         ]);
     }
@@ -60,7 +63,7 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::Kind;
+    use crate::relay::{Kind, StreamInfo};
 
     #[test]
     fn a_table_of_streams() {
@@ -80,7 +83,9 @@ mod tests {
         };
         let remote =
             StreamInfo { remote: true, user_agent: None, started: at(0), ..stream.clone() };
-        insta::assert_snapshot!(table(&[stream, remote], at(1065)));
+        let streams = [(stream, false), (remote, true)];
+        let streams = streams.map(|(info, draining)| Stream { info, draining });
+        insta::assert_snapshot!(table(&streams, at(1065)));
     }
 
     #[test]

@@ -14,11 +14,18 @@ pub use template::daemon_set;
 
 use crate::{cluster::AGENT_LABELS, decision::version::Minor};
 
-/// The port of an agent's metrics and probes, on the node's own network.
+/// The usual port of an agent's metrics, on the node's own network.
 pub const HTTP_PORT: u16 = 15191;
+
+/// How long an agent usually goes on with running streams after it was asked to end, in seconds.
+pub const GRACE: u32 = 3_600;
 
 /// Apiservers from here on know `seccompProfile`; earlier ones read an annotation.
 const SECCOMP_FIELD: Minor = Minor(19);
+
+/// Clusters from here on start a DaemonSet's new pod beside the old one where they are told to
+/// (`maxSurge`, beta).
+const SURGE: Minor = Minor(22);
 
 /// How agents are rolled out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +46,10 @@ pub struct Settings {
     pub priority_class: Option<String>,
     /// The container runtime's socket on the nodes, where the agents do not find it by themselves.
     pub cri_socket: Option<String>,
+    /// The port of their metrics on the node's own network.
+    pub port: u16,
+    /// How long an agent goes on with running streams after it was asked to end, in seconds.
+    pub grace: u32,
     /// What the agents log.
     pub log: String,
     /// The form of their log.
@@ -84,6 +95,8 @@ pub(super) mod tests {
             service_account: "sluice-agent".to_owned(),
             priority_class: Some("system-node-critical".to_owned()),
             cri_socket: Some("/run/crio/crio.sock".to_owned()),
+            port: 9191,
+            grace: 600,
             log: "info".to_owned(),
             log_format: "json".to_owned(),
             requests: amounts(&[("cpu", "20m"), ("memory", "32Mi")]),

@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HTTP_PORT, SECCOMP_FIELD, Settings, stored::SELECTORS};
+use super::{SECCOMP_FIELD, SURGE, Settings, stored::SELECTORS};
 use crate::{
     agent::CONTAINER,
     cluster::{Agents, Selector},
     decision::version::Minor,
 };
 
-/// How long an agent may go on with running streams after it was asked to end, in seconds.
-const GRACE: u32 = 120;
+/// What an agent may take to end once its grace is over, in seconds.
+const END: u32 = 10;
 
 /// How long the token that names an agent's pod is good for, in seconds; the kubelet renews it.
 const TOKEN_LIFE: u32 = 3_600;
@@ -64,15 +64,24 @@ pub fn daemon_set(settings: &Settings, agents: &Agents, served: Option<Minor>) -
         },
         "spec": {
             "selector": {"matchLabels": selector},
-            "updateStrategy": {
-                "type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"},
-            },
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": pace(served)},
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations(served)},
                 "spec": pod(settings, agents, served),
             },
         },
     })
+}
+
+/// A tenth of the agents at a time. Where the next agent may stand beside the one that it succeeds, it
+/// does: that one may go on for long with the streams that it has.
+fn pace(served: Option<Minor>) -> Value {
+    const TENTH: &str = "10%";
+    if served.is_some_and(|minor| minor >= SURGE) {
+        json!({"maxSurge": TENTH, "maxUnavailable": 0})
+    } else {
+        json!({"maxUnavailable": TENTH})
+    }
 }
 
 fn has_seccomp_field(served: Option<Minor>) -> bool {
@@ -101,7 +110,7 @@ fn pod(settings: &Settings, agents: &Agents, served: Option<Minor>) -> Value {
         // The streams are the node's own, and so is the name under which the runtime listens.
         "hostNetwork": true,
         "dnsPolicy": "Default",
-        "terminationGracePeriodSeconds": GRACE,
+        "terminationGracePeriodSeconds": settings.grace.saturating_add(END),
         // On every selected node, whatever it is tainted with.
         "tolerations": [{"operator": "Exists"}],
         "securityContext": security,
@@ -144,13 +153,17 @@ fn container(settings: &Settings) -> Value {
         format!("--log={}", settings.log),
         format!("--log-format={}", settings.log_format),
         format!("--token={TOKEN_FOLDER}/{TOKEN}"),
+        format!("--port={}", settings.port),
+        format!("--grace={}", settings.grace),
     ];
     args.extend(settings.cri_socket.iter().map(|socket| format!("--cri-socket={socket}")));
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
     // No `ports`: on the host's network each would be one that the scheduler reserves.
-    let probe = |path: &str, period: u32| {
+    // Not over the network: at the port there may be another agent of the node, or anybody. A runtime
+    // that is too busy to start a probe is no reason to end streams, so that takes minutes.
+    let probe = |what: &str, period: u32| {
         json!({
-            "httpGet": {"path": path, "port": HTTP_PORT, "scheme": "HTTP"},
+            "exec": {"command": ["/sluice", "probe", what]},
             "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": 3,
         })
     };
@@ -180,8 +193,8 @@ fn container(settings: &Settings) -> Value {
             field("POD_NAMESPACE", "metadata.namespace"),
             field("POD_UID", "metadata.uid"),
         ],
-        "livenessProbe": probe("/healthz", 10),
-        "readinessProbe": probe("/readyz", 5),
+        "livenessProbe": probe("alive", 60),
+        "readinessProbe": probe("ready", 5),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -212,7 +225,8 @@ fn volumes() -> Value {
     host.chain([
         // The last wish, for a start while the apiserver is away.
         json!({"name": "state", "emptyDir": {}}),
-        json!({"name": "run", "emptyDir": {"medium": "Memory"}}),
+        // What the agents of the node share.
+        json!({"name": "run", "hostPath": {"path": RUN_FOLDER, "type": "DirectoryOrCreate"}}),
         // Beside the pod's usual token: before 1.21 only one of this kind names its pod.
         json!({"name": TOKEN, "projected": {"sources": [
             {"serviceAccountToken": {"path": TOKEN, "expirationSeconds": TOKEN_LIFE}},
@@ -253,7 +267,16 @@ mod tests {
         for field in ["imagePullPolicy", "resources", "ports"] {
             assert_eq!(container.get(field), None, "{field}");
         }
-        assert_eq!(container["args"].as_array().map(Vec::len), Some(4));
+        assert_eq!(container["args"].as_array().map(Vec::len), Some(6));
+    }
+
+    #[test]
+    fn the_next_agent_stands_beside_the_one_before_where_it_can() {
+        for (minor, surge) in [(Some(21), false), (Some(22), true), (None, false)] {
+            let wanted = daemon_set(&settings(), &agents(&[]), minor.map(Minor));
+            let pace = &wanted["spec"]["updateStrategy"]["rollingUpdate"];
+            assert_eq!(pace.get("maxSurge").is_some(), surge, "1.{minor:?}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@
 {{- with $agent.criSocket }}
 - --agent-cri-socket={{ . }}
 {{- end }}
+- --agent-port={{ int $agent.port }}
+- --agent-grace={{ int $agent.gracePeriodSeconds }}
 - --agent-log={{ $agent.log.level }}
 - --agent-log-format={{ $agent.log.format }}
 {{- with $agent.resources.requests }}

@@ -1,5 +1,6 @@
 //! How streams are brought to the relay, and how they are let go.
 
+mod going;
 mod kernel;
 mod net;
 mod node;
@@ -37,45 +38,41 @@ fn attached(nft: &Nft, policy: FailurePolicy, renewed: Instant) -> Keeper {
     keeper
 }
 
-fn wish(failure_policy: FailurePolicy) -> watch::Receiver<Option<Proxy>> {
-    watch::channel(Some(Proxy { failure_policy, ..Proxy::default() })).1
+#[tokio::test]
+async fn an_agent_that_ends_leaves_nothing_or_what_refuses_streams() {
+    let (folder, nft) = nft::tests::script(r#"cat >>"$0.said""#);
+    let said = || std::fs::read_to_string(folder.path().join("nft.said")).unwrap_or_default();
+    let mut keeper = attached(&nft, FailurePolicy::Open, Instant::now());
+    assert!(!keeper.left().is_zero());
+    let ends = keeper.leave(Want::Relay(FailurePolicy::Open), &Told::default()).await.unwrap_err();
+    assert_eq!(ends.reason, "Ending");
+    assert!(keeper.left().is_zero() && said().ends_with(&rules::remove(Family::ALL[0])));
+
+    let mut keeper = attached(&nft, FailurePolicy::Closed, Instant::now());
+    keeper.refuse().await;
+    assert!(keeper.left().is_zero() && keeper.refusing);
+    assert!(said().ends_with(&rules::forget(Family::ALL[1])), "{}", said());
 }
 
 #[tokio::test]
-async fn connections_are_taken_until_the_kernel_sends_none() {
-    for (policy, expected) in [
-        (FailurePolicy::Open, rules::remove(Family::ALL[0])),
-        (FailurePolicy::Closed, rules::forget(Family::ALL[1])),
-    ] {
-        let (folder, nft) =
-            nft::tests::script(r#"cat >>"$0.said"; until [ -e "$0.go" ]; do sleep 0.01; done"#);
-        let said = || std::fs::read_to_string(folder.path().join("nft.said")).unwrap_or_default();
-        let (unattached, stop_taking) = Shutdown::triggered();
-        let mut keeper = attached(&nft, policy, Instant::now());
-        let mut wishes = wish(policy);
-        let letting_go = tokio::spawn(async move { keeper.let_go(&mut wishes, &unattached).await });
-        while said().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert!(!stop_taking.is_requested(), "the kernel still sends some");
-        std::fs::write(folder.path().join("nft.go"), "").unwrap();
-        stop_taking.requested().await;
-        assert!(said().ends_with(&expected), "{policy:?}: {}", said());
-        letting_go.abort();
-    }
-}
-
-#[tokio::test]
-async fn a_kernel_that_cannot_be_told_sends_connections_until_its_rule_expires() {
+async fn a_kernel_that_cannot_be_told_brings_streams_until_its_rule_expires() {
     let (_folder, nft) = nft::tests::script("exit 1");
-    for policy in [FailurePolicy::Open, FailurePolicy::Closed] {
-        let renewed = Instant::now() - LIFETIME + Duration::from_millis(100);
-        let (unattached, stop_taking) = Shutdown::triggered();
-        let mut keeper = attached(&nft, policy, renewed);
-        let mut wishes = wish(policy);
-        let letting_go = tokio::spawn(async move { keeper.let_go(&mut wishes, &unattached).await });
-        stop_taking.requested().await;
-        assert!(renewed.elapsed() >= LIFETIME, "{policy:?}: {:?}", renewed.elapsed());
-        letting_go.abort();
+    let renewed = Instant::now() - LIFETIME + Duration::from_secs(5);
+    let mut keeper = attached(&nft, FailurePolicy::Open, renewed);
+    let failed = keeper.leave(Want::Relay(FailurePolicy::Open), &Told::default()).await;
+    assert_ne!(failed.unwrap_err().reason, "Ending");
+    assert!(keeper.left() > Duration::ZERO && keeper.left() <= Duration::from_secs(5));
+    let mut keeper = attached(&nft, FailurePolicy::Closed, renewed);
+    keeper.refuse().await;
+    assert!(keeper.left() > Duration::ZERO);
+}
+
+#[test]
+fn an_agent_whose_end_would_refuse_streams_waits_for_word_that_nobody_wants_that() {
+    let (open, closed) = (Want::Relay(FailurePolicy::Open), Want::Relay(FailurePolicy::Closed));
+    for (want, stopped, expected) in
+        [(open, 0, true), (Want::Nothing, 0, true), (closed, 2_999, false), (closed, 3_000, true)]
+    {
+        assert_eq!(ends(want, Duration::from_millis(stopped)), expected, "{want:?} {stopped}");
     }
 }

@@ -1,5 +1,8 @@
 //! A node's agent as far as streams go, and a runtime that is played.
 
+use std::rc::Rc;
+
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -11,6 +14,7 @@ use super::*;
 use crate::{
     agent::{
         attach,
+        claim::{Claim, Role},
         cri::played::{Played, Playing},
     },
     relay::Listener,
@@ -86,7 +90,10 @@ pub struct Node {
     pub kubelet: watch::Sender<Kubelet>,
     pub attached: watch::Receiver<Option<Attached>>,
     pub standing: watch::Receiver<Standing>,
+    pub role: watch::Receiver<Role>,
     pub stop: Option<oneshot::Sender<()>>,
+    /// What the node's agents share.
+    run: Rc<TempDir>,
 }
 
 fn proxy(failure_policy: FailurePolicy) -> Option<Proxy> {
@@ -95,15 +102,19 @@ fn proxy(failure_policy: FailurePolicy) -> Option<Proxy> {
 
 /// A relay that takes what the kernel brings, and where.
 pub fn relay() -> (Relay, Vec<SocketAddr>, Vec<JoinHandle<()>>) {
+    relay_until(std::future::pending)
+}
+
+fn relay_until<F: Future<Output = ()> + Send + 'static>(
+    stop: impl Fn() -> F,
+) -> (Relay, Vec<SocketAddr>, Vec<JoinHandle<()>>) {
     let relay = Relay::new(RelaySettings::new(Upstream::Destination { mark: RELAY_MARK }));
     let (mut listeners, mut serving) = (Vec::new(), Vec::new());
     for any in ["127.0.0.1:0", "[::1]:0"] {
         let listener = Listener::transparent(any.parse().unwrap(), RELAY_MARK).unwrap();
         listeners.push(listener.local_addr().unwrap());
-        let relay = relay.clone();
-        serving.push(tokio::spawn(async move {
-            relay.serve(listener, std::future::pending()).await;
-        }));
+        let (relay, stop) = (relay.clone(), stop());
+        serving.push(tokio::spawn(async move { relay.serve(listener, stop).await }));
     }
     (relay, listeners, serving)
 }
@@ -115,7 +126,17 @@ pub fn url(address: SocketAddr) -> String {
 impl Node {
     /// One whose runtime says that it streams from there.
     pub fn start(address: SocketAddr, policy: FailurePolicy) -> Self {
-        let (relay, listeners, serving) = relay();
+        Self::begin(address, policy, Rc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// Another agent of the same node, for the same runtime.
+    pub fn beside(&self, address: SocketAddr, policy: FailurePolicy) -> Self {
+        Self::begin(address, policy, Rc::clone(&self.run))
+    }
+
+    fn begin(address: SocketAddr, policy: FailurePolicy, run: Rc<TempDir>) -> Self {
+        let (unattached, stop_taking) = Shutdown::triggered();
+        let (relay, listeners, serving) = relay_until(|| stop_taking.requested());
         let playing = Played::of(&url(address)).start();
         let cri_socket = Some(playing.socket().display().to_string());
         let runtime = RuntimeSettings { cri_socket, own: own() };
@@ -125,18 +146,25 @@ impl Node {
         let (attaching, attached) = watch::channel(None);
         let (stands, standing) = watch::channel(Standing::new(Want::Nothing));
         let (stop, stopped) = oneshot::channel();
+        let (roles, role) = watch::channel(Role::Waiting);
         let channels = Channels {
             wishes: wish,
             kubelet: kubelets,
             attached: attaching,
             standing: stands,
-            unattached: Shutdown::triggered().0,
+            unattached,
+            role: roles,
         };
         let stopped = async move { drop(stopped.await) };
         let host = Host::new("/".into());
-        tokio::spawn(attach::run(settings, relay.clone(), host, channels, || {}, stopped));
+        let (carrying, folder) = (relay.clone(), run.path().to_owned());
+        tokio::spawn(async move {
+            let claim = Claim::wait(&folder).await.unwrap();
+            channels.role.send_replace(Role::Acting);
+            attach::run(settings, carrying, host, channels, claim, || {}, stopped).await;
+        });
         let stop = Some(stop);
-        Self { relay, serving, playing, wishes, kubelet, attached, standing, stop }
+        Self { relay, serving, playing, wishes, kubelet, attached, standing, role, stop, run }
     }
 
     pub async fn is(&mut self, what: &str, is: impl Fn(&Attached) -> bool) -> Attached {
@@ -150,6 +178,18 @@ impl Node {
             now.outcome.streams == Streams::Relayed && now.answers == Some(address)
         };
         self.is(&format!("streams to {address} are relayed"), relays).await;
+    }
+
+    /// It is told to end.
+    pub fn stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// It takes nothing more, and what it held has ended.
+    pub async fn ends(&mut self) {
+        for serving in self.serving.drain(..) {
+            soon("the agent's end", serving).await.unwrap();
+        }
     }
 
     /// How many execs the relay has carried.
