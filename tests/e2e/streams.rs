@@ -26,7 +26,7 @@ const UNLIMITED: &str = "{mode: Streams}";
 const NODES: [&str; 2] = ["new1", "old1"];
 const SOON: Duration = Duration::from_secs(30);
 /// A gibibyte through kubectl, apiserver, kubelet and runtime on one machine.
-const LONG: Duration = Duration::from_secs(300);
+pub const LONG: Duration = Duration::from_secs(300);
 
 #[test]
 #[ignore = "needs the test cluster: make e2e"]
@@ -131,7 +131,7 @@ fn a_gibibyte_is_copied_both_ways_byte_for_byte() {
 /// Now and then kubectl loses the end of what a pod sends (kubernetes/kubernetes#60140, kubectl#1425): it says so, and is
 /// asked again. What it says nothing of has to be whole.
 #[track_caller]
-fn copy_back(bed: &Bed, client: Client, remote: &str, local: &str) {
+pub fn copy_back(bed: &Bed, client: Client, remote: &str, local: &str) {
     for _ in 0..3 {
         let copied = bed.kubectl_within(client, &["cp", remote, local], LONG);
         if copied.success() {
@@ -143,13 +143,13 @@ fn copy_back(bed: &Bed, client: Client, remote: &str, local: &str) {
     panic!("{client:?} has lost the end of three copies of {remote}");
 }
 
-fn random_file(path: &Path, bytes: u64) {
+pub fn random_file(path: &Path, bytes: u64) {
     let mut source = std::fs::File::open("/dev/urandom").expect("urandom").take(bytes);
     let mut file = std::fs::File::create(path).expect("create a file");
     std::io::copy(&mut source, &mut file).expect("fill a file");
 }
 
-fn digest(path: &Path) -> String {
+pub fn digest(path: &Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().expect("sha256sum");
     String::from_utf8_lossy(&output.stdout).split_whitespace().next().expect("a sum").to_owned()
 }
