@@ -6,9 +6,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::sockopt::socket_send_buffer_size,
+};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpSocket, TcpStream},
+};
 
 use super::{
     Error, Limits,
@@ -26,6 +33,9 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(15))
     .with_retries(4);
+
+/// As a time to wait: none.
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A socket that waits for connections, on IPv4 or on IPv6 alone.
 #[derive(Debug)]
@@ -166,12 +176,26 @@ pub(super) fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
+/// How many bytes a socket takes now, at least.
+///
+/// # Errors
+/// What the socket says; `WouldBlock` where it is not worth writing to it yet.
+pub(super) fn room(stream: &TcpStream) -> io::Result<usize> {
+    stream.try_io(Interest::WRITABLE, || {
+        match poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&NOW)) {
+            Ok(0) | Err(Errno::INTR) => Err(io::ErrorKind::WouldBlock.into()),
+            // The kernel calls a socket writable while a third of its buffer is free.
+            Ok(_) => Ok((socket_send_buffer_size(stream)? / 3).max(1)),
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
 /// Waits until the kernel has sent everything that it was given for a connection.
 pub(super) async fn sent(stream: &TcpStream) {
     // So a socket is only ready to be written when nothing waits to be sent.
     let _ = SockRef::from(stream).set_tcp_notsent_lowat(1);
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    while let Ok(0) = poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&now)) {
+    while let Ok(0) = poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&NOW)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

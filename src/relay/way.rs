@@ -12,8 +12,9 @@ use tokio::{net::TcpStream, task};
 use super::{
     BREATH, head,
     meter::{Gauge, Meter},
-    pipe::{Pipe, Pipes},
+    pipe::{Failed, Moved, Pipes},
     registry::{Direction, Open, Probe},
+    socket,
 };
 
 /// The first bytes of an answer, in which its status is: `HTTP/1.1 101`.
@@ -21,6 +22,9 @@ const ANSWER: usize = 12;
 
 /// A direction that always has something to move lets others have their turn after so many bytes.
 const TURN: usize = 1 << 20;
+
+/// What a move costs a socket beside its bytes, at most, in bytes.
+const OVERHEAD: usize = 2 << 10;
 
 /// Which socket an error is of.
 #[derive(Debug)]
@@ -45,6 +49,30 @@ pub enum Carried<'a> {
     Stream(Open),
     /// The agent's own probe, of which nothing is counted.
     Probe(&'a Probe),
+}
+
+/// What the side that is written takes, as it was seen some moves ago: asking the kernel each time
+/// would cost small moves more than they cost themselves.
+#[derive(Debug, Default)]
+struct Room {
+    seen: usize,
+    left: usize,
+}
+
+impl Room {
+    fn new(seen: usize) -> Self {
+        Self { seen, left: seen }
+    }
+
+    /// So many bytes were moved, for which the kernel counts somewhat more.
+    fn took(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes + OVERHEAD);
+    }
+
+    /// Whether it must be asked for again.
+    fn is_old(&self) -> bool {
+        self.left <= self.seen / 2
+    }
 }
 
 /// One direction.
@@ -108,34 +136,34 @@ impl Way<'_> {
 
     /// Until the stream's end.
     async fn pump(&self, meter: &mut Meter<'_>) -> Result<(), Broken> {
-        let mut turn = 0;
+        let (mut turn, mut room) = (0, Room::default());
         loop {
             self.from.readable().await.map_err(Broken::From)?;
             // Being ready costs nothing of tokio's budget, and another stream may wait.
             task::consume_budget().await;
+            if room.is_old() {
+                room = Room::new(self.room().await?);
+            }
             let allowed = meter.allowance().await;
-            let Ok(mut pipe) = self.pipes.take() else {
-                // No descriptor is left: what there is to move waits where it is.
-                meter.moved(allowed, 0);
-                tokio::time::sleep(BREATH).await;
-                continue;
-            };
-            let filled = pipe.fill(self.from, allowed.bytes);
-            let moved = *filled.as_ref().unwrap_or(&0);
-            meter.moved(allowed, moved);
-            if moved > 0 {
-                self.empty(&mut pipe).await.map_err(Broken::To)?;
-                self.moved(moved, meter);
-            }
-            self.pipes.give(pipe);
-            match filled {
-                Ok(0) => return Ok(()),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    return Err(Broken::From(error));
+            let moved = self.pipes.carry(self.from, self.to, allowed.bytes.min(room.left));
+            meter.moved(allowed, moved.as_ref().map_or(0, |moved| moved.taken));
+            match moved {
+                Ok(Moved { taken: 0, .. }) => return Ok(()),
+                Ok(Moved { taken, left }) => {
+                    room.took(taken);
+                    if !left.is_empty() {
+                        self.write(&left).await.map_err(Broken::To)?;
+                        room = Room::default();
+                    }
+                    self.moved(taken, meter);
+                    turn += taken;
                 }
-                _ => {}
+                // What there is to move waits where it is.
+                Err(Failed::Pipe) => tokio::time::sleep(BREATH).await,
+                Err(Failed::From(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(Failed::From(error)) => return Err(Broken::From(error)),
+                Err(Failed::To(error)) => return Err(Broken::To(error)),
             }
-            turn += moved;
             if turn >= TURN {
                 turn = 0;
                 task::yield_now().await;
@@ -143,18 +171,20 @@ impl Way<'_> {
         }
     }
 
-    async fn empty(&self, pipe: &mut Pipe) -> io::Result<()> {
-        while pipe.held() > 0 {
-            match pipe.drain(self.to) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.to.writable().await?;
-                }
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) => return Err(error),
+    /// Waits until the side that is written takes something, and tells how much. Until then what has
+    /// come stays in the socket that is read, where it holds its sender back.
+    async fn room(&self) -> Result<usize, Broken> {
+        loop {
+            match socket::room(self.to) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                room => return room.map_err(Broken::To),
             }
+            // The stream's end needs no room.
+            if self.from.peek(&mut [0]).await.map_err(Broken::From)? == 0 {
+                return Ok(1);
+            }
+            self.to.writable().await.map_err(Broken::To)?;
         }
-        Ok(())
     }
 
     async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -169,17 +199,22 @@ impl Way<'_> {
 
     /// Passes on what was read to be looked at; its tokens are paid later.
     async fn pass(&self, bytes: &[u8], meter: &mut Meter<'_>) -> Result<(), Broken> {
+        self.write(bytes).await.map_err(Broken::To)?;
+        meter.owe(bytes.len());
+        self.moved(bytes.len(), meter);
+        Ok(())
+    }
+
+    async fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            self.to.writable().await.map_err(Broken::To)?;
+            self.to.writable().await?;
             match self.to.try_write(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(Broken::To(error)),
+                Err(error) => return Err(error),
             }
         }
-        meter.owe(bytes.len());
-        self.moved(bytes.len(), meter);
         Ok(())
     }
 
@@ -187,5 +222,49 @@ impl Way<'_> {
         if let Carried::Stream(open) = self.carried {
             open.moved(self.direction, bytes, meter.take_throttled());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::relay::{
+        head::{Head, Kind},
+        pipe::tests::connection,
+        registry::Registry,
+    };
+
+    /// Longer than anything here takes on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_end_is_passed_on_to_a_side_that_takes_nothing() {
+        let ((mut source, from), (to, _sink)) = (connection().await, connection().await);
+        to.writable().await.unwrap();
+        while socket::room(&to).is_ok() {
+            to.try_write(&[0; 100_000]).unwrap();
+        }
+        let (gauge, pipes) = (Gauge::new(Instant::now()), Pipes::default());
+        let registry = Arc::new(Registry::default());
+        let head = Head::unseen(Kind::Tls);
+        let way = Way {
+            from: &from,
+            to: &to,
+            direction: Direction::ToClient,
+            gauge: &gauge,
+            pipes: &pipes,
+            carried: &Carried::Stream(registry.open(head, from.peer_addr().unwrap(), false)),
+            from_reset: &AtomicBool::new(false),
+        };
+        source.shutdown().await.unwrap();
+        let ended = tokio::time::timeout(PATIENCE, way.run(First::Head(Vec::new()))).await;
+        ended.expect("it waits for the side that takes nothing").unwrap();
     }
 }

@@ -6,3 +6,4 @@ mod limits;
 mod many;
 mod refuse;
 mod stage;
+mod stalled;

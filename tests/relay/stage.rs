@@ -79,7 +79,11 @@ impl Stage {
 
     /// A client and the runtime's end of its stream, after both have been polite.
     pub async fn stream(&self) -> (TcpStream, TcpStream) {
-        let mut client = self.connect().await;
+        self.lead(self.connect().await).await
+    }
+
+    /// The same for a client that has connected.
+    pub async fn lead(&self, mut client: TcpStream) -> (TcpStream, TcpStream) {
         client.write_all(REQUEST.as_bytes()).await.unwrap();
         let (mut runtime, _) = soon(self.runtime.accept()).await.unwrap();
         expect(&mut runtime, REQUEST.as_bytes()).await;
