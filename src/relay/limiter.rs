@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const BURST: Duration = Duration::from_millis(35);
 
 /// What is waited for before bytes are moved again, as time at the rate: fewer and larger moves.
-const QUANTUM: Duration = Duration::from_millis(15);
+pub const QUANTUM: Duration = Duration::from_millis(15);
 
 /// The least that a bucket holds, in bytes, so that the slowest stream still moves whole frames.
 const BURST_MIN: u64 = 256;
@@ -56,17 +56,30 @@ impl Bucket {
     /// # Errors
     /// The time until a quantum has come together.
     pub fn available(&mut self, now: Instant) -> Result<u64, Duration> {
+        self.holds(QUANTUM, now)
+    }
+
+    /// How many bytes there are, if they are what the rate gives in so much time.
+    ///
+    /// # Errors
+    /// The time until they are.
+    pub fn holds(&mut self, time: Duration, now: Instant) -> Result<u64, Duration> {
         if self.rate == 0 {
             return Ok(u64::MAX);
         }
         self.refill(now);
-        let quantum = self.quantum();
-        if self.level >= quantum {
+        let least = nanobytes(self.rate, time).max(NANOS);
+        if self.level >= least {
             return Ok(u64::try_from(self.level / NANOS).unwrap_or(0));
         }
-        let missing = quantum - self.level;
+        let missing = least - self.level;
         let nanos = missing.div_euclid(i128::from(self.rate)) + 1;
         Err(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+    }
+
+    /// What the rate gives in so much time, in bytes.
+    pub fn worth(&self, time: Duration) -> u64 {
+        u64::try_from(nanobytes(self.rate, time) / NANOS).unwrap_or(u64::MAX)
     }
 
     /// So many bytes have moved; they may be more than there were.
@@ -93,16 +106,12 @@ impl Bucket {
 
     /// In billionths of a byte.
     fn capacity(&self) -> i128 {
-        worth(self.rate, BURST).max(i128::from(BURST_MIN) * NANOS)
-    }
-
-    fn quantum(&self) -> i128 {
-        worth(self.rate, QUANTUM).max(NANOS)
+        nanobytes(self.rate, BURST).max(i128::from(BURST_MIN) * NANOS)
     }
 }
 
 /// What a rate gives in a time, in billionths of a byte.
-fn worth(rate: u64, time: Duration) -> i128 {
+fn nanobytes(rate: u64, time: Duration) -> i128 {
     // Milliseconds of two digits times 64 bits times 10^6: far below 128 bits.
     i128::from(rate) * i128::try_from(time.as_nanos()).unwrap_or(0)
 }

@@ -1,22 +1,24 @@
 //! The limits as streams meet them: each stream's own bucket, and the node's, which they share.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use tokio::sync::Mutex;
-
-use super::limiter::Bucket;
+use super::{
+    limiter::Bucket,
+    line::{Line, now},
+    share::{Flow, Turn},
+};
 
 /// What one move takes at most where nothing limits it, in bytes.
 pub const MOVE_MAX: usize = 1 << 20;
 
 /// Longer than this nobody sleeps without looking whether the limits have changed.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// A turn at the node's bucket is at least so many bytes.
-const TURN_MIN: u64 = 1 << 10;
 
 /// How fast streams may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,17 +36,12 @@ impl Limits {
     }
 }
 
-/// The limits that hold now, and the node's bucket of one direction.
+/// The limits of one direction that hold now, and the line before the node's.
 #[derive(Debug)]
 pub struct Gauge {
     connection: AtomicU64,
     node: AtomicU64,
-    /// tokio's mutex serves in the order of arrival: streams that all want more take turns, and
-    /// whoever is first waits for the tokens of all.
-    shared: Mutex<Bucket>,
-    /// Bytes that were taken from the node's bucket and have not moved. They wait here for whoever
-    /// has the next turn: giving them back must not mean to stand in line once more.
-    unused: AtomicU64,
+    line: Arc<Line>,
 }
 
 impl Gauge {
@@ -53,8 +50,7 @@ impl Gauge {
         Self {
             connection: AtomicU64::new(0),
             node: AtomicU64::new(0),
-            shared: Mutex::new(Bucket::new(0, now)),
-            unused: AtomicU64::new(0),
+            line: Arc::new(Line::new(now)),
         }
     }
 
@@ -62,6 +58,7 @@ impl Gauge {
     pub fn set(&self, limits: Limits) {
         self.connection.store(limits.connection, Ordering::Relaxed);
         self.node.store(limits.node, Ordering::Relaxed);
+        self.line.set_rate(limits.node);
     }
 }
 
@@ -70,8 +67,8 @@ impl Gauge {
 pub struct Allowance {
     /// Bytes.
     pub bytes: usize,
-    /// Whether they were taken from the node's bucket.
-    of_node: bool,
+    /// The turn at the node's limit, where there is one.
+    turn: Option<Turn>,
 }
 
 /// One direction of one stream, as the limits see it.
@@ -80,20 +77,21 @@ pub struct Meter<'a> {
     gauge: &'a Gauge,
     /// Only once there is a limit: an unlimited stream asks for no time.
     bucket: Option<Bucket>,
+    flow: Flow,
     throttled: Duration,
 }
 
 impl<'a> Meter<'a> {
     /// A direction that has moved nothing.
     pub fn new(gauge: &'a Gauge) -> Self {
-        Self { gauge, bucket: None, throttled: Duration::ZERO }
+        Self { gauge, bucket: None, flow: Flow::default(), throttled: Duration::ZERO }
     }
 
     /// So many bytes were passed on without asking.
     pub fn owe(&mut self, bytes: usize) {
         let rate = self.gauge.connection.load(Ordering::Relaxed);
         if rate != 0 {
-            let bucket = self.bucket.get_or_insert_with(|| Bucket::new(rate, Instant::now()));
+            let bucket = self.bucket.get_or_insert_with(|| Bucket::new(rate, now()));
             bucket.spend(bytes as u64);
         }
     }
@@ -103,13 +101,16 @@ impl<'a> Meter<'a> {
         std::mem::take(&mut self.throttled)
     }
 
-    /// Waits until bytes may move, and tells how many. They are spent with [`Meter::moved`].
+    /// Waits until bytes may move, and tells how many. They are spent with [`Meter::moved`]; of the
+    /// node's limit all are, until that says otherwise.
     pub async fn allowance(&mut self) -> Allowance {
         let own = usize::try_from(self.own().await).unwrap_or(MOVE_MAX).min(MOVE_MAX);
         if self.gauge.node.load(Ordering::Relaxed) == 0 {
-            return Allowance { bytes: own, of_node: false };
+            return Allowance { bytes: own, turn: None };
         }
-        self.turn(own).await
+        let turn = self.turn(own).await;
+        let bytes = turn.and_then(|turn| usize::try_from(turn.bytes).ok()).unwrap_or(own);
+        Allowance { bytes, turn }
     }
 
     /// Of what was allowed so many bytes have moved.
@@ -117,9 +118,8 @@ impl<'a> Meter<'a> {
         if let Some(bucket) = &mut self.bucket {
             bucket.spend(moved as u64);
         }
-        if allowed.of_node {
-            let unused = allowed.bytes.saturating_sub(moved) as u64;
-            self.gauge.unused.fetch_add(unused, Ordering::Relaxed);
+        if let Some(turn) = allowed.turn {
+            self.gauge.line.end(&mut self.flow, turn, moved as u64);
         }
     }
 
@@ -131,75 +131,33 @@ impl<'a> Meter<'a> {
                 self.bucket = None;
                 return u64::MAX;
             }
-            let now = Instant::now();
+            let now = now();
             let bucket = self.bucket.get_or_insert_with(|| Bucket::new(rate, now));
             if bucket.rate() != rate {
                 bucket.set_rate(rate, now);
             }
-            match bucket.available(now) {
+            let wait = match bucket.available(now) {
                 Ok(bytes) => return bytes,
-                Err(wait) => tokio::time::sleep(wait.min(LOOK)).await,
-            }
-            self.throttled += now.elapsed();
+                Err(wait) => wait,
+            };
+            tokio::time::sleep(wait.min(LOOK)).await;
+            self.throttled += self::now().saturating_duration_since(now);
         }
     }
 
-    /// Waits for a turn at the node's bucket.
-    async fn turn(&mut self, most: usize) -> Allowance {
-        let asked = Instant::now();
-        let mut shared = self.gauge.shared.lock().await;
-        let allowed = loop {
-            let rate = self.gauge.node.load(Ordering::Relaxed);
-            if rate == 0 {
-                break Allowance { bytes: most, of_node: false };
-            }
-            let now = Instant::now();
-            if shared.rate() != rate {
-                shared.set_rate(rate, now);
-            }
-            shared.refund(self.gauge.unused.swap(0, Ordering::Relaxed));
-            match shared.available(now) {
-                // A millisecond's worth a turn, so that everyone's comes soon.
-                Ok(bytes) => {
-                    let turn = (rate / 1000).max(TURN_MIN).min(bytes.max(1));
-                    let turn = usize::try_from(turn).unwrap_or(most).min(most);
-                    shared.spend(turn as u64);
-                    break Allowance { bytes: turn, of_node: true };
-                }
-                Err(wait) => tokio::time::sleep(wait.min(LOOK)).await,
-            }
-        };
-        drop(shared);
-        self.throttled += asked.elapsed();
-        allowed
+    /// Waits for a turn at the node's limit.
+    async fn turn(&mut self, most: usize) -> Option<Turn> {
+        let mut waiting = self.gauge.line.ask(&self.flow, most as u64);
+        let turn = waiting.turn();
+        if turn.is_some() {
+            return turn;
+        }
+        let asked = now();
+        let turn = waiting.wait().await;
+        self.throttled += now().saturating_duration_since(asked);
+        turn
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_was_not_used_of_a_turn_is_there_for_the_next() {
-        let gauge = Gauge::new(Instant::now());
-        gauge.set(Limits { connection: 0, node: 1 << 20 });
-        let mut meter = Meter::new(&gauge);
-        let allowed = meter.allowance().await;
-        meter.moved(allowed, 24);
-        assert_eq!(gauge.unused.load(Ordering::Relaxed), allowed.bytes as u64 - 24);
-        meter.allowance().await;
-        assert_eq!(gauge.unused.load(Ordering::Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn tokens_that_were_never_taken_are_not_given_back() {
-        let gauge = Gauge::new(Instant::now());
-        let mut meter = Meter::new(&gauge);
-        let allowed = meter.allowance().await;
-        assert_eq!(allowed.bytes, MOVE_MAX);
-        // A limit comes between the allowance and the move: nothing was taken from it.
-        gauge.set(Limits { connection: 0, node: 1 << 20 });
-        meter.moved(allowed, 0);
-        assert_eq!(gauge.unused.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

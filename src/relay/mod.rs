@@ -9,12 +9,14 @@
 mod descriptors;
 mod head;
 mod limiter;
+mod line;
 mod meter;
 mod pipe;
 mod places;
 mod refusal;
 mod registry;
 mod shape;
+mod share;
 mod socket;
 mod stream;
 mod way;
