@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{sync::Notify, time::timeout};
+
 use super::{
     limiter::Bucket,
     line::{Line, now},
@@ -16,9 +18,6 @@ use super::{
 
 /// What one move takes at most where nothing limits it, in bytes.
 pub const MOVE_MAX: usize = 1 << 20;
-
-/// Longer than this nobody sleeps without looking whether the limits have changed.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How fast streams may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +40,8 @@ impl Limits {
 pub struct Gauge {
     connection: AtomicU64,
     node: AtomicU64,
+    /// Wakes those that wait for their own limit when it changes.
+    changed: Notify,
     line: Arc<Line>,
 }
 
@@ -50,15 +51,28 @@ impl Gauge {
         Self {
             connection: AtomicU64::new(0),
             node: AtomicU64::new(0),
+            changed: Notify::new(),
             line: Arc::new(Line::new(now)),
         }
     }
 
-    /// Changes the limits; streams see it before their next move.
+    /// Changes the limits, also for those that wait for them. A limit that is the same wakes nobody.
     pub fn set(&self, limits: Limits) {
-        self.connection.store(limits.connection, Ordering::Relaxed);
-        self.node.store(limits.node, Ordering::Relaxed);
-        self.line.set_rate(limits.node);
+        if self.node.swap(limits.node, Ordering::SeqCst) != limits.node {
+            self.line.set_rate(limits.node);
+        }
+        if self.connection.swap(limits.connection, Ordering::SeqCst) != limits.connection {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits so long, or until a connection's limit is another.
+    async fn sleep(&self, wait: Duration, rate: u64) {
+        let changed = self.changed.notified();
+        // It may have changed before `changed` listened.
+        if self.connection.load(Ordering::SeqCst) == rate {
+            let _ = timeout(wait, changed).await;
+        }
     }
 }
 
@@ -140,7 +154,7 @@ impl<'a> Meter<'a> {
                 Ok(bytes) => return bytes,
                 Err(wait) => wait,
             };
-            tokio::time::sleep(wait.min(LOOK)).await;
+            self.gauge.sleep(wait, rate).await;
             self.throttled += self::now().saturating_duration_since(now);
         }
     }

@@ -152,12 +152,18 @@ impl Relay {
         }))
     }
 
-    /// Changes the limits, of running streams too.
+    /// Changes the limits, of running streams too. Limits that are the same wake no stream.
     pub fn set_limits(&self, limits: Limits) {
-        for gauge in &self.0.gauges {
-            gauge.set(limits);
-        }
-        self.0.limits.send_replace(limits);
+        self.0.limits.send_if_modified(|now| {
+            let changed = *now != limits;
+            if changed {
+                *now = limits;
+                for gauge in &self.0.gauges {
+                    gauge.set(limits);
+                }
+            }
+            changed
+        });
     }
 
     /// The destinations that may be dialled: the runtime's streaming server, and nothing else.
@@ -298,5 +304,24 @@ impl Relay {
         let connected = registry.connected(self.0.settings.connections, remote);
         let connected = connected.ok_or(Refusal::TooMany)?;
         Ok((Route { peer, remote: !near, runtime, probe }, connected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_are_the_same_wake_nobody() {
+        let relay = Relay::new(Settings::new(Upstream::Fixed(([127, 0, 0, 1], 1).into())));
+        let mut streams = relay.0.limits.subscribe();
+        for connection in [1000, 0, 2000] {
+            let limits = Limits { connection, node: 0 };
+            relay.set_limits(limits);
+            assert!(streams.has_changed().unwrap());
+            assert_eq!(*streams.borrow_and_update(), limits);
+            relay.set_limits(limits);
+            assert!(!streams.has_changed().unwrap());
+        }
     }
 }

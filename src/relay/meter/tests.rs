@@ -4,7 +4,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::*;
 
@@ -106,5 +106,41 @@ async fn who_asks_for_little_does_not_wait_for_a_thousand_that_want_all() {
         }
         assert!(tasks.iter().all(|task| !task.is_finished()));
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_sleeps_sees_a_new_limit_at_once() {
+    for connection in [0, KIB * KIB * KIB] {
+        let gauge = gauge(KIB, 0);
+        let mut meter = Meter::new(&gauge);
+        // Seventeen minutes' worth.
+        meter.owe(MOVE_MAX);
+        let changed = async {
+            sleep(Duration::from_secs(1)).await;
+            gauge.set(Limits { connection, node: 0 });
+            now()
+        };
+        let (_, changed) = tokio::join!(meter.allowance(), changed);
+        assert!(now() - changed <= Duration::from_millis(20), "{:?}", now() - changed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_stand_in_line_see_a_new_limit_at_once() {
+    for node in [0, KIB * KIB * KIB] {
+        let gauge = Arc::new(gauge(0, KIB));
+        let mut meters: Vec<_> = (0..10).map(|_| Meter::new(&gauge)).collect();
+        for meter in &mut meters {
+            drain(meter);
+        }
+        let changed = async {
+            sleep(Duration::from_millis(1)).await;
+            gauge.set(Limits { connection: 0, node });
+            now()
+        };
+        let all = futures::future::join_all(meters.iter_mut().map(Meter::allowance));
+        let (_, changed) = tokio::join!(all, changed);
+        assert!(now() - changed <= Duration::from_millis(20), "{:?}", now() - changed);
     }
 }
