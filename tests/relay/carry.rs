@@ -215,6 +215,25 @@ async fn a_probe_is_carried_and_not_counted() {
     assert_eq!(stage.relay.totals(), Default::default());
 }
 
+/// At these limits a megabyte takes a quarter of an hour.
+#[tokio::test]
+async fn a_probe_has_no_limit() {
+    let stage = Stage::start().await;
+    stage.relay.set_limits(Limits { connection: 1_000, node: 1_000 });
+    let (mut asked, _expected) = probe(&stage).await;
+    let (mut runtime, _) = soon(stage.runtime.accept()).await.unwrap();
+    expect(&mut runtime, REQUEST.as_bytes()).await;
+    let bytes = noise(8, 1 << 20);
+    let (mut reads, mut writes) = asked.split();
+    let asks = async { writes.write_all(&bytes).await.unwrap() };
+    soon(async { tokio::join!(asks, expect(&mut runtime, &bytes)) }).await;
+    let mut answer = vec![0; bytes.len()];
+    let answers = async { runtime.write_all(&bytes).await.unwrap() };
+    let hears = async { reads.read_exact(&mut answer).await.unwrap() };
+    soon(async { tokio::join!(answers, hears) }).await;
+    assert!(answer == bytes);
+}
+
 /// Streams get an answer of the relay's own where the runtime is not there. To a probe that would say
 /// that it is.
 #[tokio::test]
