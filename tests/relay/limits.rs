@@ -1,12 +1,21 @@
 //! Limits, as far as no clock is needed; how exact they are is a benchmark.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sluice::relay::Limits;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, tcp::OwnedWriteHalf},
+    net::{
+        TcpSocket, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     task::JoinHandle,
 };
 
@@ -135,4 +144,61 @@ async fn a_stream_that_is_cut_keeps_nobody_waiting() {
 
 async fn expect_some(stream: &mut TcpStream, bytes: usize) {
     soon(stream.read_exact(&mut vec![0; bytes])).await.unwrap();
+}
+
+/// Writes until nobody listens, and counts.
+fn count(mut to: OwnedWriteHalf) -> Arc<AtomicU64> {
+    let written = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&written);
+    tokio::spawn(async move {
+        while let Ok(bytes) = to.write(&[7; 1 << 12]).await {
+            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    });
+    written
+}
+
+fn discard(mut from: OwnedReadHalf) {
+    tokio::spawn(async move {
+        while from.read(&mut [0; 1 << 16]).await.is_ok_and(|bytes| bytes > 0) {}
+    });
+}
+
+/// Something new in a full stream waits for what was written before it and has not been carried.
+#[tokio::test]
+async fn what_waits_before_a_low_limit_is_less_than_four_seconds_of_it() {
+    const RATE: u64 = 16 << 10;
+    // How much a sender's socket takes follows from its congestion control, too. Every kernel has this
+    // one, and with the usual one (cubic) it is as much: 32 to 50 KB.
+    const USUAL: &[u8] = b"reno";
+    let stage = Stage::start().await;
+    stage.relay.set_limits(Limits { connection: RATE, node: 0 });
+    // Once one is carried, connections have what the limit asks for from their handshake on.
+    drop(stage.stream().await);
+    soon(stage.relay.drained()).await;
+
+    SockRef::from(&stage.runtime).set_tcp_congestion(USUAL).unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    SockRef::from(&socket).set_tcp_congestion(USUAL).unwrap();
+    let (client, runtime) = stage.lead(socket.connect(stage.address).await.unwrap()).await;
+    let ((client_reads, client_writes), (runtime_reads, runtime_writes)) =
+        (client.into_split(), runtime.into_split());
+    discard(client_reads);
+    discard(runtime_reads);
+    let (up, down) = (count(client_writes), count(runtime_writes));
+    let mut most = [0; 2];
+    until("it has been full for a while", || {
+        let stream = &stage.relay.streams()[0];
+        let carried = [
+            stream.to_runtime.saturating_sub(REQUEST.len() as u64),
+            stream.to_client.saturating_sub(ANSWER.len() as u64),
+        ];
+        let written = [&up, &down].map(|written| written.load(Ordering::Relaxed));
+        for (most, (written, carried)) in most.iter_mut().zip(written.into_iter().zip(carried)) {
+            *most = written.saturating_sub(carried).max(*most);
+        }
+        carried.iter().all(|carried| *carried > 4 * RATE)
+    })
+    .await;
+    assert!(most.iter().all(|most| *most < 4 * RATE), "{most:?} bytes");
 }
