@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// the runtime may take.
 pub const HEAD_MAX: usize = 16_384;
 
+/// The longest method that is looked for, in bytes.
+const METHOD_MAX: usize = 16;
+
 /// So much of a header is kept for people to read, in characters.
 const TEXT_MAX: usize = 200;
 
@@ -91,7 +94,7 @@ pub fn read(bytes: &[u8]) -> Progress {
     let Some(line_end) = bytes.iter().position(|byte| *byte == b'\n') else {
         let method = bytes.iter().take_while(|byte| **byte != b' ');
         return match () {
-            () if !method.clone().all(u8::is_ascii_uppercase) || method.count() > 16 => {
+            () if !method.clone().all(u8::is_ascii_uppercase) || method.count() > METHOD_MAX => {
                 Progress::Garbage
             }
             () if bytes.len() >= HEAD_MAX => Progress::Done(Head::unseen(Kind::Other)),
@@ -117,7 +120,7 @@ fn request_line(line: &[u8]) -> Option<Kind> {
     let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()?;
     let mut words = line.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    let well_formed = !method.is_empty()
+    let well_formed = (1..=METHOD_MAX).contains(&method.len())
         && method.bytes().all(|byte| byte.is_ascii_uppercase())
         && matches!(version, "HTTP/1.1" | "HTTP/1.0")
         && words.next().is_none();
@@ -204,6 +207,7 @@ mod tests {
             ("\r\n", Progress::Garbage),
             ("\0\0\0", Progress::Garbage),
             ("AAAAAAAAAAAAAAAAAAAAAAAA", Progress::Garbage),
+            ("AAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\n\r\n", Progress::Garbage),
             ("\u{16}\u{3}\u{1}", Progress::Done(Head::unseen(Kind::Tls))),
             (&long, done(Kind::Exec)),
             (&long[..HEAD_MAX - 1], Progress::More),
