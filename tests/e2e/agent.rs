@@ -193,8 +193,13 @@ pub fn fetch(address: &str) -> std::io::Result<String> {
 /// The streams that the node's agent shows, as `sluice streams` prints them in its container.
 #[track_caller]
 pub fn streams(bed: &Bed, node: &str) -> Vec<Value> {
-    let pod = pod_of(bed, node);
-    let show = ["exec", "-n", operator::NAMESPACE, &pod, "--", "/sluice", "streams"];
+    streams_of(bed, &pod_of(bed, node))
+}
+
+/// The same, asked in this agent's pod.
+#[track_caller]
+pub fn streams_of(bed: &Bed, pod: &str) -> Vec<Value> {
+    let show = ["exec", "-n", operator::NAMESPACE, pod, "--", "/sluice", "streams"];
     let list = bed.kubectl(&[&show[..], &["-o", "json"]].concat()).succeeded().json();
     list["items"].as_array().cloned().expect("a list")
 }

@@ -217,6 +217,7 @@ fn an_agent_that_is_replaced_lets_running_streams_go_on() {
     assert!(page(), "a page over the port-forward");
 
     let replaced = agent::pod_of(&bed, NODE);
+    let address_of_node = agent::address(&bed, NODE).expect("an address");
     let (tried, failed) = knock(&bed, || {
         bed.kubectl(&["delete", "pod", &replaced, "-n", NAMESPACE_OF_AGENTS, "--wait=false"])
             .succeeded();
@@ -234,6 +235,11 @@ fn an_agent_that_is_replaced_lets_running_streams_go_on() {
     }
     let still = agent::pod_named(&bed, &replaced).expect("it waits for the stream");
     assert!(still["metadata"]["deletionTimestamp"].is_string(), "{still}");
+    let shown = agent::streams_of(&bed, &replaced);
+    let [forwarded] = shown.as_slice() else { panic!("not one stream: {shown:?}") };
+    assert_eq!((&forwarded["kind"], &forwarded["draining"]), (&"portforward".into(), &true.into()));
+    let draining = agent::metric_at(&address_of_node, "sluice_agent_streams_draining", "");
+    assert_eq!(draining, Some(1.0));
 
     // With the stream it ends, and the next agent comes.
     drop(forward);
