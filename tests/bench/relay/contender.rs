@@ -33,7 +33,8 @@ pub struct Contender {
 type Start = fn(&Process) -> Option<Contender>;
 
 impl Contender {
-    pub const ALL: [Start; 6] = [direct, unlimited, limited, haproxy, nginx, kubelet];
+    pub const ALL: [Start; 7] =
+        [direct, unlimited, limited, haproxy, haproxy_tuned, nginx, kubelet];
 
     fn new(name: &'static str, process: Process) -> Self {
         Self {
@@ -93,12 +94,33 @@ fn limited(backend: &Process) -> Option<Contender> {
     ))
 }
 
+/// As it is set up out of the box, with splicing where it sees fit.
 fn haproxy(backend: &Process) -> Option<Contender> {
+    haproxy_with("HAProxy", backend, "", " option splice-auto\n")
+}
+
+/// As its makers would set it up for streams like these: everything is spliced, through large pipes,
+/// and what has come goes on before it looks for more.
+fn haproxy_tuned(backend: &Process) -> Option<Contender> {
+    haproxy_with(
+        "HAProxy, tuned",
+        backend,
+        " tune.pipesize 1048576\n tune.recv_enough 1\n",
+        " option splice-request\n option splice-response\n",
+    )
+}
+
+fn haproxy_with(
+    name: &'static str,
+    backend: &Process,
+    global: &str,
+    defaults: &str,
+) -> Option<Contender> {
     let program = installed("haproxy")?;
-    other("HAProxy", |folder, listen| {
+    other(name, |folder, listen| {
         let configuration = format!(
-            "global\n nbthread {}\n maxconn 9850\n maxpipes 32\ndefaults\n mode tcp\n timeout connect 5s\n \
-             timeout client 4h\n timeout server 4h\n option splice-auto\n\
+            "global\n nbthread {}\n maxconn 9850\n maxpipes 32\n{global}\
+             defaults\n mode tcp\n timeout connect 5s\n timeout client 4h\n timeout server 4h\n{defaults}\
              listen streams\n bind {listen}\n server runtime {}\n",
             cores(),
             backend.address
