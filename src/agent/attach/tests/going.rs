@@ -113,3 +113,44 @@ fn nothing_is_refused_once_nobody_wants_that() {
         assert_eq!(exec(at(HERE)).await.unwrap().1, ANSWER);
     });
 }
+
+#[test]
+#[ignore = "needs root and nft: make relay-test"]
+fn closed_lets_no_stream_pass_agents_that_are_upgraded_hang_or_die() {
+    Net::new().with(async || {
+        Net::track_nothing();
+        let _streaming = Streaming::listen(at(HERE)).await;
+        let mut first = Node::start(at(HERE), FailurePolicy::Closed);
+        first.relays(at(HERE)).await;
+        let mut second = first.beside(at(HERE), FailurePolicy::Closed);
+        let mut answered = 0;
+        first.stop();
+        soon("a stream through the second agent", async {
+            while second.carried() == 0 {
+                // Between the second agent's rules and its first probe they are refused.
+                answered += u64::from(exec(at(HERE)).await.is_ok());
+            }
+        })
+        .await;
+        first.ends().await;
+        assert_eq!(answered, first.carried() + second.carried(), "while it was upgraded");
+
+        second.relays(at(HERE)).await;
+        second.hang();
+        soon("the rules to expire", async {
+            while exec(at(HERE)).await.is_ok() {
+                answered += 1;
+            }
+        })
+        .await;
+        for _ in 0..200 {
+            assert!(exec(at(HERE)).await.is_err(), "it went past an agent that hangs");
+        }
+        assert_eq!(answered, first.carried() + second.carried(), "until it was known to hang");
+
+        second.kill_the_relay().await;
+        for _ in 0..200 {
+            assert!(exec(at(HERE)).await.is_err(), "it went past a dead agent");
+        }
+    });
+}

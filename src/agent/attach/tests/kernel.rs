@@ -96,12 +96,7 @@ fn closed_refuses_all_that_the_relay_does_not_take() {
     let (here, there) = (Net::new(), Net::new());
     here.connect(&there);
     here.with(async || {
-        run("nft -f - <<'END'
-table inet untracked {
-  chain out { type filter hook output priority raw; notrack; }
-  chain in { type filter hook prerouting priority raw; notrack; }
-}
-END");
+        Net::track_nothing();
         let _streaming = Streaming::listen("0.0.0.0:34567".parse().unwrap()).await;
         let mut node = Node::start(at("10.9.0.1"), FailurePolicy::Closed);
         node.relays(at("10.9.0.1")).await;

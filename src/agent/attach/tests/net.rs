@@ -48,6 +48,16 @@ impl Net {
         std::thread::scope(|scope| scope.spawn(inside).join().unwrap())
     }
 
+    /// Has no connection tracked here. Must be called within [`Net::with`].
+    pub fn track_nothing() {
+        run("nft -f - <<'END'
+table inet untracked {
+  chain out { type filter hook output priority raw; notrack; }
+  chain in { type filter hook prerouting priority raw; notrack; }
+}
+END");
+    }
+
     /// Joins the two by a cable: 10.9.0.1 and fd00::1 are here, 10.9.0.2 and fd00::2 there.
     pub fn connect(&self, other: &Self) {
         let (here, there) = (self.path(), other.path());

@@ -92,6 +92,7 @@ pub struct Node {
     pub standing: watch::Receiver<Standing>,
     pub role: watch::Receiver<Role>,
     pub stop: Option<oneshot::Sender<()>>,
+    attaching: JoinHandle<()>,
     /// What the node's agents share.
     run: Rc<TempDir>,
 }
@@ -158,13 +159,25 @@ impl Node {
         let stopped = async move { drop(stopped.await) };
         let host = Host::new("/".into());
         let (carrying, folder) = (relay.clone(), run.path().to_owned());
-        tokio::spawn(async move {
+        let attaching = tokio::spawn(async move {
             let claim = Claim::wait(&folder).await.unwrap();
             channels.role.send_replace(Role::Acting);
             attach::run(settings, carrying, host, channels, claim, || {}, stopped).await;
         });
         let stop = Some(stop);
-        Self { relay, serving, playing, wishes, kubelet, attached, standing, role, stop, run }
+        Self {
+            relay,
+            serving,
+            playing,
+            wishes,
+            kubelet,
+            attached,
+            standing,
+            role,
+            stop,
+            attaching,
+            run,
+        }
     }
 
     pub async fn is(&mut self, what: &str, is: impl Fn(&Attached) -> bool) -> Attached {
@@ -195,6 +208,11 @@ impl Node {
     /// How many execs the relay has carried.
     pub fn carried(&self) -> u64 {
         self.relay.totals().opened[0]
+    }
+
+    /// It hangs: from now on it proves nothing, and says nothing.
+    pub fn hang(&self) {
+        self.attaching.abort();
     }
 
     /// The relay's process is killed: nobody listens, and what it held is gone.
