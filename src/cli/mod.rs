@@ -25,9 +25,6 @@ use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcomma
 /// The file name under which kubectl finds a plugin.
 const PLUGIN: &str = "kubectl-sluice";
 
-/// The most threads that the agent's streams are spread over.
-const WORKERS: usize = 4;
-
 /// Carries a cluster from redirected to kubelet-proxied exec, attach and port-forward.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -200,7 +197,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Check(args) => Ok(runtime()?.block_on(check::run(args))?),
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
-        Subcommands::Agent(args) => Ok(workers()?.block_on(agent::run(args))?),
+        Subcommands::Agent(args) => Ok(two_threads()?.block_on(agent::run(args))?),
         Subcommands::Changer(args) => Ok(runtime()?.block_on(changer::run(*args))?),
         Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
         Subcommands::Probe(args) => Ok(runtime()?.block_on(probe::run(args))?),
@@ -214,12 +211,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)
 }
 
-/// A thread for each core, as far as moving bytes pays for them: the agent's streams are independent
-/// of each other.
-fn workers() -> Result<tokio::runtime::Runtime, Error> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+/// Two threads, for the agent: one that looks through the node's processes must not keep a connection
+/// waiting. The streams have threads of their own.
+fn two_threads() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.min(WORKERS))
+        .worker_threads(2)
         .enable_all()
         .build()
         .map_err(Error::Runtime)

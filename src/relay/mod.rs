@@ -19,6 +19,7 @@ mod shape;
 mod share;
 mod socket;
 mod stream;
+mod threads;
 mod way;
 
 use std::{
@@ -34,6 +35,7 @@ use meter::Gauge;
 use pipe::Pipes;
 use registry::{Connected, Registry};
 use stream::Route;
+use threads::Threads;
 
 pub use descriptors::raise as raise_descriptors;
 pub use head::{HEAD_MAX, Kind};
@@ -126,6 +128,7 @@ struct Shared {
     allowed: RwLock<Vec<SocketAddr>>,
     registry: Arc<Registry>,
     pipes: Pipes,
+    threads: Threads,
 }
 
 impl Shared {
@@ -149,6 +152,7 @@ impl Relay {
             allowed: RwLock::default(),
             registry: Arc::default(),
             pipes: Pipes::default(),
+            threads: Threads::default(),
         }))
     }
 
@@ -205,7 +209,8 @@ impl Relay {
         let _ = places.wait_for(|places| places.taken() == 0).await;
     }
 
-    /// Takes connections until `stop` resolves, and those that the kernel has accepted by then.
+    /// Takes connections until `stop` resolves, and those that the kernel has accepted by then. What
+    /// they bring is carried by threads of the relay's own.
     /// Streams that are open go on; when this future is dropped, they end.
     pub async fn serve(&self, listener: Listener, stop: impl Future<Output = ()>) {
         let mut changes = self.0.limits.subscribe();
@@ -245,13 +250,7 @@ impl Relay {
     ) {
         match accepted {
             Ok((stream, peer)) => match self.route(&stream, peer, own) {
-                Ok((route, connected)) => {
-                    let shared = Arc::clone(&self.0);
-                    streams.spawn(async move {
-                        let _connected = connected;
-                        stream::carry(&shared, stream, route).await;
-                    });
-                }
+                Ok((route, connected)) => self.carry(stream, route, connected, streams),
                 Err(refusal) => {
                     self.0.registry.refused(refusal);
                     tracing::debug!(%peer, reason = refusal.reason(), "connection refused");
@@ -267,6 +266,26 @@ impl Relay {
                 tokio::time::sleep(BREATH).await;
             }
         }
+    }
+
+    /// Lets one of the threads carry a stream.
+    fn carry(
+        &self,
+        stream: TcpStream,
+        route: Route,
+        connected: Connected,
+        streams: &mut JoinSet<()>,
+    ) {
+        let shared = Arc::clone(&self.0);
+        let carry = async move {
+            let _connected = connected;
+            // From now on its events are to wake this thread alone.
+            match stream.into_std().and_then(TcpStream::from_std) {
+                Ok(stream) => stream::carry(&shared, stream, route).await,
+                Err(error) => tracing::warn!(%error, "cannot carry a connection"),
+            }
+        };
+        streams.spawn_on(carry, &self.0.threads.next());
     }
 
     /// Where a connection leads that has come to our own address `own`.

@@ -4,7 +4,6 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
     process::{Child, Command, Stdio},
-    thread::available_parallelism,
 };
 
 use sluice::relay::{Limits, Listener, Relay, Settings, Upstream, raise_descriptors};
@@ -82,20 +81,15 @@ pub fn say(address: SocketAddr) {
 }
 
 fn relay(backend: SocketAddr, limits: Limits) {
-    let workers = available_parallelism().map_or(1, |cores| cores.get().min(4));
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(async {
-            raise_descriptors();
-            let relay = Relay::new(Settings::new(Upstream::Fixed(backend)));
-            relay.set_limits(limits);
-            let listener = Listener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            // Said once it serves: a connection has its limits from the handshake on.
-            let serving = relay.serve(listener, std::future::pending());
-            tokio::join!(serving, async { say(SocketAddr::from(([127, 0, 0, 1], port))) });
-        });
+    // The relay has threads of its own for its streams; this one takes connections.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        raise_descriptors();
+        let relay = Relay::new(Settings::new(Upstream::Fixed(backend)));
+        relay.set_limits(limits);
+        let listener = Listener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Said once it serves: a connection has its limits from the handshake on.
+        let serving = relay.serve(listener, std::future::pending());
+        tokio::join!(serving, async { say(SocketAddr::from(([127, 0, 0, 1], port))) });
+    });
 }
