@@ -34,6 +34,11 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(15))
     .with_retries(4);
 
+/// The congestion control within a host, where no other connection is in the way. Every kernel has it,
+/// and it sends at once; a host's usual one may pace what it sends (BBR), and that takes a timer for
+/// every few segments.
+const UNPACED: &[u8] = b"reno";
+
 /// As a time to wait: none.
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
@@ -114,9 +119,13 @@ fn stream_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Prepares one end of a stream.
-pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// Prepares one end of a stream; a local one ends on this host.
+pub(super) fn prepare(stream: &TcpStream, local: bool) -> io::Result<()> {
     let socket = SockRef::from(stream);
+    if local {
+        // A kernel that does not want it carries the stream all the same.
+        let _ = socket.set_tcp_congestion(UNPACED);
+    }
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)
 }
@@ -148,7 +157,7 @@ pub(super) async fn dial(
     let port = socket.local_addr()?.as_socket().map_or(0, |local| local.port());
     let guard = registry.own_port(port);
     let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
-    prepare(&stream)?;
+    prepare(&stream, true)?;
     Ok((stream, guard))
 }
 

@@ -57,7 +57,7 @@ pub async fn carry(shared: &Arc<Shared>, mut client: TcpStream, route: Route) {
     let mut changes = shared.limits.subscribe();
     let limits = *changes.borrow_and_update();
     // A socket that cannot be prepared is gone already, as reading it tells.
-    let _ = socket::prepare(&client);
+    let _ = socket::prepare(&client, !route.remote);
     match begin(shared, &mut client, &route, limits).await {
         Ok((head, bytes, runtime, _port)) => {
             let carried = match &route.probe {
