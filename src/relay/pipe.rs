@@ -11,8 +11,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::pipe::{
-    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+use rustix::{
+    param::page_size,
+    pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice},
 };
 use tokio::{io::Interest, net::TcpStream};
 
@@ -106,9 +107,20 @@ impl Pipe {
 
     /// Takes at most `most` bytes from a socket into the empty pipe; 0 at the stream's end.
     fn fill(&mut self, socket: &TcpStream, most: usize) -> io::Result<usize> {
-        self.held = socket.try_io(Interest::READABLE, || {
-            Ok(splice(socket, None, &self.writer, None, most, FLAGS)?)
-        })?;
+        // Each page of a full pipe holds a byte at least. With fewer bytes than that the pipe is not full,
+        // so the socket is empty, and it says when more comes: that need not be tried.
+        let few = most.min(self.size / page_size());
+        let filled = socket.try_io(Interest::READABLE, || {
+            self.held = splice(socket, None, &self.writer, None, most, FLAGS)?;
+            if (1..few).contains(&self.held) {
+                Err(io::ErrorKind::WouldBlock.into())
+            } else {
+                Ok(())
+            }
+        });
+        if self.held == 0 {
+            filled?;
+        }
         Ok(self.held)
     }
 
@@ -134,6 +146,7 @@ const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 #[cfg(test)]
 pub mod tests {
+    use futures::FutureExt;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
@@ -191,6 +204,26 @@ pub mod tests {
         for piece in [1000, 1 << 20] {
             assert!(carry(piece, |_| Ok(SIZE)).await > 0, "{piece}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_asked_again_only_where_a_full_pipe_may_have_left_something() {
+        let ((mut source, from), (to, _sink)) = (connection().await, connection().await);
+        let mut pipe = Pipe::new().unwrap();
+        pipe.size = fcntl_setpipe_size(&pipe.writer, 1).unwrap();
+        for (length, size) in [(32_000, pipe.size), (10, SIZE)] {
+            pipe.size = fcntl_setpipe_size(&pipe.writer, size).unwrap();
+            source.write_all(&vec![7; length]).await.unwrap();
+            to.writable().await.unwrap();
+            let mut taken = 0;
+            while taken < length {
+                assert!(from.readable().now_or_never().is_some() || taken == 0, "{taken}");
+                from.readable().await.unwrap();
+                taken += pipe.carry(&from, &to, SIZE).unwrap().taken;
+            }
+            assert_eq!(taken, length);
+        }
+        assert!(from.readable().now_or_never().is_none());
     }
 
     #[tokio::test]
