@@ -8,8 +8,8 @@
 //! The sender's buffer is not ours, but what it grows by is: the segments we announce and the room
 //! we offer. Both count from the first byte only, so they are set before the handshake.
 //!
-//! What remains in the sender's socket is 32 to 50 KB: two to three seconds at 16 KiB/s. Where its
-//! congestion control is BBR it is more, 5 to 15 s at that rate: BBR lets a socket hold more for each
+//! What remains in the sender's socket is 50 to 75 KB: up to five seconds at 16 KiB/s. Where its
+//! congestion control is BBR it is more, 7 to 15 s at that rate: BBR lets a socket hold more for each
 //! segment on the way, and takes more of them while it looks for the bandwidth. Neither smaller
 //! segments nor later acknowledgements bring that below three seconds, and the choice is the node's
 //! (`sysctl net.ipv4.tcp_congestion_control`), for what it sends and not for what it gets.
