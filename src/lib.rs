@@ -8,7 +8,6 @@ pub mod agent;
 pub mod api;
 pub mod arguments;
 pub mod canary;
-pub mod changer;
 pub mod cli;
 pub mod cluster;
 pub mod controller;
@@ -18,6 +17,7 @@ pub mod edit;
 pub mod node;
 mod pages;
 pub mod relay;
+pub mod remediator;
 #[cfg(test)]
 mod scripted;
 mod status;

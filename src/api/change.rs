@@ -1,4 +1,4 @@
-//! What a node's changer is asked to do, and what it says became of it.
+//! What a node's remediator is asked to do, and what it says became of it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
@@ -60,7 +60,7 @@ pub enum GateSetting {
     Enabled,
 }
 
-/// The decision that permits a change, for the changer to hold against what is stored.
+/// The decision that permits a change, for the remediator to hold against what is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Permit {
@@ -72,7 +72,7 @@ pub struct Permit {
     pub at: Time,
 }
 
-/// What became of a change. The node's changer writes it, the controller never does.
+/// What became of a change. The node's remediator writes it, the controller never does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangeReport {

@@ -36,7 +36,7 @@ use super::{
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason","priority":1}"#,
     printcolumn = r#"{"name":"Streams","type":"string","description":"What becomes of the streams, as the node's agent says","jsonPath":".status.agent.streams","priority":1}"#,
-    printcolumn = r#"{"name":"Change","type":"string","description":"What became of the last change, as the node's changer says","jsonPath":".status.change.phase","priority":1}"#,
+    printcolumn = r#"{"name":"Change","type":"string","description":"What became of the last change, as the node's remediator says","jsonPath":".status.change.phase","priority":1}"#,
     printcolumn = r#"{"name":"Provider","type":"string","description":"What stands behind the Node instead of a kubelet of Kubernetes","jsonPath":".status.provider","priority":1}"#,
     printcolumn = r#"{"name":"Policy","type":"string","jsonPath":".spec.policy","priority":1}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#
@@ -101,7 +101,7 @@ pub struct StreamingNodeStatus {
     /// What the node's own agent saw. The agent writes it, the controller never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentReport>>,
-    /// What became of the change that was last wanted. The node's changer writes it, the controller
+    /// What became of the change that was last wanted. The node's remediator writes it, the controller
     /// never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Box<ChangeReport>>,

@@ -137,7 +137,7 @@ pub enum Apply {
     #[default]
     Observe,
     /// Sluice, in the manifests of static pods as kubeadm makes them, one apiserver at a time. Needs
-    /// the chart's changers on the control-plane nodes.
+    /// the chart's remediators on the control-plane nodes.
     StaticPod,
 }
 
@@ -202,7 +202,7 @@ pub enum Remediation {
     #[default]
     Disabled,
     /// The flag is taken away where it comes from, and the kubelet restarted. Needs the chart's
-    /// changers on the nodes.
+    /// remediators on the nodes.
     KubeletFlag,
 }
 

@@ -1,4 +1,4 @@
-//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `changer`, `streams`,
+//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `remediator`, `streams`,
 //! `probe`, `canary` and `check`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
@@ -6,7 +6,6 @@
 
 pub mod agent;
 pub mod canary;
-pub mod changer;
 pub mod check;
 pub mod connect;
 pub mod controller;
@@ -15,6 +14,7 @@ pub mod log;
 pub mod output;
 pub mod plan;
 pub mod probe;
+pub mod remediator;
 pub mod status;
 pub mod streams;
 
@@ -52,7 +52,7 @@ enum Subcommands {
     Crds(crds::Args),
     Controller(Box<controller::Args>),
     Agent(agent::Args),
-    Changer(Box<changer::Args>),
+    Remediator(Box<remediator::Args>),
     Streams(streams::Args),
     Probe(probe::Args),
     Canary(canary::Args),
@@ -100,9 +100,9 @@ pub enum Error {
     /// `agent` failed.
     #[error(transparent)]
     Agent(#[from] agent::Error),
-    /// `changer` failed.
+    /// `remediator` failed.
     #[error(transparent)]
-    Changer(#[from] changer::Error),
+    Remediator(#[from] remediator::Error),
     /// `streams` failed.
     #[error(transparent)]
     Streams(#[from] streams::Error),
@@ -130,7 +130,7 @@ impl Error {
             Self::Crds(error) => error.reason(),
             Self::Controller(error) => error.reason(),
             Self::Agent(error) => error.reason(),
-            Self::Changer(error) => error.reason(),
+            Self::Remediator(error) => error.reason(),
             Self::Streams(error) => error.reason(),
             Self::Probe(error) => error.reason(),
             Self::Canary(error) => error.reason(),
@@ -198,7 +198,7 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
         Subcommands::Agent(args) => Ok(two_threads()?.block_on(agent::run(args))?),
-        Subcommands::Changer(args) => Ok(runtime()?.block_on(changer::run(*args))?),
+        Subcommands::Remediator(args) => Ok(runtime()?.block_on(remediator::run(*args))?),
         Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
         Subcommands::Probe(args) => Ok(runtime()?.block_on(probe::run(args))?),
         Subcommands::Canary(args) => Ok(runtime()?.block_on(canary::run(args))?),

@@ -90,7 +90,7 @@ impl Cluster {
         let unready: Vec<&str> = unready.map(|(name, _)| name.as_str()).collect();
         let around = Surroundings { down: &down, unready: &unready, nodes: self.nodes.len() };
         let mut remediating = false;
-        for (name, content) in self.remediators() {
+        for (name, content) in self.remediating() {
             let Some(at_once) = content.facts.remediation else { continue };
             let Some(wisher) = self.wisher(name) else { continue };
             remediating = true;
@@ -209,7 +209,7 @@ impl Cluster {
         Some(Wisher { name, generation: policy.generation?, deadline, paused })
     }
 
-    /// Whether the gate may be turned as the policy wants it. A changer looks at what is stored, so
+    /// Whether the gate may be turned as the policy wants it. A remediator looks at what is stored, so
     /// nothing is begun before that says the same.
     fn permission(&self, name: &str, facts: &PolicyFacts, now: Timestamp) -> Permission {
         let judgement = self.judge(name, facts, now);
@@ -239,7 +239,7 @@ impl Cluster {
 
     /// What is said where nodes that the policy selects are the concern of older policies.
     fn remediated_by_others(&self, policy: &str) -> Option<Outcome> {
-        let mut older = self.remediators();
+        let mut older = self.remediating();
         let at = older.iter().position(|(name, _)| *name == policy)?;
         let (_, mine) = older[at];
         older.truncate(at);
@@ -265,10 +265,10 @@ impl Cluster {
 
     /// The nodes whose flag is this policy's concern.
     fn candidates(&self, policy: &str) -> BTreeMap<&str, Candidate> {
-        let remediators = self.remediators();
+        let remediating = self.remediating();
         let plane = ControlPlane::of(&self.instances, &STREAMING_REDIRECTS, Default::default());
         let follows = |labels| {
-            let followed = remediators.iter().find(|(_, content)| content.selects(labels));
+            let followed = remediating.iter().find(|(_, content)| content.selects(labels));
             followed.is_some_and(|(name, _)| *name == policy)
         };
         let nodes = self.nodes.iter().filter(|(_, node)| follows(&node.labels));

@@ -258,7 +258,7 @@ impl Cluster {
         self.bind_attempt(node)
     }
 
-    /// What a changer said on another machine, or before the machine's last start, has to be said again.
+    /// What a remediator said on another machine, or before the machine's last start, has to be said again.
     fn bind_attempt(&mut self, node: &str) -> bool {
         let known = self.nodes.get(node);
         let bound = self.stored.get(node).map(|(attempt, origin)| {
@@ -327,7 +327,7 @@ impl Cluster {
 
     /// The readable policies that want kubelets to lose their flag, oldest first. Each node is the
     /// concern of the first that selects it, whoever is heard about its streams.
-    fn remediators(&self) -> Vec<(&str, &Content)> {
+    fn remediating(&self) -> Vec<(&str, &Content)> {
         let mut wishes = self.by_age();
         wishes.retain(|(_, content)| content.facts.remediation.is_some());
         wishes

@@ -20,7 +20,7 @@ impl Origin {
         Self::new(report.boot_id.as_deref(), report.machine_id.as_deref())
     }
 
-    /// Where a changer's report comes from.
+    /// Where a remediator's report comes from.
     pub fn of_change(report: &ChangeReport) -> Self {
         Self::new(report.boot_id.as_deref(), report.machine_id.as_deref())
     }

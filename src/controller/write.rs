@@ -28,7 +28,7 @@ use crate::{
 const MANAGER: &str = "sluice-controller";
 /// Who writes statuses, as `managedFields` has it.
 const STATUS_MANAGER: &str = "sluice-controller-status";
-/// What the agent and the changer say in a StreamingNode's status.
+/// What the agent and the remediator say in a StreamingNode's status.
 const PARTS_OF_OTHERS: [&str; 2] = ["agent", "change"];
 
 /// One request must not take longer; it is tried again.

@@ -1,4 +1,4 @@
-//! Changes of nodes, as far as they have come: what was asked for, what the node's changer says, and
+//! Changes of nodes, as far as they have come: what was asked for, what the node's remediator says, and
 //! what the canary says.
 
 use std::collections::BTreeMap;
@@ -7,17 +7,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::gate::Setting;
 
-/// A change that no changer has answered is asked for again after this long: what permitted it is
-/// old by then, and a changer heeds no old permit.
+/// A change that no remediator has answered is asked for again after this long: what permitted it is
+/// old by then, and a remediator heeds no old permit.
 pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// So soon a changer answers, if there is one.
+/// So soon a remediator answers, if there is one.
 pub const ANSWERS: SignedDuration = SignedDuration::from_secs(15);
 
 /// A trial that failed is repeated after this long while a change waits for it.
 pub const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
-/// A changer has said by so long after a change's deadline what became of it, if it can: what it was
+/// A remediator has said by so long after a change's deadline what became of it, if it can: what it was
 /// asked for may have been begun late, and a guard may have taken it back before.
 const UNREPORTED: SignedDuration = SignedDuration::from_secs(120);
 
@@ -101,12 +101,12 @@ pub struct Wisher<'a> {
     pub paused: bool,
 }
 
-/// How far a change has come, as the node's changer says.
+/// How far a change has come, as the node's remediator says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Nobody has answered.
     Asked,
-    /// It is about to be made, or the changer says something that we do not know.
+    /// It is about to be made, or the remediator says something that we do not know.
     Preparing,
     /// It is made, and goes back by itself unless it is confirmed.
     Applied,
@@ -116,12 +116,12 @@ pub enum Phase {
     RolledBack,
     /// It was not made.
     Refused,
-    /// It was made or not, and the changer cannot mend it.
+    /// It was made or not, and the remediator cannot mend it.
     Failed,
 }
 
 impl Phase {
-    /// Reads the name that a changer uses.
+    /// Reads the name that a remediator uses.
     pub fn read(text: &str) -> Self {
         match text {
             "Applied" => Self::Applied,
@@ -157,7 +157,7 @@ pub struct Attempt {
     pub message: String,
 }
 
-/// What was decided and what the changer saw do not go together yet.
+/// What was decided and what the remediator saw do not go together yet.
 const SEEN_SOON: SignedDuration = SignedDuration::from_secs(10);
 
 /// The node has trouble of its own, which ends by itself or by somebody's hand.
@@ -194,7 +194,7 @@ impl Attempt {
     }
 
     /// Whether nobody has said what became of it although its time was over long ago: the node, its
-    /// kubelet or its changer is down.
+    /// kubelet or its remediator is down.
     pub fn is_lost(&self, now: Timestamp) -> bool {
         self.lost_at().is_some_and(|at| at <= now)
     }
@@ -207,7 +207,7 @@ impl Attempt {
     }
 
     /// Whether a later state of its policy withdraws it, since nobody speaks of it any more. Its
-    /// changer puts the original back when it returns.
+    /// remediator puts the original back when it returns.
     pub fn is_withdrawn(&self, wisher: &Wisher<'_>, now: Timestamp) -> bool {
         let same = self.wanted.policy == wisher.name && self.wanted.generation == wisher.generation;
         !same && (self.is_lost(now) || self.is_silent(now))
@@ -229,7 +229,7 @@ impl Attempt {
                 == (wisher.name, wisher.generation)
     }
 
-    /// It is what the changer is asked at `now`: once more, if nobody has answered for long.
+    /// It is what the remediator is asked at `now`: once more, if nobody has answered for long.
     pub fn asked_again(&self, now: Timestamp) -> Wanted {
         let silent =
             self.phase == Phase::Asked && now.duration_since(self.wanted.asked) >= ASK_AGAIN;
@@ -244,7 +244,7 @@ impl Attempt {
         next.filter(|_| self.phase == Phase::Asked)
     }
 
-    /// Whether nobody has answered for so long that there may be no changer.
+    /// Whether nobody has answered for so long that there may be no remediator.
     pub fn is_silent(&self, now: Timestamp) -> bool {
         let again = !self.wanted.id.ends_with(&format!(".{}", self.wanted.asked.as_second()));
         self.phase == Phase::Asked && (again || now.duration_since(self.wanted.asked) >= ANSWERS)

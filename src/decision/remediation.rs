@@ -121,7 +121,7 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         return says(plan, Holds::False, reason, message);
     }
     if left.is_empty() && busy.is_empty() {
-        // What has ended is of no more use; the changers' reports stay.
+        // What has ended is of no more use; the remediators' reports stay.
         plan.changes.extend(flags().map(|(node, _)| (node.clone(), None)));
         if let Some(message) = unknown(scene) {
             return says(plan, Holds::Unknown, "NodesUnknown", message);
@@ -177,10 +177,10 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         busy.iter().copied().filter(|node| scene.attempts[*node].is_silent(scene.now)).collect();
     if !silent.is_empty() {
         let message = format!(
-            "No changer answers on {silent}. Look for its pod there: the chart brings it with \
-             changers.kubelet.enabled=true."
+            "No remediator answers on {silent}. Look for its pod there: the chart brings it with \
+             remediators.kubelet.enabled=true."
         );
-        return says(plan, Holds::False, "ChangerSilent", message);
+        return says(plan, Holds::False, "RemediatorSilent", message);
     }
     if let Some((reason, message)) = bar {
         return says(plan, Holds::False, reason, message);

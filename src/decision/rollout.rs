@@ -1,6 +1,6 @@
 //! Turning the gate, one apiserver at a time: what is asked of which node next.
 //!
-//! Nothing is remembered here: everything follows from what the nodes' changers say, from the
+//! Nothing is remembered here: everything follows from what the nodes' remediators say, from the
 //! command lines that the apiservers run with, and from what the canary found, so that a controller
 //! that starts anew goes on where the last one was.
 //!
@@ -66,7 +66,7 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
             let message = match attempt.phase {
                 Phase::Applied => format!("{node}: the original comes back by itself."),
                 _ => format!(
-                    "{node}: whatever was written goes back by itself; no changer has said so yet."
+                    "{node}: whatever was written goes back by itself; no remediator has said so yet."
                 ),
             };
             return plan.waits("ChangingApiserver", message);
@@ -127,10 +127,10 @@ fn failure(node: &str, attempt: &Attempt) -> String {
 pub(super) fn lost(node: &str, attempt: &Attempt) -> String {
     let deadline = SignedDuration::from_secs(attempt.wanted.deadline.into());
     format!(
-        "{node}: the change had to prove itself or go back within {} s of {}, and no changer says \
-         what became of it: the node, its kubelet or its changer may be down. Bring it back. Or have \
+        "{node}: the change had to prove itself or go back within {} s of {}, and no remediator says \
+         what became of it: the node, its kubelet or its remediator may be down. Bring it back. Or have \
          the change withdrawn by any change of the policy's spec, such as pausing it and going on: \
-         its changer then puts the original back when it returns.",
+         its remediator then puts the original back when it returns.",
         deadline.as_secs(),
         attempt.wanted.asked.strftime("%FT%TZ"),
     )
@@ -168,10 +168,10 @@ fn go_on(
             keep(&mut plan, wanted);
             if attempt.is_silent(now) {
                 return plan.waits(
-                    "ChangerSilent",
+                    "RemediatorSilent",
                     format!(
-                        "{node}: no changer answers. Look for its pod there: the chart brings it \
-                         with changers.apiserver.enabled=true."
+                        "{node}: no remediator answers. Look for its pod there: the chart brings it \
+                         with remediators.apiserver.enabled=true."
                     ),
                 );
             }

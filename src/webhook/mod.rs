@@ -1,4 +1,4 @@
-//! Admission: an agent, or a changer, may write only what is its own in its own node's
+//! Admission: an agent, or a remediator, may write only what is its own in its own node's
 //! `StreamingNode`.
 //!
 //! [`rule`] says who may what, [`policy`] what is said to a `StreamingPolicy`, [`review`] answers

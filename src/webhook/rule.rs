@@ -1,7 +1,7 @@
-//! The rule: an agent or a changer writes its own part of the status of its own node's object, and
+//! The rule: an agent or a remediator writes its own part of the status of its own node's object, and
 //! nothing else.
 //!
-//! All agents share one ServiceAccount, and all changers another, so RBAC cannot tell one node's from
+//! All agents share one ServiceAccount, and all remediators another, so RBAC cannot tell one node's from
 //! the next one's, nor the parts of a status. What can is the token: one that was issued for a pod
 //! names that pod to the apiserver, which repeats it in the review as extras of the user. The pod is
 //! then looked up, and its `spec.nodeName`, which no pod can choose or change for itself, has to be
@@ -23,7 +23,7 @@ const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 pub enum Part {
     /// `status.agent`, the agents'.
     Agent,
-    /// `status.change`, the changers'.
+    /// `status.change`, the remediators'.
     Change,
 }
 
@@ -40,7 +40,7 @@ impl Part {
     fn whose(self) -> &'static str {
         match self {
             Self::Agent => "an agent",
-            Self::Change => "a changer",
+            Self::Change => "a remediator",
         }
     }
 }
@@ -147,7 +147,7 @@ pub struct Pod {
     pub node: Option<String>,
 }
 
-/// Why an agent or a changer may not do what it asks for.
+/// Why an agent or a remediator may not do what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// It asks for something else than a change of the status.
@@ -244,7 +244,7 @@ impl Denial {
 /// here, so that no token makes the apiserver look up anything for a request that is wrong anyway.
 ///
 /// # Errors
-/// Where an agent or a changer asks for what none may do.
+/// Where an agent or a remediator asks for what none may do.
 pub fn ask<'a>(accounts: &'a Accounts, request: &Request<'_>) -> Result<Ask<'a>, Denial> {
     let Some(account) = accounts.of(request.user) else { return Ok(Ask::Nothing) };
     let part = account.part;

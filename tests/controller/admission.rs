@@ -1,10 +1,10 @@
-//! The admission webhook: what the tokens of agents and changers may write, what is said to a
+//! The admission webhook: what the tokens of agents and remediators may write, what is said to a
 //! policy, and that the webhook keeps its own certificate.
 
 mod agent;
 mod certificate;
-mod changer;
 mod policy;
+mod remediator;
 mod scene;
 
 use k8s_openapi::api::{

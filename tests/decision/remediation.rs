@@ -1,4 +1,4 @@
-//! Taking the flag off kubelets, played through with changers and agents.
+//! Taking the flag off kubelets, played through with remediators and agents.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use sluice::decision::{
     safety::Holds,
 };
 
-/// A node: whether its kubelet has the flag, what its changer has made of which attempt, and whether
+/// A node: whether its kubelet has the flag, what its remediator has made of which attempt, and whether
 /// an exec works without the flag.
 #[derive(Clone, Debug)]
 struct Host {
     flagged: bool,
     blocks: bool,
     works: bool,
-    /// Whether its changer refuses to begin, and with which reason.
+    /// Whether its remediator refuses to begin, and with which reason.
     refuses: bool,
     /// Whether its Node is ready.
     ready: bool,

@@ -1,4 +1,4 @@
-//! Turning the gate, played through with changers, kubelets, canaries and controllers that fail.
+//! Turning the gate, played through with remediators, kubelets, canaries and controllers that fail.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use sluice::decision::{
 const DEADLINE: u32 = 60;
 const GATE: &str = "StreamingProxyRedirects";
 
-/// One control-plane node: what its manifest says, what its apiserver runs with, and its changer.
+/// One control-plane node: what its manifest says, what its apiserver runs with, and its remediator.
 #[derive(Clone, Debug, PartialEq)]
 struct Host {
     manifest: Setting,
     runs: Setting,
     ready: bool,
-    /// The changer's journal: the attempt, what was there before, when it goes back, how it stands.
+    /// The remediator's journal: the attempt, what was there before, when it goes back, how it stands.
     journal: Option<Journal>,
 }
 
@@ -51,7 +51,7 @@ struct Stage {
     works: (bool, bool),
     /// Whether an apiserver starts with the new setting.
     starts: bool,
-    changers: bool,
+    remediators: bool,
     config: Setting,
     off_since: Option<Timestamp>,
     now: Timestamp,
@@ -79,7 +79,7 @@ impl Stage {
             permission: Permission::Granted,
             works: (true, true),
             starts: true,
-            changers: true,
+            remediators: true,
             config: Setting::Default,
             off_since: None,
             now: Timestamp::from_second(1_000_000).unwrap(),
@@ -187,7 +187,7 @@ impl Stage {
         plan
     }
 
-    /// A changer looks at what is wanted of its node, and at its own journal.
+    /// A remediator looks at what is wanted of its node, and at its own journal.
     fn change(&mut self, node: &str) {
         let wanted = self.stored.get(node).cloned();
         let (now, granted) = (self.now, self.permission == Permission::Granted);
@@ -236,7 +236,7 @@ impl Stage {
             if self.dead.contains(&node) {
                 continue;
             }
-            if self.changers {
+            if self.remediators {
                 self.change(&node);
             }
             self.restart(&node);
@@ -317,7 +317,7 @@ fn every_reason_not_to_go_on() {
         (|s| s.works.0 = false, "CanaryFailed", Holds::False),
         (|s| s.works.1 = false, "ChangeRolledBack", Holds::False),
         (|s| s.starts = false, "ChangeRolledBack", Holds::False),
-        (|s| s.changers = false, "ChangerSilent", Holds::True),
+        (|s| s.remediators = false, "RemediatorSilent", Holds::True),
         (|s| (s.minor, s.wish) = (24, GateWish::Enabled), "GateRemoved", Holds::False),
     ];
     for (prepare, reason, holds) in cases {
@@ -366,7 +366,7 @@ fn what_failed_while_nobody_could_say_so_is_not_forgotten() {
         stage.turn();
     }
     // The only apiserver is down until the guard has put the original back. Then the nodes' agents
-    // are not believed yet, and the changer's pod is the last to come up.
+    // are not believed yet, and the remediator's pod is the last to come up.
     stage.now += SignedDuration::from_secs(i64::from(DEADLINE));
     stage.permission = Permission::Refused("old1 may redirect.".to_owned());
     let host = stage.hosts.get_mut("cp1").unwrap();
@@ -382,14 +382,14 @@ fn what_failed_while_nobody_could_say_so_is_not_forgotten() {
     assert_eq!(stage.manifests(), [Setting::Default]);
     // What nobody has answered for so long may have been made or not.
     let mut stage = Stage::new(1, 20, GateWish::Disabled);
-    stage.changers = false;
+    stage.remediators = false;
     while stage.stored.is_empty() {
         stage.turn();
     }
     stage.now += SignedDuration::from_secs(i64::from(DEADLINE));
     stage.permission = Permission::Refused("old1 may redirect.".to_owned());
     let message = stage.control().progress.unwrap().message;
-    assert!(message.contains("no changer has said so yet"), "{message}");
+    assert!(message.contains("no remediator has said so yet"), "{message}");
 }
 
 #[test]
@@ -606,8 +606,8 @@ enum Mishap {
     NewController,
     /// Nothing is done by the controller.
     NoController,
-    /// Nothing is done by the changers.
-    NoChangers,
+    /// Nothing is done by the remediators.
+    NoRemediators,
     /// An apiserver's pod is unready.
     Unready,
     /// Its pod is that of a manifest that is gone.
@@ -628,7 +628,7 @@ proptest! {
         hosts in 1..4_usize,
         mishaps in prop::collection::vec(
             prop::option::weighted(0.4, select(&[
-                Mishap::NewController, Mishap::NoController, Mishap::NoChangers, Mishap::Unready,
+                Mishap::NewController, Mishap::NoController, Mishap::NoRemediators, Mishap::Unready,
                 Mishap::StalePod, Mishap::NoExec, Mishap::Refused, Mishap::Unclear, Mishap::Edited,
             ][..])),
             0..120,
@@ -658,7 +658,7 @@ proptest! {
                 prop_assert!(!begun || stage.permission == Permission::Granted, "{plan:?}");
             }
             for node in stage.hosts.keys().cloned().collect::<Vec<_>>() {
-                if !matches!(mishap, Some(Mishap::NoChangers)) {
+                if !matches!(mishap, Some(Mishap::NoRemediators)) {
                     stage.change(&node);
                 }
                 stage.restart(&node);

@@ -1,4 +1,4 @@
-//! Sluice that changes the cluster itself: two control-plane nodes, the chart's changers, and a client that execs all the time.
+//! Sluice that changes the cluster itself: two control-plane nodes, the chart's remediators, and a client that execs all the time.
 
 use std::path::Path;
 use std::process::Command;
@@ -35,17 +35,17 @@ const RETRIES: Duration = Duration::from_secs(20);
 const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 const TYPO: &str = "/etc/kubernetes/kube-apiserver.typo.yaml";
 
-/// Two control planes, and Sluice with its changers and without a policy.
+/// Two control planes, and Sluice with its remediators and without a policy.
 #[track_caller]
 pub fn fresh(bed: &Bed) {
     bed.add("cp2", &["kubelet=1.20.15", "role=control-plane"]);
-    with_changers(bed, &NODES);
+    with_remediators(bed, &NODES);
 }
 
 /// The same with one control plane.
 #[track_caller]
 pub fn fresh_alone(bed: &Bed) {
-    with_changers(bed, &["cp1", "new1", "old1", "old2"]);
+    with_remediators(bed, &["cp1", "new1", "old1", "old2"]);
 }
 
 /// A kubelet makes the containers of a static pod that it has seen before wait longer with each return, and these tests
@@ -56,11 +56,16 @@ pub fn forget_returns(bed: &Bed, node: &str) {
 }
 
 #[track_caller]
-fn with_changers(bed: &Bed, nodes: &[&str]) {
+fn with_remediators(bed: &Bed, nodes: &[&str]) {
     forget_returns(bed, "cp1");
     operator::fresh_with(
         bed,
-        &["--set", "changers.apiserver.enabled=true", "--set", "changers.kubelet.enabled=true"],
+        &[
+            "--set",
+            "remediators.apiserver.enabled=true",
+            "--set",
+            "remediators.kubelet.enabled=true",
+        ],
     );
     for node in nodes {
         canary_of(bed, node);
@@ -198,7 +203,7 @@ pub fn kubeadm_gates(bed: &Bed) -> Option<String> {
     lines.find_map(|line| line.strip_prefix("feature-gates: ").map(str::to_owned))
 }
 
-/// The change that is wanted of a node, and what its changer says of it: id, phase.
+/// The change that is wanted of a node, and what its remediator says of it: id, phase.
 pub fn change(bed: &Bed, node: &str) -> (Option<String>, Option<String>) {
     let Some(object) = bed.get(&format!("{STREAMING_NODES}/{node}")) else { return (None, None) };
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -336,11 +341,11 @@ pub fn kill_controller(bed: &Bed) {
     });
 }
 
-/// Kills the changer of the node's apiserver.
+/// Kills the remediator of the node's apiserver.
 #[track_caller]
-pub fn kill_changer(bed: &Bed, node: &str) {
-    bed.wait_for("a changer to kill", SECONDS, || {
-        let find = "pkill -KILL -f '[s]luice changer --kind=ApiserverGate' && echo killed";
+pub fn kill_remediator(bed: &Bed, node: &str) {
+    bed.wait_for("a remediator to kill", SECONDS, || {
+        let find = "pkill -KILL -f '[s]luice remediator --kind=ApiserverGate' && echo killed";
         bed.host_exec(node, &["sh", "-c", find]).stdout.contains("killed").then_some(())
     });
 }

@@ -9,7 +9,7 @@ use crate::{
     bed::Bed,
     managed::{
         BOTH, Client, OFF, ROLLOUT, apiserver_is_ready, canary_of, change, checked, ends,
-        forget_returns, fresh, fresh_alone, kill_changer, kill_controller, kubeadm_follows,
+        forget_returns, fresh, fresh_alone, kill_controller, kill_remediator, kubeadm_follows,
         kubeadm_gates, manifest, old_or_new, planned, policy, policy_within, runs_with_flag,
         runs_with_gates, turn_off_with_a_typo,
     },
@@ -145,7 +145,7 @@ fn the_only_apiserver_is_turned_and_turned_back() {
 #[derive(Clone, Copy, Debug)]
 enum Victim {
     Controller,
-    Changer,
+    Remediator,
     Node,
 }
 
@@ -153,7 +153,7 @@ impl Victim {
     fn hit(self, bed: &Bed, node: &str) {
         match self {
             Self::Controller => kill_controller(bed),
-            Self::Changer => kill_changer(bed, node),
+            Self::Remediator => kill_remediator(bed, node),
             Self::Node => bed.reboot(node),
         }
     }
@@ -180,7 +180,7 @@ fn whoever_dies_at_whatever_step_it_ends_in_the_old_or_the_new_state() {
     bed.replace("old1", &["redirect=false"]);
     canary_of(&bed, "old1");
     let originals = BOTH.map(|node| manifest(&bed, node));
-    for victim in [Victim::Controller, Victim::Changer, Victim::Node] {
+    for victim in [Victim::Controller, Victim::Remediator, Victim::Node] {
         let began = Instant::now();
         policy(&bed, "streamingProxyRedirects: Disabled");
         for (node, steps) in [("cp1", ["Asked", "Applied"]), ("cp2", ["Applied", "Confirmed"])] {

@@ -95,7 +95,7 @@ fn policy(bed: &Bed, remediation: &str) {
 fn dockershim_is_found_and_relayed_once_its_kubelet_has_lost_the_flag() {
     let bed = Bed::shared();
     bed.replace(NODE, &["kubelet=1.19.16", "runtime=docker", "redirect=true"]);
-    operator::fresh_with(&bed, &["--set", "changers.kubelet.enabled=true"]);
+    operator::fresh_with(&bed, &["--set", "remediators.kubelet.enabled=true"]);
     bed.namespace(NAMESPACE);
     policy(&bed, "Disabled");
     pod(&bed, NODE);

@@ -77,8 +77,8 @@ sluice-flags
 {{- end }}
 {{- end }}
 
-{{- define "sluice.changer.serviceAccountName" -}}
-{{ include "sluice.fullname" . }}-changer
+{{- define "sluice.remediator.serviceAccountName" -}}
+{{ include "sluice.fullname" . }}-remediator
 {{- end }}
 
 {{- define "sluice.image" -}}
@@ -114,14 +114,14 @@ app.kubernetes.io/component: controller
 app.kubernetes.io/component: agent
 {{- end }}
 
-{{- define "sluice.changer.selectorLabels" -}}
+{{- define "sluice.remediator.selectorLabels" -}}
 {{ include "sluice.selectorLabels" . }}
-app.kubernetes.io/component: changer
+app.kubernetes.io/component: remediator
 {{- end }}
 
-{{- define "sluice.changer.labels" -}}
+{{- define "sluice.remediator.labels" -}}
 {{ include "sluice.labels" . }}
-app.kubernetes.io/component: changer
+app.kubernetes.io/component: remediator
 {{- end }}
 
 {{- define "sluice.canary.selectorLabels" -}}

@@ -17,9 +17,9 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     webhook_listen: Option<SocketAddr>,
 
-    /// The ServiceAccount of the changers, in the namespace of the agents.
-    #[arg(long, value_name = "NAME", default_value = "sluice-changer")]
-    changer_service_account: String,
+    /// The ServiceAccount of the remediators, in the namespace of the agents.
+    #[arg(long, value_name = "NAME", default_value = "sluice-remediator")]
+    remediator_service_account: String,
 
     /// The Service by which the apiserver reaches it.
     #[arg(long, value_name = "NAME", default_value = "sluice-webhook")]
@@ -58,7 +58,7 @@ impl Args {
     pub fn settings(self, namespace: String, agent: String) -> Option<Settings> {
         let all = vec![
             Account { account: agent, part: Part::Agent },
-            Account { account: self.changer_service_account, part: Part::Change },
+            Account { account: self.remediator_service_account, part: Part::Change },
         ];
         Some(Settings {
             listen: self.webhook_listen?,

@@ -26,7 +26,7 @@ pub struct Member<'a> {
 /// Whether the gate may be turned as wished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// It may, and that is stored for a changer to see.
+    /// It may, and that is stored for a remediator to see.
     Granted,
     /// A node stands in the way. What is under way goes back.
     Refused(String),

@@ -7,10 +7,10 @@ use serde_json::json;
 use super::*;
 
 const AGENT: &str = "system:serviceaccount:sluice-system:sluice-agent";
-const CHANGER: &str = "system:serviceaccount:sluice-system:sluice-changer";
+const REMEDIATOR: &str = "system:serviceaccount:sluice-system:sluice-remediator";
 
 static ACCOUNTS: LazyLock<Accounts> = LazyLock::new(|| {
-    let of = [("sluice-agent", Part::Agent), ("sluice-changer", Part::Change)];
+    let of = [("sluice-agent", Part::Agent), ("sluice-remediator", Part::Change)];
     let all = of.map(|(name, part)| Account { account: name.to_owned(), part }).into();
     Accounts { namespace: "sluice-system".to_owned(), all }
 });
@@ -92,7 +92,7 @@ fn nobody_but_the_programs_on_the_nodes_is_judged() {
         "system:serviceaccount:other:sluice-agent",
         "system:serviceaccount:sluice-system:sluice-agent:x",
         "system:serviceaccount:sluice-system:sluice-agent2",
-        "system:serviceaccount:other:sluice-changer",
+        "system:serviceaccount:other:sluice-remediator",
         "system:serviceaccount:sluice-system",
         "system:node:a",
     ] {
@@ -107,7 +107,7 @@ fn nobody_but_the_programs_on_the_nodes_is_judged() {
         assert_eq!(answer, Ok(Ask::Nothing), "{user}");
     }
     assert_eq!(asked(&stored(), |_| {}), let_on(Part::Agent));
-    assert_eq!(asked(&stored(), |request| request.user = CHANGER), let_on(Part::Change));
+    assert_eq!(asked(&stored(), |request| request.user = REMEDIATOR), let_on(Part::Change));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn only_updates_of_the_status_are_theirs() {
         (Operation::Delete, "status"),
         (Operation::Other, "status"),
     ] {
-        for (user, part) in [(AGENT, Part::Agent), (CHANGER, Part::Change)] {
+        for (user, part) in [(AGENT, Part::Agent), (REMEDIATOR, Part::Change)] {
             let answer = asked(&stored(), |request| {
                 (request.operation, request.subresource) = (operation, subresource);
                 request.user = user;
@@ -156,7 +156,7 @@ fn its_own_part_and_the_bookkeeping_may_change() {
 }
 
 #[test]
-fn agents_and_changers_keep_to_their_own_parts() {
+fn agents_and_remediators_keep_to_their_own_parts() {
     let change = json!({"id": "c1", "phase": "Applied"});
     let changed = with("/status/change", change.clone());
     let reported = with("/status/agent", json!({"flag": "Off"}));
@@ -164,10 +164,10 @@ fn agents_and_changers_keep_to_their_own_parts() {
     both["status"]["change"] = change;
     let wished = with("/spec/change", json!({"id": "c2"}));
     for (user, new, expected) in [
-        (CHANGER, &changed, let_on(Part::Change)),
-        (CHANGER, &reported, not_its_part(Part::Change, "status.agent")),
-        (CHANGER, &both, not_its_part(Part::Change, "status.agent")),
-        (CHANGER, &wished, not_its_part(Part::Change, "spec")),
+        (REMEDIATOR, &changed, let_on(Part::Change)),
+        (REMEDIATOR, &reported, not_its_part(Part::Change, "status.agent")),
+        (REMEDIATOR, &both, not_its_part(Part::Change, "status.agent")),
+        (REMEDIATOR, &wished, not_its_part(Part::Change, "spec")),
         (AGENT, &reported, let_on(Part::Agent)),
         (AGENT, &changed, not_its_part(Part::Agent, "status.change")),
         (AGENT, &both, not_its_part(Part::Agent, "status.change")),
@@ -268,7 +268,7 @@ fn the_pod_decides() {
         ("a", named(), pod("u2", "sluice-agent", Some("a")), "PodReplaced"),
         ("a", named(), pod("", "sluice-agent", Some("a")), "PodReplaced"),
         ("a", named(), pod("u1", "default", Some("a")), "OtherAccount"),
-        ("a", named(), pod("u1", "sluice-changer", Some("a")), "OtherAccount"),
+        ("a", named(), pod("u1", "sluice-remediator", Some("a")), "OtherAccount"),
         ("a", named(), pod("u1", "", Some("a")), "OtherAccount"),
         ("a", named(), pod("u1", "sluice-agent", None), "NoNode"),
         ("", named(), pod("u1", "sluice-agent", Some("")), "NoNode"),
@@ -291,11 +291,11 @@ fn messages_say_what_is_wrong() {
     for (denial, message) in [
         (
             Denial::NotStatus(Part::Change),
-            "a changer may only update the status of its own node's StreamingNode",
+            "a remediator may only update the status of its own node's StreamingNode",
         ),
         (
             Denial::NotItsPart { part: Part::Change, path: "status.agent".to_owned() },
-            "a changer may only change status.change, and this changes status.agent",
+            "a remediator may only change status.change, and this changes status.agent",
         ),
         (
             Denial::TokenUnbound(Part::Agent),

@@ -104,7 +104,7 @@ wake_controllers() {
 # put the manifest back that it knows.
 default_apiserver() {
   in_host "$1" rm -f "$MANIFESTS/sluice-guard.yaml"
-  # Not the folders: they are mounted where a changer runs.
-  in_host "$1" find /var/lib/sluice/changer -type f -delete 2>/dev/null || true
+  # Not the folders: they are mounted where a remediator runs.
+  in_host "$1" find /var/lib/sluice/remediator -type f -delete 2>/dev/null || true
   set_apiserver "$1" "$KUBERNETES_VERSION"
 }

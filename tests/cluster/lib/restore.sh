@@ -47,8 +47,8 @@ restore_host() {
   echo "what differs:"
   told_print "$name" | diff - "$NODES/$name/told" || true
   has_declared_kubelet "$name" || put_kubelet "$name" "$(declared_kubelet "$name")"
-  # What a changer knows of the files as they were is no longer so. Not the folders: they are mounted where one runs.
-  in_host "$name" sh -c '[ ! -d /var/lib/sluice/changer ] || find /var/lib/sluice/changer -type f -delete'
+  # What a remediator knows of the files as they were is no longer so. Not the folders: they are mounted where one runs.
+  in_host "$name" sh -c '[ ! -d /var/lib/sluice/remediator ] || find /var/lib/sluice/remediator -type f -delete'
   comm -23 <(told "$name") <(tar -t -f "$NODES/$name/told.tar" | sort) | in_host "$name" sh -c "cd / && xargs -r -d '\n' rm"
   in_host "$name" mkdir /run/told
   in_host "$name" tar -x -C /run/told <"$NODES/$name/told.tar"

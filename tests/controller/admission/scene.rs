@@ -16,8 +16,8 @@ use crate::{
 
 /// The agents' ServiceAccount.
 pub const AGENT: &str = "sluice-agent";
-/// The changers'.
-pub const CHANGER: &str = "sluice-changer";
+/// The remediators'.
+pub const REMEDIATOR: &str = "sluice-remediator";
 
 /// The accounts, which may do everything to StreamingNodes: whatever is refused here, the webhook has
 /// refused.
@@ -30,7 +30,7 @@ async fn accounts(client: &Client) {
         |name: &str| json!({"kind": "ServiceAccount", "name": name, "namespace": chart::NAMESPACE});
     for object in [
         account(AGENT),
-        account(CHANGER),
+        account(REMEDIATOR),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": role,
             "rules": [{"apiGroups": ["sluice.dev"], "resources": ["*"], "verbs": ["*"]}],
@@ -42,7 +42,7 @@ async fn accounts(client: &Client) {
                 "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
                 "name": "all-streaming-nodes",
             },
-            "subjects": [subject(AGENT), subject(CHANGER)],
+            "subjects": [subject(AGENT), subject(REMEDIATOR)],
         }),
     ] {
         chart::apply(client, serde_json::from_value(object).unwrap()).await;

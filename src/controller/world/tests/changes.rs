@@ -60,8 +60,8 @@ impl Stage {
         self.work_off();
     }
 
-    /// The node's changer says how far it has come.
-    fn changer(&mut self, phase: &str) {
+    /// The node's remediator says how far it has come.
+    fn remediator(&mut self, phase: &str) {
         self.version += 1;
         let object = self.stored.get_mut("cp1").unwrap();
         object.metadata.resource_version = Some(self.version.to_string());
@@ -76,7 +76,7 @@ impl Stage {
     }
 
     /// What is stored of the node comes again.
-    fn changer_again(&mut self) {
+    fn remediator_again(&mut self) {
         self.version += 1;
         let version = self.version.to_string();
         self.stored.get_mut("cp1").unwrap().metadata.resource_version = Some(version);
@@ -142,8 +142,8 @@ fn asked_once_proven_confirmed_and_kubeadm_follows() {
     stage.pass(Duration::from_secs(3));
     assert_eq!(stage.work_off(), 0, "not again and again");
 
-    stage.changer("Preparing");
-    stage.changer("Applied");
+    stage.remediator("Preparing");
+    stage.remediator("Applied");
     assert_eq!(stage.world.trial(stage.now), None, "the old apiserver proves nothing");
     assert_eq!(stage.told_pod(OFF, false), Effect::Changed);
     stage.work_off();
@@ -155,7 +155,7 @@ fn asked_once_proven_confirmed_and_kubeadm_follows() {
     assert!(stage.wish().is_some_and(|now| now.id == wish.id && now.confirmed));
     assert_eq!(stage.said("CanaryPassed"), brief("True", "Answered"));
 
-    stage.changer("Confirmed");
+    stage.remediator("Confirmed");
     assert_eq!(stage.wish(), None, "nothing is left to ask");
     assert_eq!(stage.said("Progressing"), brief("False", "AsWanted"));
     assert_eq!(stage.said("RedirectsDisabled"), brief("True", "GateOff"));
@@ -176,7 +176,7 @@ fn asked_once_proven_confirmed_and_kubeadm_follows() {
 fn a_change_that_goes_back_is_said_and_not_repeated() {
     let mut stage = stage();
     stage.tries(true);
-    stage.changer("Applied");
+    stage.remediator("Applied");
     stage.told_pod(OFF, true);
     stage.work_off();
     stage.tries(false);
@@ -184,7 +184,7 @@ fn a_change_that_goes_back_is_said_and_not_repeated() {
     assert_eq!(stage.said("CanaryPassed"), brief("False", "NoAnswer"));
     assert!(stage.world.wake(stage.now, stage.instant).is_some(), "it is tried again");
     stage.told_pod("", true);
-    stage.changer("RolledBack");
+    stage.remediator("RolledBack");
     assert_eq!(stage.said("Degraded"), brief("True", "ChangeRolledBack"));
     assert_eq!(stage.said("Progressing"), brief("False", "ChangeRolledBack"));
     let id = stage.wish().expect("it stays to be seen").id.clone();
@@ -199,7 +199,7 @@ fn a_change_that_goes_back_is_said_and_not_repeated() {
 fn a_new_controller_goes_on_where_the_last_one_was() {
     let mut old = stage();
     old.tries(true);
-    old.changer("Applied");
+    old.remediator("Applied");
     let object = DeserializeGuard(Ok(old.stored["cp1"].clone()));
 
     let mut new = stage();
@@ -313,7 +313,7 @@ fn the_way_back_while_nodes_redirect_and_the_gate_is_off() {
 }
 
 #[test]
-fn what_a_changer_said_on_another_machine_is_not_said_of_this_one() {
+fn what_a_remediator_said_on_another_machine_is_not_said_of_this_one() {
     let mut stage = stage();
     let on = |boot: &str, machine: &str| -> NodeView {
         from(json!({
@@ -326,17 +326,17 @@ fn what_a_changer_said_on_another_machine_is_not_said_of_this_one() {
     let phase = |stage: &Stage| stage.world.cluster.attempts()["cp1"].phase;
     stage.node(on("b", "m"));
     stage.tries(true);
-    stage.changer("Applied");
+    stage.remediator("Applied");
     assert_eq!(phase(&stage), Phase::Asked, "nobody knows which machine says so");
     let says = |stage: &mut Stage, boot: &str| {
         let status = stage.stored.get_mut("cp1").unwrap().status.as_mut().unwrap();
         let report = status.change.as_mut().unwrap();
         (report.boot_id, report.machine_id) = (Some(boot.to_owned()), Some("m".to_owned()));
-        stage.changer_again();
+        stage.remediator_again();
     };
     says(&mut stage, "b");
     assert_eq!(phase(&stage), Phase::Applied);
-    // It starts again, and its changer has not spoken yet; or another one has its name.
+    // It starts again, and its remediator has not spoken yet; or another one has its name.
     for other in [on("c", "m"), on("b", "n")] {
         stage.node(other);
         assert_eq!(phase(&stage), Phase::Asked);
@@ -352,7 +352,7 @@ fn what_a_changer_said_on_another_machine_is_not_said_of_this_one() {
 fn a_lost_watch_asks_for_nothing_and_takes_nothing_back() {
     let mut stage = stage();
     stage.tries(true);
-    stage.changer("Applied");
+    stage.remediator("Applied");
     let wish = stage.wish().cloned();
     stage.world.apply(Change::Lost(Kind::Pod, true));
     stage.told_pod(OFF, true);
