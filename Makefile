@@ -64,7 +64,7 @@ controller-test: kubernetes $(NEXTEST) ## the controller against a real apiserve
 .PHONY: relay-test
 relay-test: ## the relay behind real nftables rules, in network namespaces (needs root)
 	tests/packages nftables iproute2 util-linux
-	cargo test --locked --lib -- --ignored agent::attach::
+	cargo test --locked --lib -- --ignored agent::redirect::
 
 .PHONY: facts
 facts: kubernetes ## what the real binaries say, against the tables that Sluice decides by

@@ -6,19 +6,17 @@
 
 pub mod agent;
 pub mod api;
-pub mod arguments;
 pub mod canary;
 pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
-mod documents;
 pub mod edit;
+pub mod kubernetes;
 pub mod node;
-mod pages;
+pub mod process;
 pub mod relay;
 pub mod remediator;
 #[cfg(test)]
-mod scripted;
-mod status;
+mod test_support;
 pub mod webhook;

@@ -7,8 +7,8 @@ use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
 use crate::{
-    arguments::kubelet,
-    decision::{evidence::Says, migration::STREAMING_REDIRECTS},
+    decision::migration::STREAMING_REDIRECTS,
+    kubernetes::arguments::kubelet::{self, FlagValue},
     node::{
         host::Host,
         process::{self, Process},
@@ -31,10 +31,10 @@ pub struct Kubelet {
     pub process: Option<(u32, u64)>,
     /// What its command line says about redirects; `Unreadable` while there is no such process. Of one
     /// that keeps exiting, what the last one had that was seen.
-    pub flag: Option<Says>,
+    pub flag: Option<FlagValue>,
     /// What its unit and the environment files say for its next start; `None` where they do not name
     /// the flag.
-    pub next_start: Option<Says>,
+    pub next_start: Option<FlagValue>,
     /// Those of them that name it.
     pub files: Vec<String>,
     /// The runtime's endpoint on its command line or in its configuration file.
@@ -98,8 +98,8 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
             if changed {
                 tracing::info!(
                     pid = now.process.map(|(pid, _)| pid),
-                    flag = now.flag.map(Says::as_str),
-                    next_start = now.next_start.map(Says::as_str),
+                    flag = now.flag.map(FlagValue::as_str),
+                    next_start = now.next_start.map(FlagValue::as_str),
                     crashes = now.crashes,
                     "the kubelet's redirect flag"
                 );
@@ -159,8 +159,8 @@ fn read(host: &Host, process: Option<&Process>) -> Kubelet {
     let found = host.next_start(flag);
     Kubelet {
         process: process.map(|process| (process.pid, process.start)),
-        flag: Some(process.map_or(Says::Unreadable, |_| kubelet::boolean(args(), flag))),
-        next_start: Some(found.says).filter(|says| *says != Says::Absent),
+        flag: Some(process.map_or(FlagValue::Unreadable, |_| kubelet::boolean(args(), flag))),
+        next_start: Some(found.says).filter(|says| *says != FlagValue::Absent),
         files: found.files,
         endpoint: kubelet::text(args(), "container-runtime-endpoint")
             .map(str::to_owned)

@@ -21,8 +21,11 @@ use prometheus_client::{
 
 use tokio::sync::watch;
 
-use super::{attach::Standing, report};
-use crate::relay::{Direction, Kind, Refusal, Relay};
+use super::redirect::Standing;
+use crate::{
+    node::status,
+    relay::{Direction, Kind, Refusal, Relay},
+};
 
 /// All metrics of the process; clones share them.
 #[derive(Clone, Debug)]
@@ -53,7 +56,7 @@ impl Metrics {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         registry.register_collector(Box::new(Streams(relay)));
-        for result in report::Error::REASONS.into_iter().chain(["ok"]) {
+        for result in status::Error::REASONS.into_iter().chain(["ok"]) {
             drop(reports.get_or_create(&ByResult { result }));
         }
         Self(Arc::new(Inner { registry, draining, reports }))
@@ -156,7 +159,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::attach::Want,
+        agent::redirect::Want,
         api::FailurePolicy,
         relay::{Settings, Upstream},
     };

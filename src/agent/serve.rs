@@ -7,7 +7,6 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -25,15 +24,14 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{UnixListener, UnixStream},
     sync::watch,
 };
 
 use super::{claim::Role, health::Health, metrics::Metrics};
 use crate::{
-    controller::{
-        metrics::Metrics as ControllerMetrics,
-        serve::{self as http, probe},
+    process::{
+        server::{self as http, probe},
         shutdown::Shutdown,
     },
     relay::{Relay, StreamInfo},
@@ -59,14 +57,6 @@ const STREAMS: &str = "/streams";
 /// Why nothing is served, or nothing can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The port cannot be listened on.
-    #[error("cannot listen on port {port}: {source}")]
-    Bind {
-        /// The port.
-        port: u16,
-        /// What the operating system said.
-        source: io::Error,
-    },
     /// A socket cannot be made, or asked.
     #[error("{}: {source}", path.display())]
     Socket {
@@ -87,7 +77,6 @@ impl Error {
     /// A short, stable name.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Bind { .. } => "ServeBind",
             Self::Socket { .. } => "AgentSocket",
             Self::Answer(_) => "AgentAnswer",
             Self::Unhealthy(_) => "Unhealthy",
@@ -188,7 +177,7 @@ impl Shown {
 pub async fn serve_metrics(port: u16, shown: Shown, mut role: watch::Receiver<Role>) {
     let mut complained = false;
     let listener = loop {
-        match bind(port).await {
+        match http::bind_everywhere(port).await {
             Ok(listener) => break listener,
             Err(error) => {
                 // Another agent of the node has it for as long as it acts.
@@ -212,21 +201,6 @@ pub async fn serve_metrics(port: u16, shown: Shown, mut role: watch::Receiver<Ro
     }
 }
 
-/// Listens on a port of every address; on a node without IPv6, of every IPv4 one.
-///
-/// # Errors
-/// Where the port is taken.
-pub async fn bind(port: u16) -> Result<TcpListener, Error> {
-    let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = match TcpListener::bind(all).await {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
-        }
-        bound => bound,
-    };
-    listener.map_err(|source| Error::Bind { port, source })
-}
-
 /// Serves `/healthz`, `/readyz` and `/streams` at the agent's own socket.
 pub async fn serve_socket(listener: UnixListener, shown: Shown) {
     let streams = get(async |State(shown): State<Shown>| Json(shown.streams()));
@@ -245,9 +219,7 @@ fn router() -> Router<Shown> {
 async fn metrics(State(shown): State<Shown>) -> Response {
     let own = if shown.shutdown.is_requested() { shown.relay.streams().len() } else { 0 };
     match shown.metrics.encode(own + shown.sockets.draining().await) {
-        Ok(body) => {
-            ([(header::CONTENT_TYPE, ControllerMetrics::CONTENT_TYPE)], body).into_response()
-        }
+        Ok(body) => ([(header::CONTENT_TYPE, http::OPENMETRICS)], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

@@ -9,7 +9,7 @@ use kube::{Api, Client, Config, api::ListParams};
 use super::Error;
 use crate::{
     cluster::{ApiserverPod, POD_FIELDS},
-    pages,
+    kubernetes::pages,
 };
 
 /// The name in an apiserver's certificate that does not depend on where it runs.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams};
 
 use super::Error;
-use crate::pages;
+use crate::kubernetes::pages;
 
 /// A canary's pod, as far as it matters.
 #[derive(Clone, Debug, PartialEq, Eq)]

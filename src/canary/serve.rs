@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use super::greeting;
-use crate::{
-    agent::serve as listening,
-    controller::shutdown::{self, Shutdown},
+use crate::process::{
+    server,
+    shutdown::{self, Shutdown},
 };
 
 /// Connections at a time. Four would do: so many streams are open at once.
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum Error {
     /// Its port cannot be listened on.
     #[error(transparent)]
-    Listen(#[from] listening::Error),
+    Listen(#[from] server::Error),
     /// Signals cannot be waited for.
     #[error(transparent)]
     Shutdown(#[from] shutdown::Error),
@@ -50,7 +50,7 @@ impl Error {
 /// Where it cannot begin.
 pub async fn run(pod: &str, port: u16) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
-    let listener = listening::bind(port).await?;
+    let listener = server::bind_everywhere(port).await?;
     tokio::select! {
         () = shutdown.requested() => {}
         () = answer(listener, pod) => {}

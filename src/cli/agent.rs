@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Exit, connect, log};
+use super::{Exit, connect};
 use crate::{
     agent,
     controller::agents::{GRACE, HTTP_PORT},
+    process::log,
 };
 
 /// Run the agent of a node; the controller's DaemonSet does that.

@@ -9,11 +9,14 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{Exit, connect, log};
-use crate::controller::{
-    self,
-    changes::{self, Published},
-    lease,
+use super::{Exit, connect};
+use crate::{
+    controller::{
+        self, Shared,
+        changes::{self, Published},
+    },
+    kubernetes::lease,
+    process::log,
 };
 
 /// Run the controller.
@@ -91,6 +94,9 @@ pub enum Error {
     /// It could not start, or lost its lease.
     #[error(transparent)]
     Controller(#[from] controller::Error),
+    /// The webhook cannot be served.
+    #[error(transparent)]
+    Webhook(#[from] crate::webhook::Error),
 }
 
 impl Error {
@@ -100,6 +106,7 @@ impl Error {
             Self::Connect(error) => error.reason(),
             Self::Log(error) => error.reason(),
             Self::Controller(error) => error.reason(),
+            Self::Webhook(error) => error.reason(),
         }
     }
 }
@@ -126,9 +133,22 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         agents: args.agent.settings(&namespace, &agent),
         changes,
         canary: args.canary.settings(),
-        webhook: args.webhook.settings(namespace, agent),
     };
-    controller::run(args.cluster.config().await?, settings).await?;
+    let config = args.cluster.config().await?;
+    let shared = Shared::start()?;
+    let webhook = match args.webhook.settings(namespace, agent) {
+        Some(settings) => {
+            let Shared { metrics, health, shutdown } = &shared;
+            let client = controller::client(config.clone())?;
+            Some(crate::webhook::start(settings, &client, metrics, health, shutdown).await?)
+        }
+        None => None,
+    };
+    controller::run(config, settings, shared).await?;
+    if let Some(webhook) = webhook {
+        // Others' writes come by here; the Lease is free for a successor already.
+        let _ = webhook.await;
+    }
     Ok(Exit::Ok)
 }
 

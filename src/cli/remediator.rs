@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Exit, connect, log};
+use super::{Exit, connect};
 use crate::{
     api::ChangeKind,
+    process::log,
     remediator::{
         self,
         guard::{self, PullPolicy},

@@ -10,10 +10,14 @@ use super::origin::Origin;
 use crate::{
     api::AgentReport,
     decision::{
-        evidence::{Claim, Says, Source},
         proxy::{Streams, Trouble},
+        redirects::evidence::{Claim, Source},
     },
+    kubernetes::arguments::kubelet::FlagValue,
 };
+
+/// The name of the agent's container in its pod, by which its runtime knows it.
+pub const AGENT_CONTAINER: &str = "agent";
 
 /// What of an agent has changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +85,7 @@ impl Agent {
     /// for the agent, its words for off are old ones and may not open the gate. Its other words
     /// still may close it.
     pub fn claims(&self, vouched: bool) -> impl Iterator<Item = Claim> + '_ {
-        let off = |claim: &Claim| matches!(claim.says, Says::Off | Says::Absent);
+        let off = |claim: &Claim| matches!(claim.says, FlagValue::Off | FlagValue::Absent);
         self.claims.iter().copied().filter(move |claim| vouched || !off(claim))
     }
 
@@ -95,7 +99,7 @@ fn claims(report: &AgentReport) -> Vec<Claim> {
     let mut running = Claim { source: Source::Agent, says: says(&report.flag) };
     // A redirect that was followed is proof, whatever the command line seems to say.
     if report.followed_redirect.is_some() {
-        running.says = Says::On;
+        running.says = FlagValue::On;
     }
     let next = report.next_start.as_deref();
     let next = next.map(|text| Claim { source: Source::EnvFiles, says: says(text) });
@@ -126,12 +130,12 @@ fn streams(report: &AgentReport) -> Streams {
     }
 }
 
-fn says(text: &str) -> Says {
+fn says(text: &str) -> FlagValue {
     match text {
-        "On" => Says::On,
-        "Off" => Says::Off,
-        "Absent" => Says::Absent,
-        _ => Says::Unreadable,
+        "On" => FlagValue::On,
+        "Off" => FlagValue::Off,
+        "Absent" => FlagValue::Absent,
+        _ => FlagValue::Unreadable,
     }
 }
 
@@ -185,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_nobody_vouches_for_says_nothing_for_off() {
-        use Says::{Absent, Off, On, Unreadable};
+        use FlagValue::{Absent, Off, On, Unreadable};
         for (flag, next_start, vouched, alone) in [
             ("On", None, vec![On], vec![On]),
             ("Off", None, vec![Off], vec![]),
@@ -209,7 +213,7 @@ mod tests {
         let followed = FollowedRedirect { peer: "10.0.0.1".to_owned(), since };
         let mut agent = Agent::default();
         agent.hear(Some(&AgentReport { followed_redirect: Some(followed), ..report("Off", None) }));
-        assert_eq!(agent.claims(true).map(|claim| claim.says).collect::<Vec<_>>(), [Says::On]);
+        assert_eq!(agent.claims(true).map(|claim| claim.says).collect::<Vec<_>>(), [FlagValue::On]);
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, Endpoints, Pod};
 
 use crate::{
-    arguments::{apiserver, go_bool},
     decision::{
         apiserver::{Apiserver, Unseen},
-        gate::FeatureGates,
         migration::STREAMING_REDIRECTS,
+    },
+    kubernetes::{
+        arguments::{apiserver, go_bool},
+        feature_gates::FeatureGates,
         version::Minor,
     },
 };

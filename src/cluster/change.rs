@@ -13,16 +13,18 @@ use crate::{
     decision::{
         apiserver::{Apiserver, ControlPlane},
         change::{Attempt, Trial, Trials, Trouble, Wanted, Wisher},
-        evidence::{Says, Source},
-        gate::Setting,
+        condition::{Holds, Outcome},
         migration::{FlagBehaviour, STREAMING_REDIRECTS},
-        named::Named,
-        node::{self, Redirects},
-        policy::{GateWish, Owner, PolicyFacts},
-        remediation::{self, Candidate, FlagScene, Surroundings},
-        rollout::{self, GateScene, Member, Permission, Plan},
-        safety::{Holds, Outcome},
+        names::Named,
+        redirects::{
+            evidence::Source,
+            gate_rollout::{self, GateScene, Member, Permission, Plan},
+            node::{self, Redirects},
+            policy::{GateWish, Owner, PolicyFacts},
+            remediation::{self, Candidate, FlagScene, Surroundings},
+        },
     },
+    kubernetes::{arguments::kubelet::FlagValue, feature_gates::Setting},
 };
 
 pub use stored::{read, wish};
@@ -172,7 +174,7 @@ impl Cluster {
                 Member { apiserver, ready: pod.is_some_and(|pod| pod.is_ready()) }
             })
             .collect();
-        let mut plan = rollout::plan(&GateScene {
+        let mut plan = gate_rollout::plan(&GateScene {
             migration: &STREAMING_REDIRECTS,
             track: managing.map(|(_, facts)| facts.track).unwrap_or_default(),
             wish,
@@ -282,7 +284,7 @@ impl Cluster {
                 let matters = takes || behaviour == Some(FlagBehaviour::Removed);
                 let named = node.facts.claims.iter().any(|claim| {
                     matches!(claim.source, Source::Agent | Source::EnvFiles)
-                        && matches!(claim.says, Says::On | Says::Off)
+                        && matches!(claim.says, FlagValue::On | FlagValue::Off)
                 });
                 let told = node.facts.claims.iter().any(|claim| claim.source == Source::Agent);
                 let judged = node::judge(&STREAMING_REDIRECTS, &node.facts, &plane, false);

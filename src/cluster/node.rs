@@ -12,11 +12,11 @@ use serde::{
 
 use super::origin::Origin;
 use crate::{
-    arguments::kubelet,
     decision::{
-        evidence::{Claim, Says, Source},
         migration::{Migration, STREAMING_REDIRECTS},
+        redirects::evidence::{Claim, Source},
     },
+    kubernetes::arguments::kubelet::{self, FlagValue},
 };
 
 /// The annotations in which k3s and RKE2 publish a node's arguments.
@@ -59,19 +59,19 @@ impl NodeView {
 }
 
 /// The admin's word: exactly `true` or `false`, anything else cannot be understood.
-fn annotation_says(value: &str) -> Says {
+fn annotation_says(value: &str) -> FlagValue {
     match value {
-        "true" => Says::On,
-        "false" => Says::Absent,
-        _ => Says::Unreadable,
+        "true" => FlagValue::On,
+        "false" => FlagValue::Absent,
+        _ => FlagValue::Unreadable,
     }
 }
 
 /// What the JSON list of the arguments of k3s or RKE2 says.
-fn node_args_say(migration: &Migration, value: &str) -> Says {
+fn node_args_say(migration: &Migration, value: &str) -> FlagValue {
     match serde_json::from_str::<Vec<String>>(value) {
         Ok(args) => kubelet::rancher(args.iter().map(String::as_str), migration.flag),
-        Err(_) => Says::Unreadable,
+        Err(_) => FlagValue::Unreadable,
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(view.metadata.annotations.as_ref().map(BTreeMap::len), Some(1));
         assert_eq!(view.metadata.labels.as_ref().map(BTreeMap::len), Some(1));
         assert_eq!(view.metadata.managed_fields, None);
-        assert_eq!(view.claims(), [Claim { source: Source::Annotation, says: Says::On }]);
+        assert_eq!(view.claims(), [Claim { source: Source::Annotation, says: FlagValue::On }]);
     }
 
     #[test]
@@ -324,11 +324,11 @@ mod tests {
     #[test]
     fn the_admins_word_is_true_or_false_and_nothing_else() {
         for (value, says) in [
-            ("true", Says::On),
-            ("false", Says::Absent),
-            ("True", Says::Unreadable),
-            ("yes", Says::Unreadable),
-            ("", Says::Unreadable),
+            ("true", FlagValue::On),
+            ("false", FlagValue::Absent),
+            ("True", FlagValue::Unreadable),
+            ("yes", FlagValue::Unreadable),
+            ("", FlagValue::Unreadable),
         ] {
             assert_eq!(annotation_says(value), says, "{value}");
         }
@@ -337,23 +337,26 @@ mod tests {
     #[test]
     fn node_args_as_k3s_writes_them() {
         for (value, says) in [
-            (r#"["agent"]"#, Says::Absent),
-            (r#"["agent","--kubelet-arg","redirect-container-streaming=true"]"#, Says::On),
-            (r#"["agent","--kubelet-arg=redirect-container-streaming=true"]"#, Says::On),
-            (r#"["agent","--kubelet-arg","redirect-container-streaming"]"#, Says::On),
-            (r#"["agent","--kubelet-arg","--redirect-container-streaming=false"]"#, Says::Off),
+            (r#"["agent"]"#, FlagValue::Absent),
+            (r#"["agent","--kubelet-arg","redirect-container-streaming=true"]"#, FlagValue::On),
+            (r#"["agent","--kubelet-arg=redirect-container-streaming=true"]"#, FlagValue::On),
+            (r#"["agent","--kubelet-arg","redirect-container-streaming"]"#, FlagValue::On),
+            (r#"["agent","--kubelet-arg","--redirect-container-streaming=false"]"#, FlagValue::Off),
             (
                 r#"["agent","--kubelet-arg","v=2","--kubelet-arg","redirect-container-streaming=1"]"#,
-                Says::On,
+                FlagValue::On,
             ),
             (
                 r#"["a","--kubelet-arg=redirect-container-streaming=true","--kubelet-arg=redirect-container-streaming=false"]"#,
-                Says::Off,
+                FlagValue::Off,
             ),
-            (r#"["agent","--node-label","redirect-container-streaming=true"]"#, Says::Absent),
-            (r#"["agent","--kubelet-arg","redirect-container-streaming=maybe"]"#, Says::Unreadable),
-            (r#"["agent","--kubelet-arg"]"#, Says::Absent),
-            ("agent --kubelet-arg x", Says::Unreadable),
+            (r#"["agent","--node-label","redirect-container-streaming=true"]"#, FlagValue::Absent),
+            (
+                r#"["agent","--kubelet-arg","redirect-container-streaming=maybe"]"#,
+                FlagValue::Unreadable,
+            ),
+            (r#"["agent","--kubelet-arg"]"#, FlagValue::Absent),
+            ("agent --kubelet-arg x", FlagValue::Unreadable),
         ] {
             assert_eq!(node_args_say(&STREAMING_REDIRECTS, value), says, "{value}");
         }

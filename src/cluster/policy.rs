@@ -8,7 +8,7 @@ use crate::{
     api::{self, Proxy, ProxyMode, Remediation, StreamingPolicySpec, StreamingPolicyStatus},
     decision::{
         migration::Track,
-        policy::{Claimant, GateWish, Override, PolicyFacts},
+        redirects::policy::{Claimant, GateWish, Override, PolicyFacts},
     },
 };
 

@@ -1,9 +1,9 @@
 //! What the controller changes beside its own objects, and what it tells of changes.
 
-use super::events::{Occurrence, Regarding, Severity};
 use crate::{
     cluster::{Cluster, Node},
     decision::change::{Attempt, Phase},
+    kubernetes::events::{EventRecord, Regarding, Severity},
 };
 
 /// What may be changed, and where.
@@ -35,7 +35,7 @@ pub(super) fn of_step(
     node: &str,
     before: Option<&Attempt>,
     after: &Attempt,
-) -> Vec<Occurrence> {
+) -> Vec<EventRecord> {
     let same =
         |before: &Attempt| before.wanted.id == after.wanted.id && before.phase == after.phase;
     let (reason, severity) = match after.phase {
@@ -69,7 +69,7 @@ pub(super) fn of_step(
         resource_version: None,
     };
     let node = cluster.nodes().get(node).map(of_node);
-    let told = policy.into_iter().chain(node).map(|regarding| Occurrence {
+    let told = policy.into_iter().chain(node).map(|regarding| EventRecord {
         regarding,
         severity,
         reason: reason.to_owned(),

@@ -14,15 +14,17 @@ use tokio::{
 
 use super::{
     agents,
+    canary_runner::CanaryRunner,
     changes::{self, KUBEADM_CONFIG},
-    events::{Occurrence, Publisher},
-    lease::Fence,
+    health::Health,
     metrics::{Kind, Metrics, WriteResult},
-    serve::Health,
-    trial::Canary,
+    state::{State, WatchEvent},
     watch,
-    world::{Change, World},
     write::{self, Body, Key, Stored, Write},
+};
+use crate::kubernetes::{
+    events::{EventRecord, Publisher},
+    lease::Fence,
 };
 
 /// Changes that come together are judged together: a restart of many kubelets is one verdict.
@@ -44,7 +46,7 @@ pub struct Engine {
     /// Whether we still lead.
     pub fence: Fence,
     /// Events.
-    pub publisher: Publisher,
+    pub publisher: Publisher<Metrics>,
     /// Counters.
     pub metrics: Metrics,
     /// Liveness and readiness.
@@ -54,7 +56,7 @@ pub struct Engine {
     /// What is changed or published beside our own objects.
     pub changes: changes::Settings,
     /// How changes are proven.
-    pub canary: Canary,
+    pub canary: CanaryRunner,
 }
 
 type Done = (Write, Result<Stored, write::Error>);
@@ -65,7 +67,7 @@ impl Engine {
         let (sender, mut changes) = mpsc::channel(1024);
         let mut watches =
             watch::start(&self.client, self.agents.as_ref(), &self.changes, &sender, &self.metrics);
-        let mut world = World::new(self.agents.clone()).with_changes(self.changes.clone());
+        let mut state = State::new(self.agents.clone()).with_changes(self.changes.clone());
         let mut trials: JoinSet<()> = JoinSet::new();
         let mut writes: JoinSet<Done> = JoinSet::new();
         let mut keys: HashMap<Id, Key> = HashMap::new();
@@ -75,48 +77,48 @@ impl Engine {
             let now = Instant::now();
             self.health.turned(now);
             let turn = now + TURN;
-            let wake = world.wake(Timestamp::now(), now).map_or(turn, |at| at.min(turn));
+            let wake = state.wake(Timestamp::now(), now).map_or(turn, |at| at.min(turn));
             let wake = dirty_since.map_or(wake, |since| wake.min(since + SETTLE));
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 Some(done) = writes.join_next_with_id() => {
-                    self.written(&mut world, &mut keys, done);
+                    self.written(&mut state, &mut keys, done);
                     // Nodes that waited for room need not wait for the next turn.
-                    if world.has_backlog() && self.fence.holds() {
-                        let (now, room) = (Timestamp::now(), room(&world));
-                        let due = world.due_nodes(now, Instant::now(), room);
+                    if state.has_backlog() && self.fence.holds() {
+                        let (now, room) = (Timestamp::now(), room(&state));
+                        let due = state.due_nodes(now, Instant::now(), room);
                         self.send(due, &mut writes, &mut keys);
                     }
                 }
                 Some(change) = changes.recv() => {
-                    self.changed(&mut world, change);
+                    self.changed(&mut state, change);
                     // What is waiting already belongs to the same turn.
                     while let Ok(change) = changes.try_recv() {
-                        self.changed(&mut world, change);
+                        self.changed(&mut state, change);
                     }
                 }
                 Some(_) = trials.join_next() => {}
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
-            for occurrence in world.told() {
-                self.tell(&occurrence);
+            for record in state.told() {
+                self.tell(&record);
             }
             let now = Instant::now();
-            let woken = world.wake(Timestamp::now(), now).is_some_and(|at| at <= now);
-            if world.is_dirty() {
+            let woken = state.wake(Timestamp::now(), now).is_some_and(|at| at <= now);
+            if state.is_dirty() {
                 dirty_since.get_or_insert(now);
             }
             if woken || dirty_since.is_some_and(|since| now.duration_since(since) >= SETTLE) {
                 dirty_since = None;
-                self.evaluate(&mut world, &mut writes, &mut keys);
-                if let Some(due) = world.trial(Timestamp::now()).filter(|_| self.fence.holds()) {
+                self.evaluate(&mut state, &mut writes, &mut keys);
+                if let Some(due) = state.trial(Timestamp::now()).filter(|_| self.fence.holds()) {
                     let (canary, sender) = (self.canary.clone(), sender.clone());
                     trials.spawn(async move {
                         let proves = due.trial.proves.clone();
                         let tried = canary.try_out(due).await;
                         // Nobody listens any more only when we are about to end.
-                        let _ = sender.send(Change::Tried(proves, tried)).await;
+                        let _ = sender.send(WatchEvent::Tried(proves, tried)).await;
                     });
                 }
             }
@@ -130,25 +132,25 @@ impl Engine {
         self.publisher.drain(GRACE).await;
     }
 
-    fn changed(&self, world: &mut World, change: Change) {
-        if let Some((kind, effect)) = world.apply(change) {
+    fn changed(&self, state: &mut State, change: WatchEvent) {
+        if let Some((kind, effect)) = state.apply(change) {
             self.metrics.watch_event(kind, effect);
         }
         for kind in Kind::ALL {
-            self.health.synced(kind, world.synced(kind));
+            self.health.synced(kind, state.synced(kind));
         }
     }
 
-    fn evaluate(&self, world: &mut World, writes: &mut JoinSet<Done>, keys: &mut HashMap<Id, Key>) {
+    fn evaluate(&self, state: &mut State, writes: &mut JoinSet<Done>, keys: &mut HashMap<Id, Key>) {
         // A leader that has lost its lease judges nothing any more; the process is about to end.
         if !self.fence.holds() {
             return;
         }
         let started = Instant::now();
         let now = Timestamp::now();
-        let due = world.due(now, started, room(world));
+        let due = state.due(now, started, room(state));
         self.send(due, writes, keys);
-        if let Some(summary) = world.judged() {
+        if let Some(summary) = state.judged() {
             for (redirects, count) in summary.redirects {
                 self.metrics.nodes(redirects.as_str(), count);
             }
@@ -172,20 +174,20 @@ impl Engine {
         }
     }
 
-    fn tell(&self, occurrence: &Occurrence) {
+    fn tell(&self, record: &EventRecord) {
         tracing::info!(
-            kind = occurrence.regarding.kind,
-            name = occurrence.regarding.name,
-            reason = occurrence.reason,
-            message = occurrence.message,
+            kind = record.regarding.kind,
+            name = record.regarding.name,
+            reason = record.reason,
+            message = record.message,
             "transition"
         );
-        self.publisher.publish(occurrence);
+        self.publisher.publish(record);
     }
 
     fn written(
         &self,
-        world: &mut World,
+        state: &mut State,
         keys: &mut HashMap<Id, Key>,
         done: Result<(Id, Done), JoinError>,
     ) {
@@ -195,7 +197,7 @@ impl Engine {
             Err(error) => {
                 tracing::error!(error = %error, "a write did not end");
                 if let Some(key) = keys.remove(&error.id()) {
-                    world.write_failed(key, Instant::now());
+                    state.write_failed(key, Instant::now());
                 }
                 return;
             }
@@ -211,21 +213,21 @@ impl Engine {
         match result {
             Ok(stored) => {
                 self.metrics.write(kind, WriteResult::Ok);
-                for occurrence in &write.occurrences {
-                    self.tell(occurrence);
+                for record in &write.records {
+                    self.tell(record);
                 }
                 match (&write.body, stored) {
                     (Body::Policy(status), Stored::Policy(stored)) => {
-                        world.policy_written(name, status, *stored);
+                        state.policy_written(name, status, *stored);
                     }
                     (Body::Node { wanted, .. }, Stored::Node(stored)) => {
-                        world.node_written(name, stored.map(|stored| *stored), *wanted);
+                        state.node_written(name, stored.map(|stored| *stored), *wanted);
                     }
                     (Body::Agents(wanted), Stored::Agents(Some(stored))) => {
-                        world.agents_written(Some((wanted, *stored)));
+                        state.agents_written(Some((wanted, *stored)));
                     }
-                    (Body::NoAgents { .. }, Stored::Agents(_)) => world.agents_written(None),
-                    (_, Stored::ConfigMap) => world.configured(&write.key),
+                    (Body::NoAgents { .. }, Stored::Agents(_)) => state.agents_written(None),
+                    (_, Stored::ConfigMap) => state.configured(&write.key),
                     _ => {}
                 }
             }
@@ -242,17 +244,17 @@ impl Engine {
                 // still reach its author.
                 if error.reason() == "WriteInvalid"
                     && matches!(write.key, Key::Policy(_))
-                    && let Some(occurrence) = world.unwritable(name)
+                    && let Some(record) = state.unwritable(name)
                 {
-                    self.publisher.publish(&occurrence);
+                    self.publisher.publish(&record);
                 }
-                world.write_failed(write.key, Instant::now());
+                state.write_failed(write.key, Instant::now());
             }
         }
     }
 }
 
 /// How many more writes for nodes may be sent.
-fn room(world: &World) -> usize {
-    WRITES.saturating_sub(world.node_writes_in_flight())
+fn room(state: &State) -> usize {
+    WRITES.saturating_sub(state.node_writes_in_flight())
 }

@@ -18,7 +18,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod labels;
 
-pub use labels::{Admission, Effect, EventResult, Kind, WriteResult};
+use crate::kubernetes::{
+    count::CountErrors,
+    events::{CountEvents, EventResult},
+};
+pub use labels::{Admission, Effect, Kind, WriteResult};
 use labels::{Build, KindEffect, KindResult, OfKind, Reason, Redirects, ResultOnly};
 
 /// All metrics of the process; clones share them.
@@ -52,10 +56,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The content type of [`Metrics::encode`]'s text.
-    pub const CONTENT_TYPE: &'static str =
-        "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
     /// Metrics of their own registry, all at zero.
     ///
     /// Series whose labels are known beforehand exist from the start, so that
@@ -183,7 +183,7 @@ impl Metrics {
         self.0.certificate_until.set(seconds);
     }
 
-    /// All metrics in the OpenMetrics text format, of [`Metrics::CONTENT_TYPE`].
+    /// All metrics in the OpenMetrics text format, of [`OPENMETRICS`](crate::process::server::OPENMETRICS).
     ///
     /// # Errors
     ///
@@ -276,6 +276,18 @@ fn outcome(kind: Kind, result: WriteResult) -> KindResult {
 
 fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl CountErrors for Metrics {
+    fn error(&self, reason: &'static str) {
+        Self::error(self, reason);
+    }
+}
+
+impl CountEvents for Metrics {
+    fn event(&self, result: EventResult) {
+        Self::event(self, result);
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use kube::{
     Api, Client, Resource,
     runtime::{
         WatchStreamExt,
-        utils::Backoff,
         watcher::{self, Config, Event, watcher},
     },
 };
@@ -21,18 +20,21 @@ use super::{
     agents,
     changes::{self, KUBEADM_CONFIG},
     metrics::{Kind, Metrics},
-    world::Change,
+    state::WatchEvent,
 };
-use crate::{cluster::POD_FIELDS, decision::version::Minor};
+use crate::{
+    cluster::POD_FIELDS,
+    kubernetes::{
+        version::Minor,
+        watch::{WatchBackoff, reason},
+    },
+};
 
 /// Objects in one page of a list: a page of full Nodes is then about 2 MB.
 const PAGE: u32 = 200;
 
 /// A watch that keeps failing for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(45);
-
-/// A watch that has not failed for this long starts afresh with its pauses.
-const CALM: Duration = Duration::from_secs(20);
 
 /// How often the apiserver is asked for its version.
 const SERVED_EVERY: Duration = Duration::from_secs(60);
@@ -42,34 +44,36 @@ pub fn start(
     client: &Client,
     agents: Option<&agents::Settings>,
     settings: &changes::Settings,
-    changes: &mpsc::Sender<Change>,
+    changes: &mpsc::Sender<WatchEvent>,
     metrics: &Metrics,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let config = Config::default().page_size(PAGE);
     let all = config.clone();
     let mut watch = Watches { changes, metrics, tasks: &mut tasks };
-    watch.spawn(Kind::Node, Api::all(client.clone()), all.clone(), Change::Node);
-    watch.spawn(Kind::StreamingPolicy, Api::all(client.clone()), all.clone(), Change::Policy);
-    watch.spawn(Kind::StreamingNode, Api::all(client.clone()), all, Change::StreamingNode);
+    watch.spawn(Kind::Node, Api::all(client.clone()), all.clone(), WatchEvent::Node);
+    watch.spawn(Kind::StreamingPolicy, Api::all(client.clone()), all.clone(), WatchEvent::Policy);
+    watch.spawn(Kind::StreamingNode, Api::all(client.clone()), all, WatchEvent::StreamingNode);
     let pods = Api::namespaced(client.clone(), "kube-system");
     watch.spawn(Kind::Pod, pods, config.clone().fields(POD_FIELDS), |event| {
-        Change::Pod(Box::new(event))
+        WatchEvent::Pod(Box::new(event))
     });
     let endpoints = Api::namespaced(client.clone(), "default");
     let one = config.clone().fields("metadata.name=kubernetes");
-    watch.spawn(Kind::Endpoints, endpoints, one, Change::Endpoints);
+    watch.spawn(Kind::Endpoints, endpoints, one, WatchEvent::Endpoints);
     if settings.kubeadm {
         metrics.watch_healthy(Kind::KubeadmConfig, false);
         let maps = Api::namespaced(client.clone(), "kube-system");
         let one = config.clone().fields(&format!("metadata.name={KUBEADM_CONFIG}"));
-        watch.spawn(Kind::KubeadmConfig, maps, one, |event| Change::KubeadmConfig(Box::new(event)));
+        watch.spawn(Kind::KubeadmConfig, maps, one, |event| {
+            WatchEvent::KubeadmConfig(Box::new(event))
+        });
     }
     if let Some(changes::Published { namespace, name }) = &settings.flags {
         metrics.watch_healthy(Kind::Flags, false);
         let maps = Api::namespaced(client.clone(), namespace);
         let one = config.clone().fields(&format!("metadata.name={name}"));
-        watch.spawn(Kind::Flags, maps, one, |event| Change::Flags(Box::new(event)));
+        watch.spawn(Kind::Flags, maps, one, |event| WatchEvent::Flags(Box::new(event)));
     }
     if let Some(settings) = agents {
         for kind in Kind::AGENTS {
@@ -77,27 +81,32 @@ pub fn start(
         }
         let sets = Api::namespaced(client.clone(), &settings.namespace);
         let one = config.clone().fields(&format!("metadata.name={}", settings.name));
-        watch.spawn(Kind::DaemonSet, sets, one, |event| Change::DaemonSet(Box::new(event)));
+        watch.spawn(Kind::DaemonSet, sets, one, |event| WatchEvent::DaemonSet(Box::new(event)));
         let pods = Api::namespaced(client.clone(), &settings.namespace);
         let ours = config.labels(&settings.label_selector());
-        watch.spawn(Kind::AgentPod, pods, ours, |event| Change::AgentPod(Box::new(event)));
+        watch.spawn(Kind::AgentPod, pods, ours, |event| WatchEvent::AgentPod(Box::new(event)));
     }
     tasks.spawn(served(client.clone(), changes.clone()));
     tasks
 }
 
 struct Watches<'a> {
-    changes: &'a mpsc::Sender<Change>,
+    changes: &'a mpsc::Sender<WatchEvent>,
     metrics: &'a Metrics,
     tasks: &'a mut JoinSet<()>,
 }
 
 impl Watches<'_> {
-    fn spawn<K>(&mut self, kind: Kind, api: Api<K>, config: Config, wrap: fn(Event<K>) -> Change)
-    where
+    fn spawn<K>(
+        &mut self,
+        kind: Kind,
+        api: Api<K>,
+        config: Config,
+        wrap: fn(Event<K>) -> WatchEvent,
+    ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let stream = watcher(api, config).backoff(Patience::default());
+        let stream = watcher(api, config).backoff(WatchBackoff::default());
         let stream = stream.map_ok(move |event| (Outcome::of(&event), wrap(event)));
         let (changes, metrics) = (self.changes.clone(), self.metrics.clone());
         self.tasks.spawn(feed(kind, stream, changes, metrics));
@@ -107,8 +116,8 @@ impl Watches<'_> {
 /// Passes a watch on, and tells when it is lost.
 async fn feed(
     kind: Kind,
-    stream: impl Stream<Item = watcher::Result<(Outcome, Change)>>,
-    changes: mpsc::Sender<Change>,
+    stream: impl Stream<Item = watcher::Result<(Outcome, WatchEvent)>>,
+    changes: mpsc::Sender<WatchEvent>,
     metrics: Metrics,
 ) {
     let mut streak = Streak::default();
@@ -128,7 +137,7 @@ async fn feed(
         let turned = streak.turn(outcome, Instant::now());
         metrics.watch_healthy(kind, !streak.lost);
         if let Some(lost) = turned
-            && changes.send(Change::Lost(kind, lost)).await.is_err()
+            && changes.send(WatchEvent::Lost(kind, lost)).await.is_err()
         {
             return;
         }
@@ -194,17 +203,6 @@ impl Streak {
     }
 }
 
-/// Why a watch was interrupted, as a short, stable name.
-pub(crate) fn reason(error: &watcher::Error) -> &'static str {
-    match error {
-        watcher::Error::InitialListFailed(_) => "WatchListFailed",
-        watcher::Error::WatchStartFailed(_) => "WatchStartFailed",
-        watcher::Error::WatchError(_) => "WatchEnded",
-        watcher::Error::WatchFailed(_) => "WatchFailed",
-        watcher::Error::NoResourceVersion => "WatchNoResourceVersion",
-    }
-}
-
 fn explain(kind: Kind, error: &watcher::Error) {
     let code = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -227,7 +225,7 @@ fn explain(kind: Kind, error: &watcher::Error) {
 }
 
 /// Asks for the apiserver's version, for control planes that show no pods.
-async fn served(client: Client, changes: mpsc::Sender<Change>) {
+async fn served(client: Client, changes: mpsc::Sender<WatchEvent>) {
     let mut every = tokio::time::interval(SERVED_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -235,46 +233,11 @@ async fn served(client: Client, changes: mpsc::Sender<Change>) {
         // An apiserver that does not answer now has not changed its version.
         if let Ok(info) = client.apiserver_version().await {
             let minor = Minor::running(&info.git_version).ok();
-            if changes.send(Change::Served(minor)).await.is_err() {
+            if changes.send(WatchEvent::Served(minor)).await.is_err() {
                 return;
             }
         }
     }
-}
-
-/// Between attempts of a watch: doubling from a quarter of a second to four. The default goes to
-/// 30 s, which is how long a verdict would be old after an apiserver's restart; one leader with
-/// five watches is no load that needs it.
-#[derive(Debug, Default)]
-pub(crate) struct Patience {
-    failures: u32,
-    last: Option<Instant>,
-}
-
-impl Patience {
-    fn failed(&mut self, now: Instant) -> Duration {
-        if self.last.is_some_and(|last| now.duration_since(last) >= CALM) {
-            self.failures = 0;
-        }
-        self.last = Some(now);
-        let wait = Duration::from_millis(250 << self.failures.min(4));
-        self.failures += 1;
-        wait
-    }
-}
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.failed(Instant::now()))
-    }
-}
-
-impl Backoff for Patience {
-    // This is said with every item of the stream, also with the announcement of a list that is
-    // then refused; only time tells that the watch is well again.
-    fn reset(&mut self) {}
 }
 
 #[cfg(test)]
@@ -326,17 +289,5 @@ mod tests {
         check(&[(0, Asked, None), (1, Answered, None), (46, Quiet, None), (91, Quiet, None)]);
         check(&[(0, Failed, None), (45, Quiet, None), (90, Quiet, None)]);
         check(&[(0, Asked, None), (45, Quiet, Some(true)), (90, Quiet, None)]);
-    }
-
-    #[test]
-    fn patience_is_bounded_and_comes_back_with_calm() {
-        let start = Instant::now();
-        let mut patience = Patience::default();
-        let waits = [0, 1, 2, 3, 7, 11, 15, 35].map(|second| {
-            // The stream says so at the announcement of each list.
-            patience.reset();
-            patience.failed(start + Duration::from_secs(second)).as_millis()
-        });
-        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 4000, 4000, 250]);
     }
 }

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::{
     agents::{StoredAgents, exactly},
     changes::{CLUSTER_CONFIGURATION, KUBEADM_CONFIG, Published},
-    events::Occurrence,
     published::Wanted,
 };
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
         StreamingNode, StreamingNodeSpec, StreamingNodeStatus, StreamingPolicy,
         StreamingPolicyStatus,
     },
-    status,
+    kubernetes::{events::EventRecord, status},
 };
 
 /// Who writes specs.
@@ -98,7 +97,7 @@ pub struct Write {
     /// What to write.
     pub body: Body,
     /// The transitions that it brings.
-    pub occurrences: Vec<Occurrence>,
+    pub records: Vec<EventRecord>,
 }
 
 /// Why a write failed.
@@ -294,7 +293,7 @@ mod tests {
     use tower_test::mock;
 
     use super::*;
-    use crate::scripted;
+    use crate::test_support;
 
     /// Writes a spec to an apiserver that answers so; tells what it was asked to apply.
     async fn asked(version: Option<u64>, code: u16) -> (Value, Result<Stored, Error>) {
@@ -306,7 +305,7 @@ mod tests {
             let asked: Value = serde_json::from_slice(&asked).unwrap();
             let answer = match code {
                 200 => asked.clone(),
-                code => scripted::failure(code, "Conflict"),
+                code => test_support::failure(code, "Conflict"),
             };
             let answer = Payload::from(serde_json::to_vec(&answer).unwrap());
             respond.send_response(Response::builder().status(code).body(answer).unwrap());
@@ -320,7 +319,7 @@ mod tests {
             status: None,
             wanted: Wanted { spec: Some(1), status: 1 },
         };
-        let write = Write { key: Key::Node("w1".to_owned()), body, occurrences: Vec::new() };
+        let write = Write { key: Key::Node("w1".to_owned()), body, records: Vec::new() };
         let client = Client::new(service, "default");
         let written = perform(&client, &write).await;
         (serving.await.unwrap(), written)

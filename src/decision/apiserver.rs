@@ -1,10 +1,10 @@
 //! The apiserver instances of a cluster, and what they are as a whole.
 
 use super::{
-    gate::{self, FeatureGates, Gate},
+    gate::{self, Gate},
     migration::{Migration, Track},
-    version::Minor,
 };
+use crate::kubernetes::{feature_gates::FeatureGates, version::Minor};
 
 /// Why an instance cannot be judged from what is seen of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

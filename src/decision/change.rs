@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::gate::Setting;
+use crate::kubernetes::feature_gates::Setting;
 
 /// A change that no remediator has answered is asked for again after this long: what permitted it is
 /// old by then, and a remediator heeds no old permit.

@@ -4,7 +4,7 @@
 //! This is the one place that holds version numbers. A second migration of the same kind (a
 //! kubelet setting that an apiserver gate must not outlive) is another [`Migration`] value.
 
-use super::version::Minor;
+use crate::kubernetes::version::Minor;
 
 /// What a kubelet does about its flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
-    named::{Named, SHOWN},
-    safety::{Holds, Outcome},
+    condition::{Holds, Outcome},
+    names::{Named, SHOWN},
 };
 
 /// So many characters of an agent's own words are repeated.

@@ -6,7 +6,7 @@ use super::{
     Edited, Error, File, Place, Splice, line_around, line_of, spliced,
     words::{Word, Words},
 };
-use crate::arguments::{self, go_bool};
+use crate::kubernetes::arguments::{self, go_bool};
 
 /// Words that belong together, from one setting of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

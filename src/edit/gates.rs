@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::{Error, File, Place, Splice};
-use crate::{
+use crate::kubernetes::{
     arguments::go_bool,
-    decision::gate::{FeatureGates, Setting},
+    feature_gates::{FeatureGates, Setting},
 };
 
 /// A list of gates in a file.

@@ -11,7 +11,7 @@ use super::{
     line_around, line_end, line_of, spliced,
     yaml::{self, Node, Quotes},
 };
-use crate::{decision::gate::Setting, documents};
+use crate::kubernetes::{documents, feature_gates::Setting};
 
 const FILE: File = File::ClusterConfiguration;
 

@@ -10,13 +10,13 @@ use super::{
     line_around, line_end, line_of, spliced,
     yaml::{self, Node, Quotes},
 };
-use crate::{
+use crate::kubernetes::{
     arguments::{
         Part,
         apiserver::{self, Container},
     },
-    decision::gate::Setting,
     documents,
+    feature_gates::Setting,
 };
 
 const FILE: File = File::Manifest;

@@ -6,7 +6,7 @@ use kube::{Client, api::DynamicObject};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{api::StreamingNode, status};
+use crate::{api::StreamingNode, kubernetes::status};
 
 /// One request must not take longer.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, io};
 
 use super::{host::Host, systemd::KUBELET as UNIT};
 use crate::{
-    arguments::kubelet,
-    decision::evidence::{ENVIRONMENT_FILES, Says},
+    decision::redirects::evidence::ENVIRONMENT_FILES,
     edit::{
         environment,
         unit::{self, Part},
     },
+    kubernetes::arguments::kubelet::{self, FlagValue},
 };
 
 /// Where systemd looks for units, best first.
@@ -26,7 +26,7 @@ const FOLDERS: [&str; 5] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextStart {
     /// What they say of the next start.
-    pub says: Says,
+    pub says: FlagValue,
     /// Those that name it, as paths on the node.
     pub files: Vec<String>,
 }
@@ -38,14 +38,16 @@ impl Host {
     /// unit not every part need be visible here. So each place counts, and the worst of them; but for
     /// the three files of kubeadm's drop-in, which come in the order in which it has them.
     pub fn next_start(&self, flag: &str) -> NextStart {
-        let mut found = Found { flag, says: Says::Absent, files: Vec::new() };
+        let mut found = Found { flag, says: FlagValue::Absent, files: Vec::new() };
         let units = self.units();
         let mut named: Vec<String> = Vec::new();
         for (path, text) in &units {
             for part in unit::parts(text) {
                 match part {
                     Part::Arguments(words) => found.add(path, &words),
-                    Part::Other(text) if names(&text, flag) => found.worsen(path, Says::Unreadable),
+                    Part::Other(text) if names(&text, flag) => {
+                        found.worsen(path, FlagValue::Unreadable)
+                    }
                     Part::Other(_) => {}
                     Part::EnvironmentFile(file) if file.is_empty() => named.clear(),
                     Part::EnvironmentFile(file) => named.push(file),
@@ -65,7 +67,7 @@ impl Host {
                     usual.extend(words);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) => found.worsen(path, Says::Unreadable),
+                Err(_) => found.worsen(path, FlagValue::Unreadable),
             }
         }
         let says = kubelet::boolean(usual.iter().map(String::as_str), flag);
@@ -107,7 +109,7 @@ impl Host {
         }
         // Specifiers are not expanded here, and some folders are not mounted: such a file may name it.
         if path.replace("%%", "").contains('%') || !self.shows(path) {
-            return found.worsen(path, Says::Unreadable);
+            return found.worsen(path, FlagValue::Unreadable);
         }
         let path = path.replace("%%", "%");
         let Some((folder, pattern)) = path.rsplit_once('/') else { return };
@@ -126,7 +128,7 @@ impl Host {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) => found.worsen(&path, Says::Unreadable),
+                Err(_) => found.worsen(&path, FlagValue::Unreadable),
             }
         }
     }
@@ -147,7 +149,7 @@ impl Host {
 /// What is found about a flag.
 struct Found<'f> {
     flag: &'f str,
-    says: Says,
+    says: FlagValue,
     files: Vec<String>,
 }
 
@@ -156,15 +158,15 @@ impl Found<'_> {
     fn add(&mut self, path: &str, words: &[String]) {
         let says = kubelet::boolean(words.iter().map(String::as_str), self.flag);
         // A shell's script, say.
-        let hidden = says == Says::Absent && words.iter().any(|word| names(word, self.flag));
-        self.worsen(path, if hidden { Says::Unreadable } else { says });
+        let hidden = says == FlagValue::Absent && words.iter().any(|word| names(word, self.flag));
+        self.worsen(path, if hidden { FlagValue::Unreadable } else { says });
     }
 
     /// Takes what systemd refuses: a name or a value that is no UTF-8. What becomes of the rest of
     /// such a file then depends on how the unit names it.
     fn add_garbled(&mut self, path: &str, text: &str) {
         if environment::holds(text, '\u{fffd}') && names(text, self.flag) {
-            self.worsen(path, Says::Unreadable);
+            self.worsen(path, FlagValue::Unreadable);
         }
     }
 
@@ -175,8 +177,8 @@ impl Found<'_> {
         }
     }
 
-    fn worsen(&mut self, path: &str, says: Says) {
-        if says != Says::Absent {
+    fn worsen(&mut self, path: &str, says: FlagValue) {
+        if says != FlagValue::Absent {
             self.files.push(path.to_owned());
             self.says = worse(self.says, says);
         }
@@ -184,12 +186,12 @@ impl Found<'_> {
 }
 
 /// The worse of two statements about one start.
-fn worse(a: Says, b: Says) -> Says {
-    let rank = |says: &Says| match says {
-        Says::On => 0,
-        Says::Unreadable => 1,
-        Says::Off => 2,
-        Says::Absent => 3,
+fn worse(a: FlagValue, b: FlagValue) -> FlagValue {
+    let rank = |says: &FlagValue| match says {
+        FlagValue::On => 0,
+        FlagValue::Unreadable => 1,
+        FlagValue::Off => 2,
+        FlagValue::Absent => 3,
     };
     std::cmp::min_by_key(a, b, rank)
 }
@@ -239,7 +241,7 @@ mod tests {
             root
         }
 
-        fn says(&self) -> (Says, Vec<String>) {
+        fn says(&self) -> (FlagValue, Vec<String>) {
             let found = Host::new(self.0.path().into()).next_start(FLAG);
             (found.says, found.files)
         }
@@ -248,7 +250,7 @@ mod tests {
     const KUBELET: &str = "etc/systemd/system/kubelet.service";
 
     /// A node with this unit and these files.
-    fn says(unit: &str, files: &[(&str, String)]) -> (Says, Vec<String>) {
+    fn says(unit: &str, files: &[(&str, String)]) -> (FlagValue, Vec<String>) {
         let mut all = vec![(KUBELET, unit.as_bytes())];
         all.extend(files.iter().map(|(path, text)| (*path, text.as_bytes())));
         Root::new(&all).says()
@@ -259,12 +261,15 @@ mod tests {
         let unit = "[Service]\nEnvironmentFile=-/etc/kubernetes/kubelet.env\nExecStart=/usr/local/bin/kubelet $ARGS\n";
         let env = |text: &str| vec![("etc/kubernetes/kubelet.env", text.to_owned())];
         let file = vec!["/etc/kubernetes/kubelet.env".to_owned()];
-        assert_eq!(says(unit, &env(&format!("ARGS=\"{ON}\"\n"))), (Says::On, file.clone()));
-        assert_eq!(says(unit, &env(&format!("# {ON}\nARGS='{OFF}'"))), (Says::Off, file.clone()));
+        assert_eq!(says(unit, &env(&format!("ARGS=\"{ON}\"\n"))), (FlagValue::On, file.clone()));
+        assert_eq!(
+            says(unit, &env(&format!("# {ON}\nARGS='{OFF}'"))),
+            (FlagValue::Off, file.clone())
+        );
         // Which of two variables comes last, the file does not say.
-        assert_eq!(says(unit, &env(&format!("A={ON}\nB={OFF}\n"))), (Says::On, file));
-        assert_eq!(says(unit, &env("ARGS=--v=2\n")), (Says::Absent, vec![]));
-        assert_eq!(says(unit, &[]), (Says::Absent, vec![]));
+        assert_eq!(says(unit, &env(&format!("A={ON}\nB={OFF}\n"))), (FlagValue::On, file));
+        assert_eq!(says(unit, &env("ARGS=--v=2\n")), (FlagValue::Absent, vec![]));
+        assert_eq!(says(unit, &[]), (FlagValue::Absent, vec![]));
         // A drop-in may take all files back, and name others, by a pattern too.
         let drop_in = (
             "etc/systemd/system/kubelet.service.d/10.conf",
@@ -276,7 +281,7 @@ mod tests {
             ("etc/k/a.env", format!("A={OFF}")),
             ("etc/k/a.txt", format!("A={ON}")),
         ];
-        assert_eq!(says(unit, &files), (Says::Off, vec!["/etc/k/a.env".to_owned()]));
+        assert_eq!(says(unit, &files), (FlagValue::Off, vec!["/etc/k/a.env".to_owned()]));
     }
 
     #[test]
@@ -284,17 +289,17 @@ mod tests {
         let unit = format!("/{KUBELET}");
         let on = |text: &str| says(&format!("[Service]\n{text}\n"), &[]);
         for (text, expected) in [
-            (format!("ExecStart=/usr/bin/kubelet {ON}"), Says::On),
-            (format!("Environment=\"A=--v=2 {ON}\""), Says::On),
-            (format!("ExecStart=/bin/sh -c 'exec kubelet {ON}'"), Says::Unreadable),
-            (format!("ExecStartPre=/bin/sh -c 'echo A={ON} > /run/x'"), Says::Unreadable),
-            ("EnvironmentFile=/opt/kubelet.env".to_owned(), Says::Unreadable),
-            ("EnvironmentFile=/etc/%H.env".to_owned(), Says::Unreadable),
+            (format!("ExecStart=/usr/bin/kubelet {ON}"), FlagValue::On),
+            (format!("Environment=\"A=--v=2 {ON}\""), FlagValue::On),
+            (format!("ExecStart=/bin/sh -c 'exec kubelet {ON}'"), FlagValue::Unreadable),
+            (format!("ExecStartPre=/bin/sh -c 'echo A={ON} > /run/x'"), FlagValue::Unreadable),
+            ("EnvironmentFile=/opt/kubelet.env".to_owned(), FlagValue::Unreadable),
+            ("EnvironmentFile=/etc/%H.env".to_owned(), FlagValue::Unreadable),
         ] {
             let (says, files) = on(&text);
             assert_eq!((says, files.len()), (expected, 1), "{text}");
         }
-        assert_eq!(on(&format!("# {ON}\nExecStart=/usr/bin/kubelet")), (Says::Absent, vec![]));
+        assert_eq!(on(&format!("# {ON}\nExecStart=/usr/bin/kubelet")), (FlagValue::Absent, vec![]));
         assert_eq!(on(&format!("ExecStart=kubelet {ON}")).1, [unit]);
     }
 
@@ -307,21 +312,24 @@ mod tests {
             ])
             .says()
         };
-        assert_eq!(files(ON, OFF).0, Says::Off);
-        assert_eq!(files(OFF, ON).0, Says::On);
+        assert_eq!(files(ON, OFF).0, FlagValue::Off);
+        assert_eq!(files(OFF, ON).0, FlagValue::On);
         assert_eq!(files(ON, "").1, ["/var/lib/kubelet/kubeadm-flags.env"]);
-        assert_eq!(files("--v=2", "").0, Says::Absent);
+        assert_eq!(files("--v=2", "").0, FlagValue::Absent);
     }
 
     #[test]
     fn bytes_that_are_no_text() {
         let with = |bytes: &[u8]| Root::new(&[("etc/default/kubelet", bytes)]).says().0;
         let on = b"# Ger\xe4t\nA=--redirect-container-streaming=true\n";
-        assert_eq!(with(on), Says::On);
-        assert_eq!(with(b"B=\xe4\nA=--redirect-container-streaming=false\n"), Says::Unreadable);
-        assert_eq!(with(b"B=\xe4\nA=--v=2\n"), Says::Absent);
+        assert_eq!(with(on), FlagValue::On);
+        assert_eq!(
+            with(b"B=\xe4\nA=--redirect-container-streaming=false\n"),
+            FlagValue::Unreadable
+        );
+        assert_eq!(with(b"B=\xe4\nA=--v=2\n"), FlagValue::Absent);
         let unit = b"# Ger\xe4t\n[Service]\nExecStart=/usr/local/bin/kubelet --redirect-container-streaming=true --v=2\n";
-        assert_eq!(Root::new(&[(KUBELET, unit)]).says().0, Says::On);
+        assert_eq!(Root::new(&[(KUBELET, unit)]).says().0, FlagValue::On);
     }
 
     #[test]
@@ -330,7 +338,7 @@ mod tests {
         let folder = root.0.path().join("etc/default");
         fs::create_dir_all(&folder).unwrap();
         std::os::unix::fs::symlink("/etc/kubernetes/kubelet", folder.join("kubelet")).unwrap();
-        assert_eq!(root.says(), (Says::On, vec!["/etc/default/kubelet".to_owned()]));
+        assert_eq!(root.says(), (FlagValue::On, vec!["/etc/default/kubelet".to_owned()]));
     }
 
     #[test]

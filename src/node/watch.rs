@@ -10,7 +10,7 @@ use kube::{
     },
 };
 
-use crate::{api::StreamingNode, controller::watch::Patience};
+use crate::{api::StreamingNode, kubernetes::watch::WatchBackoff};
 
 /// What the apiserver tells.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub async fn follow(client: Client, node: &str, pace: Pace, seen: impl FnMut(Sig
         Pace::Many => take(watcher(api, config).default_backoff(), seen).await,
         Pace::Few => {
             let config = config.timeout(PATIENCE);
-            take(watcher(api, config).backoff(Patience::default()), seen).await;
+            take(watcher(api, config).backoff(WatchBackoff::default()), seen).await;
         }
     }
 }

@@ -21,12 +21,12 @@ use tokio::{
 
 use super::{
     Shared,
+    half_duplex::{Broken, Carried, First, Way},
     head::{self, HEAD_MAX, Head, Kind, Progress},
-    meter::Limits,
     refusal::Refusal,
     registry::{Direction, Open, PortGuard, Probe},
+    shared_limiter::Limits,
     socket,
-    way::{Broken, Carried, First, Way},
 };
 
 /// What is still to be read of a connection that we end is read for so long: closed with unread

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::decision::{gate::FeatureGates, migration::STREAMING_REDIRECTS};
+use crate::{decision::migration::STREAMING_REDIRECTS, kubernetes::feature_gates::FeatureGates};
 
 /// Whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn lines(written: &str, found: &str) -> Whose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::remediator::bed::ORIGINAL;
+    use crate::remediator::test_support::ORIGINAL;
 
     #[test]
     fn every_kind() {

@@ -10,7 +10,7 @@ use std::{
 
 use axum::{Router, extract::State, routing::get};
 
-use crate::controller::serve::probe;
+use crate::process::server::probe;
 
 /// A loop that has not turned for so long is stuck. The slowest turn asks the apiserver, and waits
 /// for a restart of the kubelet.

@@ -10,10 +10,10 @@ use crate::{
     },
     decision::{
         migration::{GateBehaviour, STREAMING_REDIRECTS, Track},
-        named::Named,
-        trust,
-        version::Minor,
+        names::Named,
+        redirects::trust,
     },
+    kubernetes::version::Minor,
 };
 
 /// A decision is good for so long, on either side: the clocks of two nodes differ.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::sight::Sight;
+use super::desired::Sight;
 use crate::{
     api::ChangeReport,
     node::status::{RETRY_MIN, Writer},
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::{
         api::ChangeKind,
-        remediator::bed::{change, now},
+        remediator::test_support::{change, now},
     };
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::controller::shutdown::Shutdown;
+use crate::process::shutdown::Shutdown;
 
 /// Connections at a time. Each carries one request at a time, so this bounds requests, too.
 /// Apiservers need a few dozen; who else holds some open has to let go after [`IDLE`].

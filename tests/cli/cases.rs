@@ -10,12 +10,9 @@ use std::{
 use assert_cmd::Command;
 use serde_json::Value;
 use sluice::{
-    decision::{
-        canary::{Probe, classify, failures},
-        evidence::Says,
-        gate::Setting,
-    },
+    decision::canary::{Probe, classify, failures},
     edit::{Edited, environment, manifest},
+    kubernetes::{arguments::kubelet::FlagValue, feature_gates::Setting},
     node::host::Host,
 };
 
@@ -181,8 +178,8 @@ fn files_that_the_unit_names() {
         (found.says, found.files)
     };
     let file = "/etc/kubernetes/kubelet.env";
-    assert_eq!(next_start("other-path/root"), (Says::On, vec![file.to_owned()]));
-    assert_eq!(next_start("latin1/root"), (Says::On, vec!["/etc/default/kubelet".to_owned()]));
+    assert_eq!(next_start("other-path/root"), (FlagValue::On, vec![file.to_owned()]));
+    assert_eq!(next_start("latin1/root"), (FlagValue::On, vec!["/etc/default/kubelet".to_owned()]));
     let path = format!("tests/cases/env-files/other-path/root{file}");
     let edited = environment::remove_flag(&fs::read_to_string(path).unwrap(), FLAG);
     assert!(matches!(edited, Ok(Edited::Changed(_))), "{edited:?}");

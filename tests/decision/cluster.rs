@@ -2,22 +2,26 @@
 
 use jiff::Timestamp;
 use proptest::{option::weighted, prelude::*, sample::select};
-use sluice::decision::{
-    Judgement,
-    apiserver::{Apiserver, Unseen},
-    evidence::{Claim, Says, Source},
-    gate::FeatureGates,
-    judge,
-    migration::{STREAMING_REDIRECTS, Track},
-    node::NodeFacts,
-    policy::{GateWish, Override, Owner, PolicyFacts},
-    steps::{Step, steps},
-    version::Minor,
+use sluice::{
+    decision::{
+        apiserver::{Apiserver, Unseen},
+        migration::{STREAMING_REDIRECTS, Track},
+        redirects::{
+            Judgement,
+            evidence::{Claim, Source},
+            judge,
+            node::NodeFacts,
+            policy::{GateWish, Override, Owner, PolicyFacts},
+            steps::{Step, steps},
+        },
+    },
+    kubernetes::{arguments::kubelet::FlagValue, feature_gates::FeatureGates, version::Minor},
 };
 
 pub const SOURCES: [Source; 4] =
     [Source::Agent, Source::NodeArgs, Source::EnvFiles, Source::Annotation];
-pub const SAYS: [Says; 4] = [Says::On, Says::Off, Says::Absent, Says::Unreadable];
+pub const SAYS: [FlagValue; 4] =
+    [FlagValue::On, FlagValue::Off, FlagValue::Absent, FlagValue::Unreadable];
 pub const TRACKS: [Track; 2] = [Track::Standard, Track::ExtraSafe];
 
 /// What an apiserver's command line shows about the gate.
@@ -71,11 +75,11 @@ pub fn spelled(minor: u16, name: &str) -> String {
 pub struct Node {
     pub name: String,
     pub kubelet: Option<u16>,
-    pub claims: Vec<(Source, Says)>,
+    pub claims: Vec<(Source, FlagValue)>,
 }
 
 impl Node {
-    pub fn new(name: &str, kubelet: u16, claims: &[(Source, Says)]) -> Self {
+    pub fn new(name: &str, kubelet: u16, claims: &[(Source, FlagValue)]) -> Self {
         Self { name: name.to_owned(), kubelet: Some(kubelet), claims: claims.to_vec() }
     }
 
@@ -215,9 +219,10 @@ impl Cluster {
     }
 }
 
-pub fn any_claims() -> impl Strategy<Value = Vec<(Source, Says)>> {
+pub fn any_claims() -> impl Strategy<Value = Vec<(Source, FlagValue)>> {
     // Off more often than not: a cluster in which everything is refused proves little.
-    let says = prop_oneof![4 => select(&[Says::Off, Says::Absent][..]), 1 => select(&SAYS[..])];
+    let says =
+        prop_oneof![4 => select(&[FlagValue::Off, FlagValue::Absent][..]), 1 => select(&SAYS[..])];
     prop::collection::vec((select(&SOURCES[..]), says), 0..5)
 }
 

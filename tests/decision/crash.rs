@@ -1,21 +1,24 @@
 //! Kubelets that keep exiting: what their Nodes say is said of the last one that ran.
 
 use jiff::Timestamp;
-use sluice::decision::{
-    Judgement,
-    apiserver::Apiserver,
-    evidence::{Claim, Says, Source},
-    gate::FeatureGates,
-    judge,
-    migration::STREAMING_REDIRECTS,
-    node::NodeFacts,
-    policy::{Override, Owner, PolicyFacts},
-    steps::{Action, steps},
-    upgrade::UpgradeReason,
-    version::Minor,
+use sluice::{
+    decision::{
+        apiserver::Apiserver,
+        migration::STREAMING_REDIRECTS,
+        redirects::{
+            Judgement,
+            evidence::{Claim, Source},
+            judge,
+            node::NodeFacts,
+            policy::{Override, Owner, PolicyFacts},
+            steps::{Action, steps},
+            upgrade::UpgradeReason,
+        },
+    },
+    kubernetes::{arguments::kubelet::FlagValue, feature_gates::FeatureGates, version::Minor},
 };
 
-fn node(kubelet: u16, says: Says) -> NodeFacts {
+fn node(kubelet: u16, says: FlagValue) -> NodeFacts {
     let claims = vec![Claim { source: Source::Agent, says }];
     NodeFacts { kubelet: Some(Minor(kubelet)), claims, crashes: true, ..NodeFacts::default() }
 }
@@ -38,12 +41,12 @@ fn judged<'a>(nodes: &'a [(&'a str, NodeFacts)], apiserver: &[Apiserver]) -> Jud
 #[test]
 fn such_a_node_blocks_whatever_its_version_says() {
     for (kubelet, says, flagged) in [
-        (20, Says::On, true),
-        (21, Says::Off, true),
-        (22, Says::On, true),
-        (24, Says::Absent, false),
-        (18, Says::Absent, false),
-        (18, Says::On, true),
+        (20, FlagValue::On, true),
+        (21, FlagValue::Off, true),
+        (22, FlagValue::On, true),
+        (24, FlagValue::Absent, false),
+        (18, FlagValue::Absent, false),
+        (18, FlagValue::On, true),
     ] {
         let nodes = [("n1", node(kubelet, says))];
         let judgement = judged(&nodes, &apiserver(24));
@@ -63,8 +66,8 @@ fn such_a_node_blocks_whatever_its_version_says() {
 
 #[test]
 fn it_stands_beside_what_is_worse() {
-    let redirects = NodeFacts { crashes: false, ..node(18, Says::On) };
-    let nodes = [("n1", node(22, Says::On)), ("n2", redirects)];
+    let redirects = NodeFacts { crashes: false, ..node(18, FlagValue::On) };
+    let nodes = [("n1", node(22, FlagValue::On)), ("n2", redirects)];
     let judgement = judged(&nodes, &apiserver(20));
     let safe = &judgement.safe_to_disable;
     assert_eq!(safe.reason, "NodesRedirectWhileLagging");
@@ -77,9 +80,10 @@ fn it_stands_beside_what_is_worse() {
 
 #[test]
 fn only_what_the_node_shows_is_named_as_the_cause() {
-    let said = |source| Claim { source, says: Says::On };
-    let word = NodeFacts { claims: vec![said(Source::Annotation)], ..node(20, Says::On) };
-    let nodes = [("n1", node(20, Says::On)), ("n2", node(20, Says::Absent)), ("n3", word)];
+    let said = |source| Claim { source, says: FlagValue::On };
+    let word = NodeFacts { claims: vec![said(Source::Annotation)], ..node(20, FlagValue::On) };
+    let nodes =
+        [("n1", node(20, FlagValue::On)), ("n2", node(20, FlagValue::Absent)), ("n3", word)];
     let message = judged(&nodes, &apiserver(20)).safe_to_disable.message;
     assert!(message.contains("The kubelet of n1, n2 and n3 keeps exiting"), "{message}");
     assert!(message.contains(" n1 was last seen with --"), "{message}");
@@ -87,7 +91,7 @@ fn only_what_the_node_shows_is_named_as_the_cause() {
 
 #[test]
 fn it_is_mended_first_and_may_be_excepted() {
-    let nodes = [("n1", node(20, Says::On))];
+    let nodes = [("n1", node(20, FlagValue::On))];
     let all = || nodes.iter().map(|(name, facts)| (*name, facts));
     let mut policy = PolicyFacts { target: Some(Minor(22)), ..PolicyFacts::default() };
     let owner = Owner::Policy("p");
@@ -96,7 +100,7 @@ fn it_is_mended_first_and_may_be_excepted() {
     assert!(done[0].needed && done[0].message.contains("Mend that first"), "{:?}", done[0]);
     let expires = now() + jiff::SignedDuration::from_hours(1);
     policy.overrides = vec![Override { node: "n1".to_owned(), expires }];
-    policy.gate = Some(sluice::decision::policy::GateWish::Disabled);
+    policy.gate = Some(sluice::decision::redirects::policy::GateWish::Disabled);
     let judgement = judge(&STREAMING_REDIRECTS, &policy, "p", owner, &apiserver(20), all(), now());
     assert_eq!(judgement.safe_to_disable.reason, "OnlyOverriddenNodes");
 }

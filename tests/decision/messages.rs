@@ -1,12 +1,12 @@
 //! What people read: who it is about, what to do, that doing it helps, and that it stays short.
 
 use proptest::prelude::*;
-use sluice::decision::{
-    evidence::{
-        Says::{self, Absent, Off, On, Unreadable},
-        Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
+use sluice::{
+    decision::redirects::{
+        evidence::Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
+        policy::GateWish,
     },
-    policy::GateWish,
+    kubernetes::arguments::kubelet::FlagValue::{self, Absent, Off, On, Unreadable},
 };
 
 use crate::{
@@ -18,7 +18,7 @@ fn cp() -> Instance {
     Instance::new("cp-0", 20, Seen::Unset)
 }
 
-fn node(i: usize, kubelet: u16, claims: &[(Source, Says)]) -> Node {
+fn node(i: usize, kubelet: u16, claims: &[(Source, FlagValue)]) -> Node {
     Node::new(&format!("node-{i}"), kubelet, claims)
 }
 
@@ -166,7 +166,7 @@ fn the_worst_reason_wins() {
 fn a_status_does_not_grow_with_the_cluster() {
     // As long as a name may be, and each recognisable.
     let name = |kind: &str, i: usize| format!("{kind}-{i:05}-{:x>240}", "");
-    type Kind = fn(usize) -> (Option<u16>, &'static [(Source, Says)]);
+    type Kind = fn(usize) -> (Option<u16>, &'static [(Source, FlagValue)]);
     let kinds: [Kind; 6] = [
         |_| (Some(17), &[(Agent, On)]),
         |_| (Some(19), &[(Agent, On)]),

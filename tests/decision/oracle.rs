@@ -3,12 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use sluice::decision::{
-    evidence::{
-        Says::{self, Absent, Off, On, Unreadable},
-        Source,
-    },
-    migration::Track,
+use sluice::{
+    decision::{migration::Track, redirects::evidence::Source},
+    kubernetes::arguments::kubelet::FlagValue::{self, Absent, Off, On, Unreadable},
 };
 
 use crate::cluster::{Cluster, Instance, Node, Seen};
@@ -51,7 +48,7 @@ pub enum Redirects {
     No,
 }
 
-pub fn redirects(kubelet: Option<u16>, claims: &[(Source, Says)]) -> Redirects {
+pub fn redirects(kubelet: Option<u16>, claims: &[(Source, FlagValue)]) -> Redirects {
     let says = |wanted| claims.iter().any(|(_, says)| *says == wanted);
     match kubelet {
         Some(..=10) => Redirects::Yes,
@@ -64,7 +61,7 @@ pub fn redirects(kubelet: Option<u16>, claims: &[(Source, Says)]) -> Redirects {
 }
 
 /// Somebody says on and somebody says otherwise, where the version leaves that open.
-pub fn contradictory(kubelet: Option<u16>, claims: &[(Source, Says)]) -> bool {
+pub fn contradictory(kubelet: Option<u16>, claims: &[(Source, FlagValue)]) -> bool {
     let on = claims.iter().any(|(_, says)| *says == On);
     let off = claims.iter().any(|(_, says)| matches!(says, Off | Absent));
     matches!(kubelet, Some(11..) | None) && on && off
@@ -75,7 +72,7 @@ pub fn contradictory(kubelet: Option<u16>, claims: &[(Source, Says)]) -> bool {
 /// Off and absent are the same for redirects and differ at the cliff: there the most trusted word
 /// counts, and of two words of one source the worse. What the next start takes from the environment
 /// files is there, whatever runs now.
-pub fn flag_given(claims: &[(Source, Says)]) -> Option<bool> {
+pub fn flag_given(claims: &[(Source, FlagValue)]) -> Option<bool> {
     let by = |source| claims.iter().filter(move |c| c.0 == source).map(|c| c.1);
     let all = || claims.iter().map(|c| c.1);
     if all().any(|says| says == On) {
@@ -94,12 +91,13 @@ pub fn flag_given(claims: &[(Source, Says)]) -> Option<bool> {
 
 /// Does the node itself show the flag, though its kubelet has reported a version without it? Only
 /// what the next start takes its arguments from counts, and a command line that cannot last.
-fn flag_comes_back(claims: &[(Source, Says)]) -> Option<bool> {
+fn flag_comes_back(claims: &[(Source, FlagValue)]) -> Option<bool> {
     let shown = claims.iter().filter(|(source, _)| *source != Source::Annotation);
     if shown.clone().any(|(_, says)| matches!(says, On | Off)) {
         return Some(true);
     }
-    let garbled = |(source, says): &(Source, Says)| *source != Source::Agent && *says == Unreadable;
+    let garbled =
+        |(source, says): &(Source, FlagValue)| *source != Source::Agent && *says == Unreadable;
     if shown.clone().any(garbled) { None } else { Some(false) }
 }
 

@@ -19,10 +19,8 @@ use proptest::{
 };
 use sluice::{
     cluster::ApiserverPod,
-    decision::{
-        evidence::Says::{Absent, Off},
-        migration::STREAMING_REDIRECTS,
-    },
+    decision::migration::STREAMING_REDIRECTS,
+    kubernetes::arguments::kubelet::FlagValue::{Absent, Off},
 };
 
 use crate::{

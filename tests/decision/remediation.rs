@@ -6,9 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use sluice::decision::{
     change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
-    remediation::{Candidate, FlagScene, Surroundings, plan},
-    rollout::Plan,
-    safety::Holds,
+    condition::Holds,
+    redirects::{
+        gate_rollout::Plan,
+        remediation::{Candidate, FlagScene, Surroundings, plan},
+    },
 };
 
 /// A node: whether its kubelet has the flag, what its remediator has made of which attempt, and whether

@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::{prelude::*, sample::select};
-use sluice::decision::{
-    apiserver::Apiserver,
-    change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
-    gate::{FeatureGates, Setting},
-    migration::{STREAMING_REDIRECTS, Track},
-    policy::GateWish,
-    rollout::{GateScene, Member, Permission, Plan, plan},
-    safety::Holds,
-    version::Minor,
+use sluice::{
+    decision::{
+        apiserver::Apiserver,
+        change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
+        condition::Holds,
+        migration::{STREAMING_REDIRECTS, Track},
+        redirects::{
+            gate_rollout::{GateScene, Member, Permission, Plan, plan},
+            policy::GateWish,
+        },
+    },
+    kubernetes::{
+        feature_gates::{FeatureGates, Setting},
+        version::Minor,
+    },
 };
 
 const DEADLINE: u32 = 60;

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use sluice::decision::{
-    evidence::{
-        Says::{Absent, Off, On},
-        Source::{Agent, Annotation, EnvFiles, NodeArgs},
+use sluice::{
+    decision::{
+        migration::Track,
+        redirects::{
+            evidence::Source::{Agent, Annotation, EnvFiles, NodeArgs},
+            steps::{Action, Step},
+        },
     },
-    migration::Track,
-    steps::{Action, Step},
+    kubernetes::arguments::kubelet::FlagValue::{Absent, Off, On},
 };
 
 use crate::{
@@ -22,7 +24,7 @@ fn lines(cluster: &Cluster, target: u16) -> Vec<String> {
     let line = |step: &Step| {
         let may = if step.needed { "" } else { "?" };
         let files: Vec<&str> = step.files.iter().take(1).map(String::as_str).collect();
-        let change = |c: &sluice::decision::steps::ArgumentChange| {
+        let change = |c: &sluice::decision::redirects::steps::ArgumentChange| {
             format!(" {} -> {}", c.argument, c.becomes.as_deref().unwrap_or("nothing"))
         };
         let changes: String = step.changes.iter().map(change).collect();

@@ -2,16 +2,19 @@
 
 use std::ops::RangeInclusive;
 
-use sluice::decision::{
-    apiserver::{Apiserver, ControlPlane},
-    evidence::{
-        Says::{self, Absent, Off, On, Unreadable},
-        Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
+use sluice::{
+    decision::{
+        apiserver::{Apiserver, ControlPlane},
+        migration::{STREAMING_REDIRECTS, Track},
+        redirects::{
+            evidence::Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
+            node::{self, NodeFacts},
+            safety::safe_to_disable,
+            scene::Scene,
+            survey::Survey,
+        },
     },
-    migration::{STREAMING_REDIRECTS, Track},
-    node::{self, NodeFacts},
-    safety::{Scene, safe_to_disable},
-    survey::Survey,
+    kubernetes::arguments::kubelet::FlagValue::{self, Absent, Off, On, Unreadable},
 };
 
 use crate::{
@@ -22,7 +25,7 @@ use crate::{
 const MINORS: RangeInclusive<u16> = 10..=37;
 
 /// Every way in which four sources can each be silent or say one of four things.
-fn every_evidence() -> Vec<Vec<(Source, Says)>> {
+fn every_evidence() -> Vec<Vec<(Source, FlagValue)>> {
     let mut all = vec![Vec::new()];
     for source in SOURCES {
         let said =

@@ -1,21 +1,24 @@
 //! Runtimes that a kubelet would not trust: what works only while the node redirects.
 
 use jiff::Timestamp;
-use sluice::decision::{
-    Judgement,
-    apiserver::Apiserver,
-    evidence::{Claim, Says, Source},
-    gate::FeatureGates,
-    judge,
-    migration::STREAMING_REDIRECTS,
-    node::NodeFacts,
-    policy::{Owner, PolicyFacts},
-    steps::{Action, Step, steps},
-    upgrade::UpgradeReason,
-    version::Minor,
+use sluice::{
+    decision::{
+        apiserver::Apiserver,
+        migration::STREAMING_REDIRECTS,
+        redirects::{
+            Judgement,
+            evidence::{Claim, Source},
+            judge,
+            node::NodeFacts,
+            policy::{Owner, PolicyFacts},
+            steps::{Action, Step, steps},
+            upgrade::UpgradeReason,
+        },
+    },
+    kubernetes::{arguments::kubelet::FlagValue, feature_gates::FeatureGates, version::Minor},
 };
 
-fn node(kubelet: u16, says: Says, distrusted: bool) -> NodeFacts {
+fn node(kubelet: u16, says: FlagValue, distrusted: bool) -> NodeFacts {
     let claims = vec![Claim { source: Source::Agent, says }];
     NodeFacts { kubelet: Some(Minor(kubelet)), claims, distrusted, ..NodeFacts::default() }
 }
@@ -50,13 +53,13 @@ fn steps_of(nodes: &[(&str, NodeFacts)], target: u16) -> Vec<Step> {
 #[test]
 fn only_redirects_hide_it() {
     for (facts, matters) in [
-        (node(18, Says::On, true), true),
-        (node(18, Says::Unreadable, true), true),
-        (node(18, Says::On, false), false),
+        (node(18, FlagValue::On, true), true),
+        (node(18, FlagValue::Unreadable, true), true),
+        (node(18, FlagValue::On, false), false),
         // These proxy already: whatever that does, nothing that is done here changes it.
-        (node(18, Says::Off, true), false),
-        (node(20, Says::On, true), false),
-        (node(24, Says::Absent, true), false),
+        (node(18, FlagValue::Off, true), false),
+        (node(20, FlagValue::On, true), false),
+        (node(24, FlagValue::Absent, true), false),
     ] {
         let nodes = [("n1", facts)];
         let judgement = judged(&nodes, 21);
@@ -81,7 +84,7 @@ fn only_redirects_hide_it() {
 
 #[test]
 fn who_is_told_to_take_the_flag_off_is_told_what_comes_first() {
-    let nodes = [("plain", node(18, Says::On, false)), ("tls", node(18, Says::On, true))];
+    let nodes = [("plain", node(18, FlagValue::On, false)), ("tls", node(18, FlagValue::On, true))];
     let message = judged(&nodes, 22).safe_to_disable.message;
     assert!(message.contains("plain and tls answer streams with a redirect"), "{message}");
     assert!(message.contains("The runtime of tls streams with a certificate"), "{message}");

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use sluice::decision::{
-    evidence::{
-        Says::{self, Absent, Off, On, Unreadable},
-        Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
+use sluice::{
+    decision::{
+        migration::Track::{self, ExtraSafe, Standard},
+        redirects::{
+            evidence::Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
+            upgrade::Preview,
+        },
     },
-    migration::Track::{self, ExtraSafe, Standard},
-    upgrade::Preview,
+    kubernetes::arguments::kubelet::FlagValue::{self, Absent, Off, On, Unreadable},
 };
 
 use crate::{
@@ -97,7 +99,7 @@ proptest! {
 
 /// Every pair of versions, every state of the gate and of the flag.
 fn every_pair(track: Track) {
-    const CLAIMS: [&[(Source, Says)]; 8] = [
+    const CLAIMS: [&[(Source, FlagValue)]; 8] = [
         &[],
         &[(Agent, On)],
         &[(Agent, Off)],
@@ -140,11 +142,11 @@ fn every_pair_on_the_standard_track() {
 /// the oracle may be wrong as well.
 #[test]
 fn rows_worth_reading() {
-    const ON: &[(Source, Says)] = &[(Agent, On)];
-    const OFF: &[(Source, Says)] = &[(Agent, Off)];
-    const ABSENT: &[(Source, Says)] = &[(Agent, Absent)];
-    const SAID: &[(Source, Says)] = &[(Annotation, On)];
-    const BACK: &[(Source, Says)] = &[(Agent, Absent), (EnvFiles, Off)];
+    const ON: &[(Source, FlagValue)] = &[(Agent, On)];
+    const OFF: &[(Source, FlagValue)] = &[(Agent, Off)];
+    const ABSENT: &[(Source, FlagValue)] = &[(Agent, Absent)];
+    const SAID: &[(Source, FlagValue)] = &[(Annotation, On)];
+    const BACK: &[(Source, FlagValue)] = &[(Agent, Absent), (EnvFiles, Off)];
     for (track, gate, kubelet, claims, minor, expected) in [
         // Off by default while nodes redirect.
         (ExtraSafe, Seen::Unset, 19, ON, 21, &["DependsOnRedirects"][..]),

@@ -6,10 +6,10 @@ use sluice::{
     canary,
     decision::{
         canary::Answer,
-        gate::{self, FeatureGates, Gate},
+        gate::{self, Gate},
         migration::{GateBehaviour, STREAMING_REDIRECTS, Stage, Track},
-        version::Minor,
     },
+    kubernetes::{feature_gates::FeatureGates, version::Minor},
 };
 
 use crate::{

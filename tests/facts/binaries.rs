@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sluice::decision::version::Minor;
+use sluice::kubernetes::version::Minor;
 
 use crate::apiserver::binaries;
 

@@ -15,9 +15,9 @@ use proptest::{
     test_runner::{Config, RngSeed, TestRunner},
 };
 use serde::Deserialize;
-use sluice::{
-    arguments::kubelet,
-    decision::{evidence::Says, gate::FeatureGates},
+use sluice::kubernetes::{
+    arguments::kubelet::{self, FlagValue},
+    feature_gates::FeatureGates,
 };
 
 const FLAG: &str = "redirect-container-streaming";
@@ -114,11 +114,11 @@ fn what_is_certain_is_what_pflag_says() {
         started += 1;
         let says = kubelet::boolean(line.iter().map(String::as_str), FLAG);
         let expected = match answer.redirects {
-            Some(true) => Says::On,
-            Some(false) => Says::Off,
-            None => Says::Absent,
+            Some(true) => FlagValue::On,
+            Some(false) => FlagValue::Off,
+            None => FlagValue::Absent,
         };
-        if says != Says::Unreadable {
+        if says != FlagValue::Unreadable {
             certain += 1;
             assert_eq!(says, expected, "{line:?}");
         }

@@ -1,7 +1,7 @@
 //! Runtimes of several kinds, played over a real socket.
 
 use super::{
-    played::{POD, Played},
+    fake::{POD, Played},
     *,
 };
 

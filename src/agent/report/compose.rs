@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 
 use crate::{
-    agent::{attach::Attached, kubelet::Kubelet},
+    agent::{kubelet::Kubelet, redirect::Attached},
     api::{AgentReport, CrashLoops, FollowedRedirect, RuntimeReport},
     cluster::whole_seconds,
-    decision::evidence::Says,
+    kubernetes::arguments::kubelet::FlagValue,
     node::machine::Machine,
     relay::RemotePeer,
 };
@@ -71,9 +71,9 @@ impl Composer {
     /// Whether what is `known` of the kubelet is what is seen of it now. Nobody who only looks knows
     /// of streams.
     pub fn agrees(&self, kubelet: &Kubelet, known: &AgentReport) -> bool {
-        let next_start = kubelet.next_start.map(Says::as_str);
+        let next_start = kubelet.next_start.map(FlagValue::as_str);
         self.is_own(known)
-            && kubelet.flag.map(Says::as_str) == Some(known.flag.as_str())
+            && kubelet.flag.map(FlagValue::as_str) == Some(known.flag.as_str())
             && next_start == known.next_start.as_deref()
             && kubelet.files == known.files
             && kubelet.crashes.is_some() == known.kubelet_crash_loops.is_some()
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
     use crate::{
         agent::{
-            attach::{Standing, Want},
             cri::{Runtime, Server},
+            redirect::{Standing, Want},
         },
         api::FailurePolicy,
     };
@@ -167,7 +167,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn kubelet(pid: u32, flag: Says) -> Kubelet {
+    fn kubelet(pid: u32, flag: FlagValue) -> Kubelet {
         Kubelet { process: Some((pid, 1)), flag: Some(flag), ..Kubelet::default() }
     }
 
@@ -213,17 +213,17 @@ mod tests {
             composer.compose(&Kubelet::default(), Some(&attached()), None, None, at(1)),
             None
         );
-        assert_eq!(composer.compose(&kubelet(1, Says::On), None, None, None, at(1)), None);
-        let first = compose(&mut composer, &kubelet(1, Says::On), None, None, 10);
+        assert_eq!(composer.compose(&kubelet(1, FlagValue::On), None, None, None, at(1)), None);
+        let first = compose(&mut composer, &kubelet(1, FlagValue::On), None, None, 10);
         assert_eq!((first.flag.as_str(), first.since.0), ("On", at(10)));
         assert_eq!(first.runtime.as_ref().unwrap().version, "unknown");
-        let same = compose(&mut composer, &kubelet(1, Says::On), None, Some(&first), 20);
+        let same = compose(&mut composer, &kubelet(1, FlagValue::On), None, Some(&first), 20);
         assert_eq!(same, first);
         // Another agent on the same node goes on with what is stored.
         let other =
-            compose(&mut Composer::default(), &kubelet(1, Says::On), None, Some(&first), 30);
+            compose(&mut Composer::default(), &kubelet(1, FlagValue::On), None, Some(&first), 30);
         assert_eq!(other, first);
-        let off = compose(&mut composer, &kubelet(2, Says::Off), None, Some(&same), 40);
+        let off = compose(&mut composer, &kubelet(2, FlagValue::Off), None, Some(&same), 40);
         assert_eq!((off.flag.as_str(), off.since.0), ("Off", at(40)));
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let of = |boot: &str| {
             Composer::of(Machine { boot: Some(boot.to_owned()), id: Some("m".to_owned()) })
         };
-        let one = kubelet(1, Says::On);
+        let one = kubelet(1, FlagValue::On);
         let first = compose(&mut of("b"), &one, remote("10.0.0.1", 5), None, 6);
         assert_eq!(first.boot_id.as_deref(), Some("b"));
         assert_eq!(compose(&mut of("b"), &one, None, Some(&first), 20), first);
@@ -244,14 +244,14 @@ mod tests {
     fn an_agent_that_waits_agrees_with_what_it_sees_itself_and_nothing_else() {
         let machine = Machine { boot: Some("b".to_owned()), id: Some("m".to_owned()) };
         let mut composer = Composer::of(machine.clone());
-        let one = kubelet(1, Says::Off);
+        let one = kubelet(1, FlagValue::Off);
         let known = compose(&mut composer, &one, None, None, 1);
         let waiting = Composer::of(machine);
         assert!(waiting.agrees(&one, &known));
         for other in [
-            kubelet(1, Says::On),
+            kubelet(1, FlagValue::On),
             Kubelet::default(),
-            Kubelet { next_start: Some(Says::On), ..one.clone() },
+            Kubelet { next_start: Some(FlagValue::On), ..one.clone() },
             Kubelet { files: vec!["/etc/default/kubelet".to_owned()], ..one.clone() },
             Kubelet { crashes: Some("It exits.".to_owned()), ..one.clone() },
         ] {
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_followed_redirect_is_about_the_kubelet_that_gave_it() {
         let mut composer = Composer::default();
-        let (one, two) = (kubelet(1, Says::On), kubelet(2, Says::Off));
+        let (one, two) = (kubelet(1, FlagValue::On), kubelet(2, FlagValue::Off));
         let first = compose(&mut composer, &one, remote("10.0.0.1", 5), None, 6);
         let followed = first.followed_redirect.clone().unwrap();
         assert_eq!((followed.peer.as_str(), followed.since.0), ("10.0.0.1", at(5)));
@@ -279,7 +279,7 @@ mod tests {
         // Another agent keeps what is stored, while it has seen no restart.
         let mut other = Composer::default();
         assert!(compose(&mut other, &one, None, Some(&first), 20).followed_redirect.is_some());
-        let gone = Kubelet { flag: Some(Says::Unreadable), ..Kubelet::default() };
+        let gone = Kubelet { flag: Some(FlagValue::Unreadable), ..Kubelet::default() };
         assert!(compose(&mut other, &gone, None, Some(&first), 21).followed_redirect.is_none());
         assert!(compose(&mut other, &two, None, Some(&first), 22).followed_redirect.is_none());
     }
@@ -288,20 +288,20 @@ mod tests {
     fn a_kubelet_that_keeps_exiting_is_told_of_once() {
         let mut composer = Composer::default();
         let ends =
-            |pid| Kubelet { crashes: Some("It exits.".to_owned()), ..kubelet(pid, Says::On) };
+            |pid| Kubelet { crashes: Some("It exits.".to_owned()), ..kubelet(pid, FlagValue::On) };
         let first = compose(&mut composer, &ends(1), None, None, 10);
         let told = first.kubelet_crash_loops.clone().unwrap();
         assert_eq!((told.since.0, &*told.message), (at(10), "It exits."));
         let gone = Kubelet { process: None, ..ends(1) };
         assert_eq!(compose(&mut composer, &gone, None, Some(&first), 11), first);
         assert_eq!(compose(&mut composer, &ends(2), None, Some(&first), 12), first);
-        let up = compose(&mut composer, &kubelet(2, Says::On), None, Some(&first), 32);
+        let up = compose(&mut composer, &kubelet(2, FlagValue::On), None, Some(&first), 32);
         assert_eq!(up.kubelet_crash_loops, None);
     }
 
     #[test]
     fn a_runtime_that_does_not_tell_is_not_forgotten() {
-        let kubelet = Kubelet { flag: Some(Says::On), ..Kubelet::default() };
+        let kubelet = Kubelet { flag: Some(FlagValue::On), ..Kubelet::default() };
         let mut told = attached();
         let server = told.runtime.as_mut().and_then(|runtime| runtime.server.as_mut());
         server.unwrap().tls = true;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    agent::attach::{Standing, Want},
-    controller::shutdown::Trigger,
+    agent::redirect::{Standing, Want},
+    process::shutdown::Trigger,
     relay::{Settings, Upstream},
 };
 
@@ -46,12 +46,12 @@ async fn each_agent_answers_for_itself() {
 async fn an_agent_that_was_killed_is_not_asked() {
     let folder = tempfile::tempdir().unwrap();
     let left = folder.path().join("killed.sock");
-    drop(UnixListener::bind(&left).unwrap());
+    drop(UnixListener::http::bind_everywhere(&left).unwrap());
     assert!(streams(folder.path()).await.is_err(), "nobody has answered");
     let (_one, shown) = agent(folder.path(), "one");
     assert!(!left.exists());
     // An earlier process of the same pod has left its own.
-    drop(UnixListener::bind(&left).unwrap());
+    drop(UnixListener::http::bind_everywhere(&left).unwrap());
     assert_eq!(streams(folder.path()).await.unwrap(), []);
     assert_eq!(shown.sockets.draining().await, 0);
     drop(shown.sockets.bind().unwrap());
@@ -61,7 +61,7 @@ async fn an_agent_that_was_killed_is_not_asked() {
 async fn the_port_is_taken_once_it_is_free_and_given_to_the_next_agent() {
     let folder = tempfile::tempdir().unwrap();
     let (_one, shown) = agent(folder.path(), "one");
-    let other = bind(0).await.unwrap();
+    let other = http::bind_everywhere(0).await.unwrap();
     let port = other.local_addr().unwrap().port();
     let (roles, role) = watch::channel(Role::Acting);
     let serving = tokio::spawn(serve_metrics(port, shown, role));
@@ -77,5 +77,5 @@ async fn the_port_is_taken_once_it_is_free_and_given_to_the_next_agent() {
     drop(tokio::time::timeout(Duration::from_secs(60), page).await.unwrap());
     roles.send_replace(Role::Succeeded);
     serving.await.unwrap();
-    bind(port).await.unwrap();
+    http::bind_everywhere(port).await.unwrap();
 }

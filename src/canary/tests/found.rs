@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::{CanaryPod, Place, by_node, connect, in_front, instances, places, pods};
 use crate::{
     cluster::ApiserverPod,
-    scripted::{self, failure},
+    test_support::{self, failure},
 };
 
 fn mirror_pod(node: &str, host: &str, advertised: &str) -> Value {
@@ -131,7 +131,7 @@ fn a_pod_that_ends_is_not_ready() {
 
 /// A client of an apiserver that gives these answers.
 fn client(answers: &[(&str, u16, Value)]) -> Client {
-    scripted::apiserver(answers).0
+    test_support::apiserver(answers).0
 }
 
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    cli::log,
     controller::agents::{GRACE, HTTP_PORT, Settings},
+    process::log,
 };
 
 /// How the controller rolls out agents; without an image it rolls out none.

@@ -12,9 +12,11 @@ use crate::{
     },
     decision::{
         migration::STREAMING_REDIRECTS,
-        named::Named,
-        node::{Redirects, Verdict},
-        steps::ArgumentChange,
+        names::Named,
+        redirects::{
+            node::{Redirects, Verdict},
+            steps::ArgumentChange,
+        },
     },
 };
 

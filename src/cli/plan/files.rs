@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::objects::Objects;
-use crate::documents;
+use crate::kubernetes::documents;
 
 mod object;
 

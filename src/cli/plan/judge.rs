@@ -16,11 +16,10 @@ use crate::{
     cluster::{Cluster, Content, Policy},
     decision::{
         apiserver::{Apiserver, Unseen},
-        gate::FeatureGates,
         migration::STREAMING_REDIRECTS,
-        policy::Owner,
-        version::Minor,
+        redirects::policy::Owner,
     },
+    kubernetes::{feature_gates::FeatureGates, version::Minor},
 };
 
 /// The name of the policy that is judged where there is none.

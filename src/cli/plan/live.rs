@@ -9,8 +9,7 @@ use crate::{
     cluster::{
         AGENT_LABELS, AgentPod, ApiserverPod, NodeView, POD_FIELDS, endpoint_addresses, ready_nodes,
     },
-    decision::version::Minor,
-    pages::list,
+    kubernetes::{pages::list, version::Minor},
 };
 
 /// Why the cluster cannot be read.

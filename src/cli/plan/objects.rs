@@ -8,7 +8,7 @@ use super::files::Unread;
 use crate::{
     api::{StreamingNode, StreamingPolicy},
     cluster::{ApiserverPod, NodeView},
-    decision::version::Minor,
+    kubernetes::version::Minor,
 };
 
 /// A policy as it was found.

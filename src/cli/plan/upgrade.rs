@@ -5,10 +5,8 @@ use serde::Serialize;
 
 use crate::{
     api::StreamingPolicy,
-    decision::{
-        steps::{ArgumentChange, Step},
-        version::Minor,
-    },
+    decision::redirects::steps::{ArgumentChange, Step},
+    kubernetes::version::Minor,
 };
 
 /// An upgrade with its steps.

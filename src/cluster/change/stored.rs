@@ -5,10 +5,10 @@ use crate::{
     api::{self, ChangeKind, GateSetting, Permit, StreamingNode, condition},
     decision::{
         change::{Attempt, Phase, Target, Tried, Wanted},
-        gate::Setting,
-        rollout::baseline,
-        safety::Holds,
+        condition::Holds,
+        redirects::gate_rollout::baseline,
     },
+    kubernetes::feature_gates::Setting,
 };
 
 impl Cluster {

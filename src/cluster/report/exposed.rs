@@ -3,10 +3,12 @@
 use super::super::{Cluster, Policy};
 use crate::decision::{
     apiserver::ControlPlane,
-    exposed::{Exposed, runtime_exposed},
+    condition::Outcome,
     migration::STREAMING_REDIRECTS,
-    node,
-    safety::Outcome,
+    redirects::{
+        exposed::{Exposed, runtime_exposed},
+        node,
+    },
 };
 
 impl Cluster {

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::Moment;
-use crate::decision::{
-    flags::{self, Advice},
-    gate::Setting,
-    migration::STREAMING_REDIRECTS,
-    policy::GateWish,
-    safety::Holds,
+use crate::{
+    decision::{
+        condition::Holds,
+        migration::STREAMING_REDIRECTS,
+        redirects::{
+            flags::{self, Advice},
+            policy::GateWish,
+        },
+    },
+    kubernetes::feature_gates::Setting,
 };
 
 impl Moment<'_> {

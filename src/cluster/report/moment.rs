@@ -6,10 +6,12 @@ use jiff::Timestamp;
 
 use super::super::Cluster;
 use crate::decision::{
-    Judgement,
-    node::Redirects,
-    policy::{Owner, PolicyFacts},
-    safety::Holds,
+    condition::Holds,
+    redirects::{
+        Judgement,
+        node::Redirects,
+        policy::{Owner, PolicyFacts},
+    },
 };
 
 /// The cluster in a few numbers.

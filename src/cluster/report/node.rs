@@ -11,8 +11,10 @@ use crate::{
     decision::{
         apiserver::ControlPlane,
         migration::STREAMING_REDIRECTS,
-        node::{self, NodeJudgement, Redirects, Verdict},
-        policy::{Overrides, PolicyFacts},
+        redirects::{
+            node::{self, NodeJudgement, Redirects, Verdict},
+            policy::{Overrides, PolicyFacts},
+        },
     },
 };
 

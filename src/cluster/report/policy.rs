@@ -10,12 +10,10 @@ use crate::{
         UpgradeStatus, condition,
     },
     decision::{
-        Judgement,
         apiserver::{Apiserver, Unseen},
+        condition::{Holds, Outcome},
         migration::{STREAMING_REDIRECTS, Track},
-        policy::PolicyFacts,
-        safety::{Holds, Outcome},
-        upgrade::Preview,
+        redirects::{Judgement, policy::PolicyFacts, upgrade::Preview},
     },
 };
 

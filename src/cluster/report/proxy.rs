@@ -1,10 +1,12 @@
 //! The condition `ProxyReady` of a `StreamingPolicy`.
 
 use super::super::{Cluster, Policy, Wish};
-use crate::api::ProxyMode;
-use crate::decision::{
-    proxy::{Selected, Wanted, proxy_ready},
-    safety::Outcome,
+use crate::{
+    api::ProxyMode,
+    decision::{
+        condition::Outcome,
+        proxy::{Selected, Wanted, proxy_ready},
+    },
 };
 
 impl Cluster {

@@ -4,9 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{SECCOMP_FIELD, SURGE, Settings, stored::SELECTORS};
 use crate::{
-    agent::CONTAINER,
-    cluster::{Agents, Selector},
-    decision::version::Minor,
+    cluster::{AGENT_CONTAINER, Agents, Selector},
+    kubernetes::version::Minor,
 };
 
 /// What an agent may take to end once its grace is over, in seconds.
@@ -90,7 +89,7 @@ fn has_seccomp_field(served: Option<Minor>) -> bool {
 
 fn annotations(served: Option<Minor>) -> Value {
     // Names the container for `kubectl logs` without -c.
-    let mut annotations = json!({"kubectl.kubernetes.io/default-container": CONTAINER});
+    let mut annotations = json!({"kubectl.kubernetes.io/default-container": AGENT_CONTAINER});
     if !has_seccomp_field(served) {
         annotations["seccomp.security.alpha.kubernetes.io/pod"] = json!("runtime/default");
     }
@@ -184,7 +183,7 @@ fn container(settings: &Settings) -> Value {
         json!({"name": TOKEN, "mountPath": TOKEN_FOLDER, "readOnly": true}),
     ]);
     let mut container = json!({
-        "name": CONTAINER,
+        "name": AGENT_CONTAINER,
         "image": settings.image,
         "args": args,
         "env": [

@@ -117,29 +117,6 @@ impl WriteResult {
     }
 }
 
-/// What became of a Kubernetes Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventResult {
-    /// The apiserver has it.
-    Created,
-    /// The apiserver refused it or could not be reached.
-    Failed,
-    /// It was thrown away, because too many were waiting or the process ended.
-    Dropped,
-}
-
-impl EventResult {
-    pub(super) const ALL: [Self; 3] = [Self::Created, Self::Failed, Self::Dropped];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Failed => "failed",
-            Self::Dropped => "dropped",
-        }
-    }
-}
-
 /// How a question to the webhook was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Answer, Probe};
 use crate::decision::{
     migration::{FlagBehaviour, STREAMING_REDIRECTS},
-    named::Named,
+    names::Named,
 };
 
 /// All probes that failed for one reason.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::remediator::bed::{MANIFEST, Node, ORIGINAL, change, fresh};
+use crate::remediator::test_support::{MANIFEST, Node, ORIGINAL, change, fresh};
 
 async fn plan(text: &[u8], gate: Option<GateSetting>) -> Result<Plan, Why> {
     fresh();

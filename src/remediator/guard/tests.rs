@@ -2,8 +2,8 @@ use super::*;
 use crate::{
     api::ChangeKind,
     remediator::{
-        bed::{MANIFEST, Node, ORIGINAL, advance, at, change, fresh, now, settle, wants},
         journal::End,
+        test_support::{MANIFEST, Node, ORIGINAL, advance, at, change, fresh, now, settle, wants},
     },
 };
 
@@ -78,7 +78,7 @@ async fn it_says_that_it_watches_every_few_seconds() {
     let guard = node.guard().unwrap();
     let folder = node.store(ChangeKind::ApiserverGate).folder().to_owned();
     for (second, said) in [(0, 0), (3, 0), (4, 4), (7, 4), (8, 8)] {
-        crate::remediator::bed::set_clock(second);
+        crate::remediator::test_support::set_clock(second);
         guard.turn().await.unwrap();
         let armed = Armed::read(&folder).unwrap();
         assert_eq!(armed, Armed { id: "a".to_owned(), at: at(said) });

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use super::{Act, Armed, MANIFEST, decide};
 use crate::{
     api::ChangeKind,
-    controller::shutdown::{self, Shutdown},
     node::host::Host,
+    process::shutdown::{self, Shutdown},
     remediator::{
         gate,
         journal::{Journal, Stage, Store, Why, store, wayback},

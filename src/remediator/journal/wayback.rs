@@ -162,7 +162,7 @@ pub fn unreadable() -> Why {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::remediator::bed::at;
+    use crate::remediator::test_support::at;
 
     /// Not to be changed: a guard of any version reads what a remediator of any other has written.
     #[test]

@@ -6,14 +6,16 @@ use std::{
 };
 
 use super::*;
-use crate::node::systemd::Files;
-use crate::remediator::{
-    ask::Readiness,
-    bed::{
-        Answers, NOTHING_WANTED, Node, advance, at, change, confirms, fresh, now, settle, timing,
-        wants,
+use crate::{
+    node::systemd::Files,
+    remediator::{
+        cluster_reader::Readiness,
+        executor::Carrier,
+        test_support::{
+            Answers, NOTHING_WANTED, Node, advance, at, change, confirms, fresh, now, settle,
+            timing, wants,
+        },
     },
-    carry::Carrier,
 };
 
 const KIND: ChangeKind = ChangeKind::KubeletFlag;
@@ -165,7 +167,7 @@ fn remediator(node: &Node, systemd: &FakeSystemd) -> Carrier<KubeletFlag<FakeSys
 
 fn runs_with_flag(node: &Node) -> bool {
     let kubelet = process::kubelet(&node.host().proc()).unwrap();
-    says(&kubelet) != Says::Absent
+    says(&kubelet) != FlagValue::Absent
 }
 
 #[tokio::test]

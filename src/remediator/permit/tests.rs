@@ -3,7 +3,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::*;
 use crate::{
     api::{ApiserverStatus, ApiserversStatus, NodesWish, Permit},
-    remediator::bed::{at, policy},
+    remediator::test_support::{at, policy},
 };
 
 fn change(kind: ChangeKind, gate: Option<GateSetting>) -> Change {

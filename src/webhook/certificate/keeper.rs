@@ -35,7 +35,10 @@ use super::{
     serving::Serving,
     stored,
 };
-use crate::controller::{metrics::Metrics, serve::Health, watch};
+use crate::{
+    controller::{health::Health, metrics::Metrics},
+    kubernetes::watch::{WatchBackoff, reason},
+};
 
 /// Who applies the bundle.
 const MANAGER: &str = "sluice-webhook";
@@ -184,7 +187,7 @@ impl Keeper {
                 self.known.configuration = Some(*configuration);
             }
             Seen::Failed(error) => {
-                self.metrics.error(watch::reason(&error));
+                self.metrics.error(reason(&error));
                 let advice = "the ServiceAccount has to be able to get, list and watch it";
                 tracing::warn!(%error, advice, "the watch of the webhook's objects was interrupted");
             }
@@ -337,6 +340,6 @@ fn one<K>(api: Api<K>, name: &str, wrap: fn(Option<K>) -> Seen) -> BoxStream<'st
 where
     K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let stream = watch_object(api, name).backoff(watch::Patience::default());
+    let stream = watch_object(api, name).backoff(WatchBackoff::default());
     stream.map(move |seen| seen.map_or_else(Seen::Failed, wrap)).boxed()
 }

@@ -22,7 +22,7 @@ use super::{
     serving::Serving,
     stored::{self, held, pair, perform},
 };
-use crate::{controller::shutdown::Shutdown, webhook::server};
+use crate::{process::shutdown::Shutdown, webhook::server};
 
 const NAME: &str = "sluice-webhook.sluice-system.svc";
 

@@ -12,7 +12,10 @@ use super::warning::{LENGTH, Warning, names};
 use crate::{
     api::{Apply, GateWish, StreamingPolicySpec},
     cluster::Content,
-    decision::{migration::STREAMING_REDIRECTS, node::Verdict, policy::Overrides},
+    decision::{
+        migration::STREAMING_REDIRECTS,
+        redirects::{node::Verdict, policy::Overrides},
+    },
 };
 
 /// So many nodes are named in a warning.

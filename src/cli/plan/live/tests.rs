@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::scripted::{self, failure};
+use crate::test_support::{self, failure};
 
 /// A cluster that gives these answers. Only reads are let through.
 async fn read_from(answers: &[(&str, u16, Value)]) -> Result<Objects, Error> {
-    let (client, serving) = scripted::apiserver(answers);
+    let (client, serving) = test_support::apiserver(answers);
     let objects = read(client).await;
     serving.await.unwrap();
     objects

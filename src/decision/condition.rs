@@ -1,0 +1,40 @@
+//! A condition: whether something holds, why, and what to do.
+
+/// The status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holds {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Holds {
+    /// The spelling of `metav1.ConditionStatus`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A condition without its type and its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it holds.
+    pub holds: Holds,
+    /// The stable reason.
+    pub reason: &'static str,
+    /// What a person should know and do. Never empty.
+    pub message: String,
+}
+
+impl Outcome {
+    pub(crate) fn new(holds: Holds, reason: &'static str, message: String) -> Self {
+        Self { holds, reason, message }
+    }
+}

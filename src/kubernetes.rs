@@ -1,0 +1,12 @@
+//! What knows Kubernetes and not Sluice.
+
+pub mod arguments;
+pub mod count;
+pub(crate) mod documents;
+pub mod events;
+pub mod feature_gates;
+pub mod lease;
+pub(crate) mod pages;
+pub(crate) mod status;
+pub mod version;
+pub(crate) mod watch;

@@ -1,0 +1,314 @@
+//! What a kubelet's command line says, wherever it was found: at the process, in the files of its
+//! unit, or among the arguments of k3s and RKE2.
+
+use std::collections::BTreeMap;
+
+use super::{Known, Part, go_bool};
+
+/// What a command line, or somebody about it, says of a boolean flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlagValue {
+    /// The flag is on the command line and true.
+    On,
+    /// The flag is on the command line and false. Harmless until the flag is removed.
+    Off,
+    /// The flag is not on the command line.
+    Absent,
+    /// There is a statement, but it cannot be understood.
+    Unreadable,
+}
+
+impl FlagValue {
+    /// The name that `StreamingNode` uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "On",
+            Self::Off => "Off",
+            Self::Absent => "Absent",
+            Self::Unreadable => "Unreadable",
+        }
+    }
+}
+
+/// The flags of kubelets from 1.4 on that are booleans (`cmd/kubelet/app/options` of the releases).
+pub(super) const KNOWN: Known = Known {
+    booleans: &[
+        "add-dir-header",
+        "allow-privileged",
+        "alsologtostderr",
+        "anonymous-auth",
+        "authentication-token-webhook",
+        "babysit-daemons",
+        "cgroups-per-qos",
+        "configure-cbr0",
+        "containerized",
+        "contention-profiling",
+        "cpu-cfs-quota",
+        "docker-only",
+        "docker-tls",
+        "enable-cadvisor-json-endpoints",
+        "enable-controller-attach-detach",
+        "enable-cri",
+        "enable-custom-metrics",
+        "enable-debugging-handlers",
+        "enable-load-reader",
+        "enable-server",
+        "exit-on-lock-contention",
+        "experimental-allocatable-ignore-eviction",
+        "experimental-check-node-capabilities-before-mount",
+        "experimental-dockershim",
+        "experimental-fail-swap-on",
+        "experimental-kernel-memcg-notification",
+        "experimental-logging-sanitization",
+        "fail-cgroupv1",
+        "fail-swap-on",
+        "help",
+        "keep-terminated-pod-volumes",
+        "kernel-memcg-notification",
+        "local-storage-capacity-isolation",
+        "log-cadvisor-usage",
+        "log-json-split-stream",
+        "log-text-split-stream",
+        "logtostderr",
+        "make-iptables-util-chains",
+        "one-output",
+        "protect-kernel-defaults",
+        "really-crash-for-testing",
+        "reconcile-cidr",
+        "redirect-container-streaming",
+        "register-node",
+        "register-schedulable",
+        "require-kubeconfig",
+        "rotate-certificates",
+        "rotate-server-certificates",
+        "runonce",
+        "seccomp-default",
+        "serialize-image-pulls",
+        "skip-headers",
+        "skip-log-headers",
+        "storage-driver-secure",
+        "version",
+        "windows-service",
+    ],
+    valued: &["config", "container-runtime-endpoint"],
+};
+
+/// What arguments say about a boolean flag; the last one wins.
+///
+/// No value is true, and a value is never a word of its own. Where it depends on what nobody knows
+/// whether a word is the flag, nothing certain is said.
+pub fn boolean<'a>(args: impl IntoIterator<Item = &'a str>, flag: &str) -> FlagValue {
+    let words: Vec<&str> = args.into_iter().collect();
+    let mut says = FlagValue::Absent;
+    let mut certain = true;
+    for part in super::parts(&words, KNOWN) {
+        let Part::Flag(found) = part else { continue };
+        if found.name == flag {
+            certain &= found.certain;
+            says = value(found.value.unwrap_or("true"));
+        }
+    }
+    if certain { says } else { FlagValue::Unreadable }
+}
+
+/// The value of a flag with a text; the last one wins.
+pub fn text<'a>(args: impl IntoIterator<Item = &'a str>, flag: &str) -> Option<&'a str> {
+    let words: Vec<&str> = args.into_iter().collect();
+    super::text(&words, KNOWN, flag)
+}
+
+fn value(text: &str) -> FlagValue {
+    match go_bool(text) {
+        Some(true) => FlagValue::On,
+        Some(false) => FlagValue::Off,
+        None => FlagValue::Unreadable,
+    }
+}
+
+/// The option by which k3s and RKE2 take an argument for their kubelet. Go's `flag`, which they read
+/// theirs with, takes one dash for two.
+const OPTIONS: [&str; 2] = ["--kubelet-arg", "-kubelet-arg"];
+
+/// What the arguments of k3s or RKE2 say about a boolean flag of the kubelet that they start.
+pub fn rancher<'a>(args: impl IntoIterator<Item = &'a str>, flag: &str) -> FlagValue {
+    let mut given = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let (option, value) = match arg.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None => (arg, None),
+        };
+        if !OPTIONS.contains(&option) {
+            continue;
+        }
+        let Some(value) = value.or_else(|| args.next()) else { break };
+        // The value of some option before, or of this one.
+        if OPTIONS.iter().any(|option| value.starts_with(option)) {
+            return FlagValue::Unreadable;
+        }
+        given.push(value);
+    }
+    // What names the flag in another way than it is given may be understood in another way, too.
+    let odd = |arg: &&String| {
+        let name = arg.split('=').next().unwrap_or_default().replace('_', "-");
+        name.contains(flag) && name.strip_prefix("--") != Some(flag)
+    };
+    let all = rancher_order(&given);
+    if all.iter().any(|arg| odd(&arg)) {
+        return FlagValue::Unreadable;
+    }
+    boolean(all.iter().map(String::as_str), flag)
+}
+
+/// The arguments as k3s hands them on (`GetArgs` of its `pkg/daemons/config`): in the order of their
+/// names as they are spelled, so `-` before `_`; those of one name in the order in which they were
+/// given, but for a name with `-` at its end, which goes to the front, and one with `+`, which does
+/// not. No value is true.
+fn rancher_order(given: &[&str]) -> Vec<String> {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for arg in given {
+        let bare = arg.strip_prefix("--").unwrap_or(arg);
+        let (name, value) = bare.split_once('=').unwrap_or((bare, "true"));
+        let values = all.entry(name.trim_end_matches(['-', '+'])).or_default();
+        let at = if name.ends_with('-') { 0 } else { values.len() };
+        values.insert(at, value);
+    }
+    let each = |(name, values): (&str, Vec<&str>)| {
+        values.into_iter().map(|value| format!("--{name}={value}")).collect::<Vec<_>>()
+    };
+    all.into_iter().flat_map(each).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edit::environment;
+
+    const FLAG: &str = "redirect-container-streaming";
+
+    #[test]
+    fn command_lines() {
+        for (line, expected) in [
+            ("kubelet", FlagValue::Absent),
+            ("kubelet --redirect-container-streaming", FlagValue::On),
+            ("kubelet --redirect-container-streaming=true --v=2", FlagValue::On),
+            ("kubelet --redirect-container-streaming=T", FlagValue::On),
+            ("kubelet --redirect_container_streaming=1", FlagValue::On),
+            ("kubelet --redirect-container-streaming=false", FlagValue::Off),
+            (
+                "kubelet --redirect-container-streaming=true --redirect-container-streaming=false",
+                FlagValue::Off,
+            ),
+            (
+                "kubelet --redirect-container-streaming=false --redirect-container-streaming",
+                FlagValue::On,
+            ),
+            // A word of its own is no value of a boolean flag.
+            ("kubelet --redirect-container-streaming false", FlagValue::On),
+            ("kubelet --redirect-container-streaming=maybe", FlagValue::Unreadable),
+            ("kubelet --redirect-container-streaming=", FlagValue::Unreadable),
+            ("kubelet -redirect-container-streaming", FlagValue::Absent),
+            ("kubelet --redirect-container-streaming-x", FlagValue::Absent),
+            ("kubelet -- --redirect-container-streaming", FlagValue::Absent),
+            // The next word is a value, whatever it looks like.
+            ("kubelet --config -- --redirect-container-streaming", FlagValue::On),
+            ("kubelet --config --redirect-container-streaming", FlagValue::Absent),
+            ("kubelet --runonce --redirect-container-streaming", FlagValue::On),
+            // Nobody knows whether this one takes a value.
+            (
+                "kubelet --redirect-container-streaming --x --redirect-container-streaming=false",
+                FlagValue::Unreadable,
+            ),
+            ("kubelet --x -- --redirect-container-streaming", FlagValue::Unreadable),
+            ("kubelet --x y --redirect-container-streaming", FlagValue::On),
+        ] {
+            assert_eq!(boolean(line.split(' '), FLAG), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        let flag = "container-runtime-endpoint";
+        for (line, expected) in [
+            ("kubelet --container-runtime-endpoint=unix:///a --x", Some("unix:///a")),
+            ("kubelet --container-runtime-endpoint /a", Some("/a")),
+            ("kubelet --container_runtime_endpoint=/a --container-runtime-endpoint=/b", Some("/b")),
+            ("kubelet --container-runtime-endpoint", None),
+            ("kubelet --container-runtime=remote", None),
+        ] {
+            assert_eq!(text(line.split(' '), flag), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn environment_files() {
+        for (file, expected) in [
+            ("", FlagValue::Absent),
+            ("KUBELET_EXTRA_ARGS=\n", FlagValue::Absent),
+            (
+                "KUBELET_KUBEADM_ARGS=\"--network-plugin=cni --redirect-container-streaming=true\"\n",
+                FlagValue::On,
+            ),
+            ("KUBELET_EXTRA_ARGS='--redirect-container-streaming=false'", FlagValue::Off),
+            ("KUBELET_EXTRA_ARGS=--redirect-container-streaming", FlagValue::On),
+            ("# KUBELET_EXTRA_ARGS=--redirect-container-streaming\n", FlagValue::Absent),
+            (
+                "A=--redirect-container-streaming\nB=--redirect-container-streaming=false\n",
+                FlagValue::Off,
+            ),
+            // Over two lines, and in quotes within quotes.
+            ("A=\"--v=2 \\\n  --redirect-container-streaming\"\n", FlagValue::On),
+            ("A=\"'--redirect-container-streaming'\"\n", FlagValue::On),
+        ] {
+            let words = environment::words(file);
+            assert_eq!(boolean(words.iter().map(String::as_str), FLAG), expected, "{file}");
+        }
+    }
+
+    #[test]
+    fn arguments_for_the_kubelet_of_k3s() {
+        for (line, expected) in [
+            ("agent", FlagValue::Absent),
+            ("agent --kubelet-arg redirect-container-streaming=true", FlagValue::On),
+            ("agent --kubelet-arg=redirect-container-streaming=true", FlagValue::On),
+            ("agent -kubelet-arg redirect-container-streaming=true", FlagValue::On),
+            ("agent -kubelet-arg=redirect-container-streaming=true", FlagValue::On),
+            ("agent --kubelet-arg redirect-container-streaming", FlagValue::On),
+            ("agent --kubelet-arg --redirect-container-streaming=false", FlagValue::Off),
+            ("agent --kubelet-arg redirect_container_streaming=true", FlagValue::On),
+            ("server --kubelet-arg redirect_container-streaming", FlagValue::On),
+            ("agent --kubelet-arg redirect_container_streaming=false", FlagValue::Off),
+            ("agent --kubelet-arg v=2 --kubelet-arg redirect-container-streaming=1", FlagValue::On),
+            ("a --node-label redirect_container_streaming=true", FlagValue::Absent),
+            ("a --kubelet-arg node-labels=a=redirect-container-streaming", FlagValue::Absent),
+            ("a --kubelet-arg redirect-container-streaming=maybe", FlagValue::Unreadable),
+            ("a --kubelet-arg", FlagValue::Absent),
+            // The last one counts, of the order in which k3s hands them on.
+            (
+                "a --kubelet-arg redirect-container-streaming=true --kubelet-arg redirect-container-streaming=false",
+                FlagValue::Off,
+            ),
+            (
+                "a --kubelet-arg redirect_container_streaming=true --kubelet-arg redirect-container-streaming=false",
+                FlagValue::On,
+            ),
+            (
+                "a --kubelet-arg redirect-container-streaming=false --kubelet-arg redirect-container-streaming-=true",
+                FlagValue::Off,
+            ),
+            (
+                "a --kubelet-arg redirect-container-streaming-=false --kubelet-arg redirect-container-streaming+=true",
+                FlagValue::On,
+            ),
+            // Nothing that k3s or the kubelet would take.
+            ("a --kubelet-arg -redirect-container-streaming=false", FlagValue::Unreadable),
+            ("a --kubelet-arg redirect-container-streaming,v=2", FlagValue::Unreadable),
+            (
+                "a --node-label --kubelet-arg --kubelet-arg redirect-container-streaming",
+                FlagValue::Unreadable,
+            ),
+        ] {
+            assert_eq!(rancher(line.split(' '), FLAG), expected, "{line}");
+        }
+    }
+}

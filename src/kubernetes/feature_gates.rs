@@ -1,0 +1,137 @@
+//! The feature gates that a command line sets.
+
+use std::collections::BTreeMap;
+
+use super::arguments::{
+    Flag, Part,
+    apiserver::{self, FEATURE_GATES},
+    go_bool,
+};
+
+/// The gates that one apiserver's command line sets, with the rest left to their defaults.
+///
+/// Read as `component-base/featuregate` and pflag read them: every `--feature-gates` adds to the
+/// ones before, the last word about a gate wins, values are Go booleans.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FeatureGates {
+    set: BTreeMap<String, bool>,
+    arguments: Vec<Argument>,
+    unreadable: Option<String>,
+}
+
+/// A `--feature-gates` as it stands on the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Argument {
+    /// The flag and what parts it from its value.
+    flag: String,
+    list: String,
+}
+
+impl FeatureGates {
+    /// Reads the arguments of a kube-apiserver, without the program's name.
+    pub fn from_args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut gates = Self::default();
+        let args: Vec<&str> = args.into_iter().collect();
+        for part in apiserver::parts(&args) {
+            let (at, certain) = match part {
+                Part::Flag(Flag { name, at, value, value_at, certain })
+                    if name == FEATURE_GATES =>
+                {
+                    match value {
+                        Some(value) => {
+                            let (flag, _) = args[at].split_once('=').unwrap_or((args[at], ""));
+                            let between = if value_at == at { '=' } else { ' ' };
+                            let flag = format!("{flag}{between}");
+                            gates.arguments.push(Argument { flag, list: value.to_owned() });
+                            gates.add(value);
+                        }
+                        None => gates.unreadable = Some("--feature-gates has no value".to_owned()),
+                    }
+                    (at, certain)
+                }
+                Part::Flag(_) => continue,
+                Part::End { at, certain } => (at, certain),
+                Part::Variable { at } => {
+                    let why = format!("{} may be any flag, --feature-gates too", args[at]);
+                    gates.unreadable = Some(why);
+                    continue;
+                }
+            };
+            if !certain {
+                let why = format!("{} may be a value of the flag before it", args[at]);
+                gates.unreadable = Some(why);
+            }
+        }
+        gates
+    }
+
+    fn add(&mut self, value: &str) {
+        // A container's $(VAR) is replaced when it starts; with what is not known here.
+        if value.contains("$(") {
+            self.unreadable = Some(format!("--feature-gates={value} holds a variable"));
+            return;
+        }
+        for pair in value.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let parsed = pair
+                .split_once('=')
+                .and_then(|(name, on)| Some((name.trim(), go_bool(on.trim())?)));
+            match parsed {
+                Some((name, on)) => {
+                    self.set.insert(name.to_owned(), on);
+                }
+                None => self.unreadable = Some(format!("--feature-gates holds {pair:?}")),
+            }
+        }
+    }
+
+    /// What was said about one gate by name; `None` where nothing was.
+    pub fn get(&self, gate: &str) -> Option<bool> {
+        self.set.get(gate).copied()
+    }
+
+    /// The same, but for one gate: for comparing two command lines.
+    pub fn without(mut self, gate: &str) -> Self {
+        self.set.remove(gate);
+        self.arguments.clear();
+        self
+    }
+
+    /// The arguments that name one of these gates, as they stand, and what is left of each without
+    /// the gates; `None` where nothing is.
+    pub fn arguments_without(&self, gates: &[&str]) -> Vec<(String, Option<String>)> {
+        let named = |pair: &&str| {
+            pair.split_once('=').is_some_and(|(name, _)| gates.contains(&name.trim()))
+        };
+        let naming =
+            self.arguments.iter().filter(|argument| argument.list.split(',').any(|p| named(&p)));
+        let both = |Argument { flag, list }: &Argument| {
+            let left: Vec<&str> = list.split(',').filter(|pair| !named(pair)).collect();
+            let left = left.join(",");
+            let empty = left.trim_matches([',', ' ']).is_empty();
+            (format!("{flag}{list}"), (!empty).then(|| format!("{flag}{left}")))
+        };
+        naming.map(both).collect()
+    }
+
+    /// Why the flag could not be read in full, if so.
+    pub fn unreadable(&self) -> Option<&str> {
+        self.unreadable.as_deref()
+    }
+
+    /// Those of `gates` that are on the command line, whatever their value: an apiserver that no
+    /// longer has them refuses to start.
+    pub fn named<'a>(&self, gates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        gates.into_iter().filter(|gate| self.set.contains_key(*gate)).collect()
+    }
+}
+
+/// What a command line says of one gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    /// It is not named: the version's default holds.
+    Default,
+    /// It is set to false.
+    Off,
+    /// It is set to true.
+    On,
+}

@@ -1,0 +1,194 @@
+//! The remediator: carries out changes of a node's configuration, and takes them back by itself.
+//!
+//! What is wanted comes with the node's StreamingNode (`sight`). Before anything is touched the
+//! decision behind it is held against what the apiserver stores now (`permit`), and the attempt is
+//! written down on the node, with the originals (`journal`). From then on what comes next follows
+//! from what is written down alone (`step`), so that a process that is killed, or a node that
+//! loses its power, at whatever point ends in the old state or in the new one. A change that is not
+//! confirmed in time goes back, also while the apiserver, the controller or the remediator are away:
+//! for the apiserver's manifest a static pod watches over that (`guard`).
+
+mod attributes;
+mod cluster_reader;
+mod desired;
+mod executor;
+mod file;
+mod foreign;
+pub mod gate;
+pub mod guard;
+mod handler;
+mod health;
+pub mod journal;
+mod kubelet;
+mod permit;
+mod report;
+mod step;
+#[cfg(test)]
+mod test_support;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use kube::{Client, Config};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    api::ChangeKind,
+    node::{
+        host::Host,
+        machine::Machine,
+        status::Writer,
+        systemd::{self, Bus},
+        watch::{PATIENCE, Pace},
+    },
+    process::{
+        server as http,
+        shutdown::{self, Shutdown},
+    },
+};
+use cluster_reader::Apiserver;
+use desired::Sight;
+use executor::{Carrier, Timing};
+use gate::ApiserverGate;
+use handler::Trade;
+use health::Health;
+use journal::{Store, store};
+use kubelet::KubeletFlag;
+
+/// A connection on which nothing comes for so long leads nowhere: a watch is ended before that.
+const READ: Duration = Duration::from_secs(PATIENCE as u64 + 10);
+
+/// How the remediator is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What it changes.
+    pub kind: ChangeKind,
+    /// The node's name.
+    pub node: String,
+    /// Where the node's own folders are mounted.
+    pub host: PathBuf,
+    /// The remediators' state folder, on the node.
+    pub state: PathBuf,
+    /// The port of the probes.
+    pub port: u16,
+    /// The apiserver's manifest: its path on the node.
+    pub manifest: String,
+    /// The kubelet's unit.
+    pub unit: String,
+    /// What the guard is started with.
+    pub guard: guard::Template,
+}
+
+/// Why the remediator ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No client can be made from the configuration.
+    #[error("cannot make a client for the apiserver: {0}")]
+    Client(#[source] kube::Error),
+    /// Probes cannot be served.
+    #[error(transparent)]
+    Serve(#[from] http::Error),
+    /// Its state folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Signals cannot be waited for.
+    #[error(transparent)]
+    Shutdown(#[from] shutdown::Error),
+}
+
+impl Error {
+    /// A short, stable name for logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Client(_) => "ClientConfig",
+            Self::Serve(error) => error.reason(),
+            Self::Store(error) => error.reason(),
+            Self::Shutdown(error) => error.reason(),
+        }
+    }
+}
+
+/// Runs the remediator until it is told to end, which it does at once: what is under way goes on from
+/// the journal.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
+    let shutdown = Shutdown::on_signals()?;
+    // The client's own retries take minutes; what is late is said anew.
+    config.default_retry = false;
+    let pace = match settings.kind {
+        ChangeKind::ApiserverGate => Pace::Few,
+        ChangeKind::KubeletFlag => Pace::Many,
+    };
+    if pace == Pace::Few {
+        config.read_timeout = Some(READ);
+    }
+    let client = Client::try_from(config).map_err(Error::Client)?;
+    let host = Host::new(settings.host.clone());
+    let store = Store::open(&settings.state, settings.kind, host.clone())?;
+    let machine = Machine::read(&host);
+    let listener = http::bind_everywhere(settings.port).await?;
+    let health = Health::new(Instant::now());
+
+    let mut tasks = JoinSet::new();
+    let (router, stop) = (health.clone().router(), shutdown.requested());
+    tasks.spawn(async move {
+        if let Err(error) = http::serve(listener, router, stop).await {
+            tracing::error!(%error, "probes are no longer served");
+        }
+    });
+    let (sighting, mut sights) = watch::channel(Sight::default());
+    tasks.spawn(desired::follow(client.clone(), settings.node.clone(), pace, sighting));
+    let (telling, told) = watch::channel(None);
+    let writer = Writer::new(client.clone(), settings.node.clone(), report::MANAGER, "change");
+    tasks.spawn(report::keep(writer, told, sights.clone()));
+    let (first, ready) = (sights.clone(), health.clone());
+    tasks.spawn(async move {
+        let mut first = first;
+        if first.wait_for(|sight| *sight != Sight::Nothing).await.is_ok() {
+            ready.told();
+        }
+    });
+
+    let ask = Apiserver::new(client, settings.node.clone());
+    sights.mark_changed();
+    let turned = move || health.turned(Instant::now());
+    let carrying = async {
+        match settings.kind {
+            ChangeKind::ApiserverGate => {
+                let trade = ApiserverGate {
+                    manifest: settings.manifest,
+                    host,
+                    state: store.folder().to_owned(),
+                    guard: settings.guard,
+                };
+                let carrier = carrier(store, trade, ask, settings.node, telling);
+                carrier.on(machine).run(sights, turned).await;
+            }
+            ChangeKind::KubeletFlag => {
+                let bus = Bus::new(&host.path(systemd::SOCKET), settings.unit);
+                let trade = KubeletFlag::new(host, bus);
+                let carrier = carrier(store, trade, ask, settings.node, telling);
+                carrier.on(machine).run(sights, turned).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = shutdown.requested() => {}
+        () = carrying => {}
+    }
+    Ok(())
+}
+
+fn carrier<T: Trade>(
+    store: Store,
+    trade: T,
+    ask: Apiserver,
+    node: String,
+    told: watch::Sender<Option<crate::api::ChangeReport>>,
+) -> Carrier<T, Apiserver> {
+    Carrier::new(store, trade, ask, node, Timing::default(), told)
+}
