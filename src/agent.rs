@@ -35,18 +35,18 @@ use desired::{Memory, Stored};
 use health::Health;
 use kubelet::Kubelet;
 use metrics::Metrics;
-use redirect::{Channels, FAREWELL, RELAY_MARK, RuntimeSettings, Standing, Want};
+use redirect::{Channels, DETACH_GRACE, RELAY_MARK, RuntimeSettings, Standing, Want};
 
 /// How the agent is started.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct AgentSettings {
     /// The node's name.
     pub node: String,
     /// The uid of the agent's pod, by which the runtime knows its container.
     pub pod_uid: String,
     /// Where the node's own `/proc`, `/run`, `/etc` and `/var/lib/kubelet` are mounted.
     pub host: PathBuf,
-    /// Where the last wish is kept.
+    /// Where the last desired state is kept.
     pub state: PathBuf,
     /// The folder that the node's agents share: their sockets, and the lock that says which of them
     /// acts.
@@ -97,10 +97,10 @@ impl Error {
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
+pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
     relay::raise_descriptors();
-    let relay = Relay::new(relay::Settings::new(Upstream::Destination { mark: RELAY_MARK }));
+    let relay = Relay::new(relay::RelaySettings::new(Upstream::Destination { mark: RELAY_MARK }));
     let host = Host::new(settings.host.clone());
     let memory = Memory::new(&settings.state);
     let last = memory.recall();
@@ -158,7 +158,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
         carrying.spawn(async move { relay.serve(listener, stop).await });
     }
     let own = cri::Own { pod_uid: settings.pod_uid, container: AGENT_CONTAINER.to_owned() };
-    let attachment = redirect::Settings {
+    let attachment = redirect::RedirectSettings {
         listeners: takes,
         nft: settings.nft,
         runtime: RuntimeSettings { cri_socket: settings.cri_socket, own },
@@ -176,7 +176,7 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     let ended = async {
         // What nobody keeps true any more is not left behind.
         let gone = unwanted.wait_for(Option::is_none);
-        let gone = matches!(tokio::time::timeout(FAREWELL, gone).await, Ok(Ok(_)));
+        let gone = matches!(tokio::time::timeout(DETACH_GRACE, gone).await, Ok(Ok(_)));
         if gone && *role.borrow() != Role::Succeeded {
             reporting.abort();
             reporter.withdraw().await;
@@ -212,7 +212,7 @@ fn listeners(port: u16) -> Vec<(SocketAddr, Listener)> {
     told.flatten().collect()
 }
 
-/// Has the relay keep the limits of the last wish.
+/// Has the relay keep the limits of the desired state.
 async fn limit(mut wish: watch::Receiver<Option<Proxy>>, relay: Relay) {
     while wish.changed().await.is_ok() {
         relay.set_limits(redirect::limits(wish.borrow_and_update().as_ref()));

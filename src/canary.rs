@@ -15,7 +15,9 @@ pub mod serve;
 pub(crate) mod tests;
 mod upgrade;
 
-pub use instances::{Instance, Place, connect, in_front, instances, instances_at, places};
+pub use instances::{
+    ApiserverAddress, Instance, connect, in_front, instances, instances_at, places,
+};
 pub use pods::{CanaryPod, by_node, pods};
 pub use probe::{AT_ONCE, PER_SECOND, TIMEOUT, run};
 
@@ -33,7 +35,7 @@ const PROGRAM: &str = "/sluice";
 
 /// Where the canaries are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct CanarySettings {
     /// Their namespace.
     pub namespace: String,
     /// Their label selector.

@@ -1,5 +1,5 @@
-//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `remediator`, `streams`,
-//! `probe`, `canary` and `check`.
+//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `remediator`,
+//! `streams`, `probe`, `canary` and `check`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.

@@ -24,7 +24,7 @@ pub use apiserver::{ApiserverPod, POD_FIELDS, endpoint_addresses, looks_like_api
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
 pub use origin::Origin;
-pub use policy::{Content, Front, Policy, Wish};
+pub use policy::{Content, DesiredOnNodes, Front, Policy};
 pub use report::{Moment, NodeReport, NodeScene, Summary, seconds as whole_seconds};
 
 use crate::{
@@ -260,7 +260,8 @@ impl Cluster {
         self.bind_attempt(node)
     }
 
-    /// What a remediator said on another machine, or before the machine's last start, has to be said again.
+    /// What a remediator said on another machine, or before the machine's last start, has to be
+    /// said again.
     fn bind_attempt(&mut self, node: &str) -> bool {
         let known = self.nodes.get(node);
         let bound = self.stored.get(node).map(|(attempt, origin)| {
@@ -339,7 +340,11 @@ impl Cluster {
     fn by_age(&self) -> Vec<(&str, &Content)> {
         let contents = self.policies.iter().filter_map(|(name, policy)| {
             let content = policy.content.as_ref().ok()?;
-            (content.wish != Wish::Nothing).then_some((policy.created, name.as_str(), content))
+            (content.wish != DesiredOnNodes::Nothing).then_some((
+                policy.created,
+                name.as_str(),
+                content,
+            ))
         });
         let mut wishes: Vec<_> = contents.collect();
         wishes.sort_by_key(|(created, name, _)| (created.is_none(), *created, *name));
@@ -349,7 +354,7 @@ impl Cluster {
     /// Whether any policy wants something on nodes.
     pub fn has_wishes(&self) -> bool {
         let mut contents = self.policies.values().filter_map(|policy| policy.content.as_ref().ok());
-        contents.any(|content| content.wish != Wish::Nothing)
+        contents.any(|content| content.wish != DesiredOnNodes::Nothing)
     }
 
     /// Who decides about the gate.

@@ -39,17 +39,17 @@ use metrics::Metrics;
 
 /// How the controller is started.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ControllerSettings {
     /// Where metrics and probes are served.
     pub listen: SocketAddr,
     /// The Lease for which replicas compete, its timing, and this replica's name.
-    pub lease: lease::Settings,
+    pub lease: lease::LeaseSettings,
     /// How agents are rolled out; `None` for a controller that only judges.
-    pub agents: Option<agents::Settings>,
+    pub agents: Option<agents::AgentsSettings>,
     /// What is changed or published beside our own objects.
-    pub changes: changes::Settings,
+    pub changes: changes::ChangesSettings,
     /// Where the canary's pods are, if there are any.
-    pub canary: Option<canary::Settings>,
+    pub canary: Option<canary::CanarySettings>,
 }
 
 /// What the controller has in common with what runs beside it in its process; clones share it.
@@ -64,7 +64,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// That of a process that starts now, and ends on signals. Must be called within a tokio runtime.
+    /// That of a process that starts now, and ends on signals. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// When signals cannot be waited for.
@@ -74,8 +75,8 @@ impl Shared {
     }
 }
 
-/// A client that does not retry by itself: the client's own retries take minutes, and repeat what has
-/// long been judged again.
+/// A client that does not retry by itself: the client's own retries take minutes, and repeat what
+/// has long been judged again.
 ///
 /// # Errors
 /// When the configuration does not make a client.
@@ -118,7 +119,11 @@ impl Error {
 /// # Errors
 /// When it cannot start, and when it has lost the Lease: another replica may lead already, so the
 /// process ends rather than judge on.
-pub async fn run(config: Config, settings: Settings, shared: Shared) -> Result<(), Error> {
+pub async fn run(
+    config: Config,
+    settings: ControllerSettings,
+    shared: Shared,
+) -> Result<(), Error> {
     let Shared { metrics, health, shutdown } = shared;
     let listener = server::bind(settings.listen).await?;
     let router = health::router(metrics.clone(), health.clone(), Instant::now);

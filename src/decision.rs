@@ -3,10 +3,11 @@
 //! Plain functions over plain types. Nothing here does I/O, knows a Kubernetes type or reads a
 //! clock; the controller, the command line and the tests call the same functions.
 //!
-//! The order of reading: [`migration`] holds the version table, [`gate`] and [`apiserver`] say what the
-//! control plane is set to. Each migration has a folder of its own with its rules: [`redirects`] is the
-//! first. [`proxy`] is about the streams of the nodes that a policy selects, [`canary`] about what a
-//! real stream came to, and [`change`] about how far a change of a node has come.
+//! The order of reading: [`migration`] holds the version table, [`gate`] and [`apiserver`] say what
+//! the control plane is set to. Each migration has a folder of its own with its rules:
+//! [`redirects`] is the first. [`proxy`] is about the streams of the nodes that a policy selects,
+//! [`canary`] about what a real stream came to, and [`change`] about how far a change of a node has
+//! come.
 
 pub mod apiserver;
 pub mod canary;

@@ -51,14 +51,14 @@ impl fmt::Display for File {
 
 /// A line of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FileLine {
     /// The kind of the file.
     pub file: File,
     /// The line, from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FileLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, line {}", self.file, self.line)
     }
@@ -71,60 +71,60 @@ pub enum Error {
     #[error("{place}: {why}")]
     Syntax {
         /// Where.
-        place: Place,
+        place: FileLine,
         /// What is wrong.
         why: String,
     },
     /// It is JSON.
     #[error("{0}: it is JSON, and only YAML is edited; edit it by hand")]
-    Json(Place),
+    Json(FileLine),
     /// It holds several YAML documents.
     #[error("{0}: a second YAML document begins here; which one counts is not certain")]
-    Documents(Place),
+    Documents(FileLine),
     /// Something that stands in one place may count in others.
     #[error("{0}: anchors, aliases and tags are not edited; write the values out")]
-    Anchors(Place),
+    Anchors(FileLine),
     /// It is not what it should be.
     #[error("{place}: {what}")]
     Unexpected {
         /// Where.
-        place: Place,
+        place: FileLine,
         /// What is not as it should be.
         what: String,
     },
     /// Some arguments are hidden.
     #[error("{0}: a shell or a wrapper starts the kube-apiserver, so its arguments are hidden")]
-    HiddenCommand(Place),
+    HiddenCommand(FileLine),
     /// The feature gates cannot be understood.
     #[error("{place}: {why}")]
     Gates {
         /// Where.
-        place: Place,
+        place: FileLine,
         /// What cannot be understood.
         why: String,
     },
     /// An argument that is a variable may be any flag.
     #[error("{0}: a variable stands for a flag here; which one is not certain")]
-    Variable(Place),
+    Variable(FileLine),
     /// It is written in a way that is not edited.
     #[error("{place}: {what}; edit it by hand")]
     Style {
         /// Where.
-        place: Place,
+        place: FileLine,
         /// In which way.
         what: &'static str,
     },
     /// A word that looks like the flag's value, and is none.
     #[error("{0}: the flag takes no separate value, but true or false follows; write --flag=VALUE")]
-    SeparateValue(Place),
+    SeparateValue(FileLine),
     /// The flag is mentioned in a way that is not understood.
     #[error("{0}: the flag is named in a way that is not understood; edit it by hand")]
-    Mention(Place),
+    Mention(FileLine),
     /// The edited text does not say what it should, or something else has changed.
     #[error("{place}: the edit would change something else ({what}), so it is not made")]
     Unverified {
         /// Where the first byte would have changed.
-        place: Place,
+        place: FileLine,
         /// What is not as it should be.
         what: String,
     },

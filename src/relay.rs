@@ -3,8 +3,8 @@
 //! and the status of the answer.
 //!
 //! Bytes move by splice(2), within the kernel. The kernel brings connections here that were meant for
-//! the runtime (`crate::agent::redirect`), and their own address is still the one that they were meant
-//! for. The relay knows nothing of Kubernetes.
+//! the runtime (`crate::agent::redirect`), and their own address is still the one that they were
+//! meant for. The relay knows nothing of Kubernetes.
 
 mod descriptors;
 mod half_duplex;
@@ -33,7 +33,7 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 
 use pipe::Pipes;
 use registry::{Connected, Registry};
-use shared_limiter::Gauge;
+use shared_limiter::SharedLimiter;
 use stream::Route;
 use threads::Threads;
 
@@ -44,11 +44,11 @@ pub use registry::{Direction, Expected, RemotePeer, StreamInfo, Totals};
 pub use shared_limiter::Limits;
 pub use socket::Listener;
 
-/// After the kernel had no descriptor for a connection, the next attempt waits this long.
-const BREATH: Duration = Duration::from_millis(50);
+/// How long to wait before the next attempt when there was no descriptor for a connection.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// So long the relay looks, when it is told to stop, for one more connection that already waits.
-const GLANCE: Duration = Duration::from_millis(1);
+/// How long a relay that stops waits for one more connection that the kernel has already accepted.
+const ACCEPT_DRAIN: Duration = Duration::from_millis(1);
 
 /// Why the relay cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ pub enum Upstream {
 
 /// How the relay works.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct RelaySettings {
     /// Where connections are led.
     pub upstream: Upstream,
     /// How long a request's head may take.
@@ -99,7 +99,7 @@ pub struct Settings {
     pub connections: usize,
 }
 
-impl Settings {
+impl RelaySettings {
     /// The usual settings: 20,000 connections, or as many as this process may have descriptors for
     /// (see [`raise_descriptors`]).
     pub fn new(upstream: Upstream) -> Self {
@@ -119,12 +119,12 @@ pub struct Relay(Arc<Shared>);
 /// What all streams share.
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
+    settings: RelaySettings,
     limits: watch::Sender<Limits>,
     /// By [`Direction`].
-    gauges: [Gauge; 2],
+    limiters: [SharedLimiter; 2],
     /// For the agent's own probes, which must not wait for anybody's streams.
-    unlimited: Gauge,
+    unlimited: SharedLimiter,
     allowed: RwLock<Vec<SocketAddr>>,
     registry: Arc<Registry>,
     pipes: Pipes,
@@ -142,13 +142,13 @@ impl Shared {
 
 impl Relay {
     /// A relay without limits that is allowed to dial nothing.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: RelaySettings) -> Self {
         let now = Instant::now();
         Self(Arc::new(Shared {
             settings,
             limits: watch::Sender::new(Limits::default()),
-            gauges: [Gauge::new(now), Gauge::new(now)],
-            unlimited: Gauge::new(now),
+            limiters: [SharedLimiter::new(now), SharedLimiter::new(now)],
+            unlimited: SharedLimiter::new(now),
             allowed: RwLock::default(),
             registry: Arc::default(),
             pipes: Pipes::default(),
@@ -162,8 +162,8 @@ impl Relay {
             let changed = *now != limits;
             if changed {
                 *now = limits;
-                for gauge in &self.0.gauges {
-                    gauge.set(limits);
+                for limiter in &self.0.limiters {
+                    limiter.set(limits);
                 }
             }
             changed
@@ -233,7 +233,7 @@ impl Relay {
         }
         // No more than can have been waiting: whoever goes on connecting must not keep us.
         for _ in 0..socket::BACKLOG {
-            match tokio::time::timeout(GLANCE, listener.accept()).await {
+            match tokio::time::timeout(ACCEPT_DRAIN, listener.accept()).await {
                 Ok(Ok(accepted)) => self.accepted(Ok(accepted), own, &mut streams).await,
                 _ => break,
             }
@@ -263,7 +263,7 @@ impl Relay {
             Err(error) => {
                 self.0.registry.refused(Refusal::Descriptors);
                 tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn limits_that_are_the_same_wake_nobody() {
-        let relay = Relay::new(Settings::new(Upstream::Fixed(([127, 0, 0, 1], 1).into())));
+        let relay = Relay::new(RelaySettings::new(Upstream::Fixed(([127, 0, 0, 1], 1).into())));
         let mut streams = relay.0.limits.subscribe();
         for connection in [1000, 0, 2000] {
             let limits = Limits { connection, node: 0 };

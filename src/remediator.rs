@@ -1,12 +1,12 @@
 //! The remediator: carries out changes of a node's configuration, and takes them back by itself.
 //!
-//! What is wanted comes with the node's StreamingNode (`sight`). Before anything is touched the
+//! What is wanted comes with the node's StreamingNode (`desired`). Before anything is touched the
 //! decision behind it is held against what the apiserver stores now (`permit`), and the attempt is
 //! written down on the node, with the originals (`journal`). From then on what comes next follows
 //! from what is written down alone (`step`), so that a process that is killed, or a node that
 //! loses its power, at whatever point ends in the old state or in the new one. A change that is not
-//! confirmed in time goes back, also while the apiserver, the controller or the remediator are away:
-//! for the apiserver's manifest a static pod watches over that (`guard`).
+//! confirmed in time goes back, also while the apiserver, the controller or the remediator are
+//! away: for the apiserver's manifest a static pod watches over that (`guard`).
 
 mod attributes;
 mod cluster_reader;
@@ -49,10 +49,10 @@ use crate::{
     },
 };
 use cluster_reader::Apiserver;
-use desired::Sight;
-use executor::{Carrier, Timing};
+use desired::DesiredChange;
+use executor::{Executor, ExecutorTiming};
 use gate::ApiserverGate;
-use handler::Trade;
+use handler::ChangeHandler;
 use health::Health;
 use journal::{Store, store};
 use kubelet::KubeletFlag;
@@ -62,7 +62,7 @@ const READ: Duration = Duration::from_secs(PATIENCE as u64 + 10);
 
 /// How the remediator is started.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct RemediatorSettings {
     /// What it changes.
     pub kind: ChangeKind,
     /// The node's name.
@@ -110,12 +110,12 @@ impl Error {
     }
 }
 
-/// Runs the remediator until it is told to end, which it does at once: what is under way goes on from
-/// the journal.
+/// Runs the remediator until it is told to end, which it does at once: what is under way goes on
+/// from the journal.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
+pub async fn run(mut config: Config, settings: RemediatorSettings) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
     // The client's own retries take minutes; what is late is said anew.
     config.default_retry = false;
@@ -140,39 +140,39 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
             tracing::error!(%error, "probes are no longer served");
         }
     });
-    let (sighting, mut sights) = watch::channel(Sight::default());
-    tasks.spawn(desired::follow(client.clone(), settings.node.clone(), pace, sighting));
+    let (desired_sender, mut desired_changes) = watch::channel(DesiredChange::default());
+    tasks.spawn(desired::follow(client.clone(), settings.node.clone(), pace, desired_sender));
     let (telling, told) = watch::channel(None);
     let writer = Writer::new(client.clone(), settings.node.clone(), report::MANAGER, "change");
-    tasks.spawn(report::keep(writer, told, sights.clone()));
-    let (first, ready) = (sights.clone(), health.clone());
+    tasks.spawn(report::keep(writer, told, desired_changes.clone()));
+    let (first, ready) = (desired_changes.clone(), health.clone());
     tasks.spawn(async move {
         let mut first = first;
-        if first.wait_for(|sight| *sight != Sight::Nothing).await.is_ok() {
+        if first.wait_for(|desired| *desired != DesiredChange::Nothing).await.is_ok() {
             ready.told();
         }
     });
 
     let ask = Apiserver::new(client, settings.node.clone());
-    sights.mark_changed();
+    desired_changes.mark_changed();
     let turned = move || health.turned(Instant::now());
     let carrying = async {
         match settings.kind {
             ChangeKind::ApiserverGate => {
-                let trade = ApiserverGate {
+                let handler = ApiserverGate {
                     manifest: settings.manifest,
                     host,
                     state: store.folder().to_owned(),
                     guard: settings.guard,
                 };
-                let carrier = carrier(store, trade, ask, settings.node, telling);
-                carrier.on(machine).run(sights, turned).await;
+                let executor = executor(store, handler, ask, settings.node, telling);
+                executor.on(machine).run(desired_changes, turned).await;
             }
             ChangeKind::KubeletFlag => {
                 let bus = Bus::new(&host.path(systemd::SOCKET), settings.unit);
-                let trade = KubeletFlag::new(host, bus);
-                let carrier = carrier(store, trade, ask, settings.node, telling);
-                carrier.on(machine).run(sights, turned).await;
+                let handler = KubeletFlag::new(host, bus);
+                let executor = executor(store, handler, ask, settings.node, telling);
+                executor.on(machine).run(desired_changes, turned).await;
             }
         }
     };
@@ -183,12 +183,12 @@ pub async fn run(mut config: Config, settings: Settings) -> Result<(), Error> {
     Ok(())
 }
 
-fn carrier<T: Trade>(
+fn executor<T: ChangeHandler>(
     store: Store,
-    trade: T,
+    handler: T,
     ask: Apiserver,
     node: String,
     told: watch::Sender<Option<crate::api::ChangeReport>>,
-) -> Carrier<T, Apiserver> {
-    Carrier::new(store, trade, ask, node, Timing::default(), told)
+) -> Executor<T, Apiserver> {
+    Executor::new(store, handler, ask, node, ExecutorTiming::default(), told)
 }

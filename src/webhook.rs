@@ -32,7 +32,7 @@ use rule::Accounts;
 
 /// How the webhook is served.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WebhookSettings {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Whose writes it judges; its own objects are in the same namespace.
@@ -49,7 +49,7 @@ pub struct Settings {
     pub maker: Maker,
 }
 
-impl Settings {
+impl WebhookSettings {
     /// Every name that the certificate is for.
     pub fn names(&self) -> BTreeSet<String> {
         let (service, namespace) = (&self.service, &self.accounts.namespace);
@@ -95,7 +95,7 @@ impl Error {
 /// # Errors
 /// Where it cannot listen.
 pub async fn start(
-    settings: Settings,
+    settings: WebhookSettings,
     client: &Client,
     metrics: &Metrics,
     health: &Health,
@@ -107,7 +107,7 @@ pub async fn start(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let serving = Serving::default();
     let tls = serving.tls(provider.clone())?;
-    let keeper = keeper::Settings {
+    let keeper = keeper::KeeperSettings {
         maker: settings.maker,
         namespace: settings.accounts.namespace.clone(),
         secret: settings.secret.clone(),

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     api::{AgentReport, Proxy, StreamingNode},
-    node::watch::{self as own, Pace, Sight},
+    node::watch::{self as own, NodeEvent, Pace},
 };
 
 /// The file's name in the state folder.
@@ -32,7 +32,7 @@ pub enum Stored {
     Report(Option<Box<AgentReport>>),
 }
 
-/// Where the last wish is kept.
+/// Where the last desired state is kept.
 #[derive(Clone, Debug)]
 pub struct Memory(PathBuf);
 
@@ -47,7 +47,7 @@ impl Memory {
         Self(folder.join(FILE))
     }
 
-    /// The last wish. One that cannot be read is none, and none touches nothing.
+    /// The last desired state. One that cannot be read counts as none, and with none nothing is touched.
     pub fn recall(&self) -> Option<Proxy> {
         let text = match fs::read_to_string(&self.0) {
             Ok(text) => text,
@@ -88,10 +88,10 @@ pub async fn follow(
     wishes: watch::Sender<Option<Proxy>>,
     stored: watch::Sender<Stored>,
 ) {
-    own::follow(client, &node, Pace::Many, |sight| match sight {
-        Sight::Is(object) => take(*object, &memory, &wishes, &stored),
+    own::follow(client, &node, Pace::Many, |event| match event {
+        NodeEvent::Is(object) => take(*object, &memory, &wishes, &stored),
         // The node's wishes outlive its StreamingNode: the controller makes that again.
-        Sight::Gone => {
+        NodeEvent::Gone => {
             stored.send_if_modified(|before| {
                 std::mem::replace(before, Stored::NoNode) != Stored::NoNode
             });

@@ -161,13 +161,13 @@ mod tests {
     use crate::{
         agent::redirect::Want,
         api::FailurePolicy,
-        relay::{Settings, Upstream},
+        relay::{RelaySettings, Upstream},
     };
 
     #[test]
     fn every_series_is_there_from_the_start() {
         let nowhere = "127.0.0.1:1".parse().unwrap();
-        let relay = Relay::new(Settings::new(Upstream::Fixed(nowhere)));
+        let relay = Relay::new(RelaySettings::new(Upstream::Fixed(nowhere)));
         let want = Want::Relay(FailurePolicy::Open);
         let standing = Standing { proven: Some(Instant::now()), ..Standing::new(want) };
         let (standing, stands) = watch::channel(standing);

@@ -39,16 +39,16 @@ use crate::{
 use keeper::Keeper;
 use nft::Nft;
 pub use rules::RELAY_MARK;
-pub use runtime::Settings as RuntimeSettings;
+pub use runtime::RuntimeSettings;
 use runtime::{Asker, Told};
 use state::Failure;
-pub use state::{Outcome, Standing, Want};
+pub use state::{Standing, StreamsState, Want};
 
 /// Between two probes.
 const RENEW: Duration = Duration::from_secs(2);
 
 /// An agent that ends because nobody wants it any more may learn the one before the other.
-pub const FAREWELL: Duration = Duration::from_secs(3);
+pub const DETACH_GRACE: Duration = Duration::from_secs(3);
 
 /// What is known of the runtime and of the streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +61,12 @@ pub struct Attached {
     /// be seen.
     pub trusted: Option<bool>,
     /// What becomes of streams.
-    pub outcome: Outcome,
+    pub outcome: StreamsState,
 }
 
 /// How streams are brought to the relay.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct RedirectSettings {
     /// Where the relay takes them, one address of each family that it has.
     pub listeners: Vec<SocketAddr>,
     /// The nft program.
@@ -102,7 +102,7 @@ struct Progress {
 /// Does as is wished until `stop` resolves, and then for as long as the relay carries streams or
 /// until another agent takes over.
 pub async fn run(
-    settings: Settings,
+    settings: RedirectSettings,
     relay: Relay,
     host: Host,
     channels: Channels,
@@ -179,7 +179,7 @@ pub async fn run(
 /// Whether an agent that has been told to stop so long ago, and carries nothing, has nothing left to do.
 /// Where its end means that streams are refused, it may learn yet that nobody wants that any more.
 fn ends(want: Want, stopped: Duration) -> bool {
-    want != Want::Relay(FailurePolicy::Closed) || stopped >= FAREWELL
+    want != Want::Relay(FailurePolicy::Closed) || stopped >= DETACH_GRACE
 }
 
 /// Tells how it stands, each time that it changes, and when the kernel's rules have expired.

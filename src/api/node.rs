@@ -101,8 +101,8 @@ pub struct StreamingNodeStatus {
     /// What the node's own agent saw. The agent writes it, the controller never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentReport>>,
-    /// What became of the change that was last wanted. The node's remediator writes it, the controller
-    /// never does.
+    /// What became of the change that was last wanted. The node's remediator writes it, the
+    /// controller never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Box<ChangeReport>>,
 }

@@ -20,14 +20,14 @@ const HTTPS: &str = "https";
 
 /// Where an apiserver answers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ApiserverAddress {
     /// Its node, or where that is unknown its address.
     pub name: String,
     /// Its URL.
     pub url: String,
 }
 
-impl Place {
+impl ApiserverAddress {
     /// The place behind a URL.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ pub async fn instances_at(
     urls: &[String],
 ) -> Result<Vec<Instance>, Error> {
     let pods = mirror_pods(client).await;
-    urls.iter().map(|url| connect(config, &Place::at(url, &pods)?)).collect()
+    urls.iter().map(|url| connect(config, &ApiserverAddress::at(url, &pods)?)).collect()
 }
 
 /// The way that users go to the apiservers. It may lead through a load balancer, which may do
@@ -104,7 +104,7 @@ pub fn in_front(
             return Ok(None);
         }
     }
-    let place = Place { name: format!("{host}:{port}"), url: url.to_owned() };
+    let place = ApiserverAddress { name: format!("{host}:{port}"), url: url.to_owned() };
     // The names in its certificate are those that users hold it to.
     let mut config = config.clone();
     config.cluster_url = parse(url)?;
@@ -124,12 +124,12 @@ async fn mirror_pods(client: &Client) -> Vec<ApiserverPod> {
 }
 
 /// Where the apiservers are, ready or not, by name.
-pub fn places(endpoints: &Endpoints, pods: &[ApiserverPod]) -> Vec<Place> {
+pub fn places(endpoints: &Endpoints, pods: &[ApiserverPod]) -> Vec<ApiserverAddress> {
     let subsets = endpoints.subsets.iter().flatten();
-    let places: BTreeSet<Place> = subsets
+    let places: BTreeSet<ApiserverAddress> = subsets
         .filter_map(|subset| Some((subset, port(subset)?)))
         .flat_map(|(subset, port)| {
-            addresses(subset).map(move |address| Place {
+            addresses(subset).map(move |address| ApiserverAddress {
                 name: name_of(address, pods).unwrap_or(address).to_owned(),
                 url: match address.parse() {
                     Ok(IpAddr::V6(address)) => format!("https://[{address}]:{port}"),
@@ -160,7 +160,7 @@ fn name_of<'a>(address: &str, pods: &'a [ApiserverPod]) -> Option<&'a str> {
 ///
 /// # Errors
 /// Where its URL or what `config` says of certificates cannot be used.
-pub fn connect(config: &Config, place: &Place) -> Result<Instance, Error> {
+pub fn connect(config: &Config, place: &ApiserverAddress) -> Result<Instance, Error> {
     let mut config = config.clone();
     config.cluster_url = parse(&place.url)?;
     // A certificate need not hold every address, such as that of a tunnel; a name of its own that
@@ -172,7 +172,7 @@ pub fn connect(config: &Config, place: &Place) -> Result<Instance, Error> {
 }
 
 /// The way to a place with what `config` says of certificates.
-fn instance(mut config: Config, place: &Place) -> Result<Instance, Error> {
+fn instance(mut config: Config, place: &ApiserverAddress) -> Result<Instance, Error> {
     // A refusal is an answer here, and asking again would be another canary.
     config.default_retry = false;
     let client = Client::try_from(config)

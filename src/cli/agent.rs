@@ -107,7 +107,7 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         config.auth_info.token = None;
         config.auth_info.token_file = Some(token.display().to_string());
     }
-    let settings = agent::Settings {
+    let settings = agent::AgentSettings {
         node: args.node,
         pod_uid: args.pod_uid,
         host: args.host,

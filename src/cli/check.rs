@@ -13,7 +13,7 @@ use kube::{Api, Client, Config, ResourceExt as _, api::ListParams, core::Deseria
 
 use super::{
     Exit, connect,
-    output::{self, Format, List, check::Outcome},
+    output::{self, Format, List, check::CheckOutcome},
 };
 use crate::{
     api::StreamingNode,
@@ -136,7 +136,7 @@ async fn outcome(
     config: Config,
     args: Args,
     progress: impl FnMut(usize, usize),
-) -> Result<Outcome, Error> {
+) -> Result<CheckOutcome, Error> {
     let client = Client::try_from(config.clone())
         .map_err(|error| connect::Error::Client(Box::new(error)))?;
     let known = known(&client, &args).await?;
@@ -151,7 +151,7 @@ async fn outcome(
         canary::instances_at(&config, &client, &args.apiserver).await?
     };
     let probes = canary::run(&instances, &asked, progress).await;
-    Ok(Outcome::new(probes, untested, left_out))
+    Ok(CheckOutcome::new(probes, untested, left_out))
 }
 
 async fn known(client: &Client, args: &Args) -> Result<Known, Error> {

@@ -120,11 +120,11 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
     let namespace = args.namespace.unwrap_or_else(|| args.lease_namespace.clone());
     let flags = args.flags_configmap.filter(|name| !name.is_empty());
     let flags = flags.map(|name| Published { namespace: namespace.clone(), name });
-    let changes = changes::Settings { flags, kubeadm: args.kubeadm_config };
+    let changes = changes::ChangesSettings { flags, kubeadm: args.kubeadm_config };
     let agent = args.agent_service_account;
-    let settings = controller::Settings {
+    let settings = controller::ControllerSettings {
         listen: args.listen,
-        lease: lease::Settings {
+        lease: lease::LeaseSettings {
             namespace: args.lease_namespace,
             name: args.lease_name,
             identity: args.identity.unwrap_or_else(own_name),

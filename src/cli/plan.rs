@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::{Exit, connect, output};
 use crate::kubernetes::version::Minor;
-use judge::{Options, Plan};
+use judge::{Options, PlannedStatuses};
 use objects::Objects;
 
 /// Judge whether the gate StreamingProxyRedirects may be turned off.
@@ -187,7 +187,7 @@ fn finish(args: &Args, objects: Objects) -> Result<Exit, Error> {
     Err(Error::Unread)
 }
 
-fn render(plan: &Plan, args: &Args) -> Result<String, output::Error> {
+fn render(plan: &PlannedStatuses, args: &Args) -> Result<String, output::Error> {
     match args.output {
         output::Format::Table => Ok(output::plan::table(plan, args.all)),
         output::Format::Json => output::json(&output::List::new(plan.items())),

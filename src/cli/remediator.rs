@@ -170,7 +170,7 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         guard.log.start()?;
         let Guard { change, state, manifests, host, .. } = guard;
         let tick = Duration::from_secs(1);
-        let settings = guard::Settings { change, state, manifests, host, tick, leave: LEAVE };
+        let settings = guard::GuardSettings { change, state, manifests, host, tick, leave: LEAVE };
         guard::run(settings).await?;
         return Ok(Exit::Ok);
     }
@@ -181,7 +181,7 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         config.auth_info.token_file = Some(token.display().to_string());
     }
     let manifests = args.manifest.rsplit_once('/').map_or("/", |(folder, _)| folder).to_owned();
-    let settings = remediator::Settings {
+    let settings = remediator::RemediatorSettings {
         kind: match args.kind {
             Some(Kind::KubeletFlag) => ChangeKind::KubeletFlag,
             // The parser asks for one.

@@ -105,7 +105,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Where there is none in time.
 pub async fn run(args: Args) -> Result<Exit, Error> {
     let client = args.cluster.client().await?;
-    let mut seen = Seen::default();
+    let mut seen = Watched::default();
     let wait = wait(client, args.name.as_deref(), &mut seen);
     match tokio::time::timeout(args.timeout, wait).await {
         Ok(result) => result?,
@@ -122,14 +122,14 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
 
 /// What the watch has shown so far.
 #[derive(Default)]
-struct Seen {
+struct Watched {
     policies: BTreeMap<String, DynamicObject>,
     /// Every policy that there is has been seen.
     complete: bool,
     error: Option<Box<watcher::Error>>,
 }
 
-impl Seen {
+impl Watched {
     fn late(self, timeout: Duration) -> Error {
         if !self.complete {
             return Error::NothingRead(timeout, self.error);
@@ -150,7 +150,7 @@ impl Seen {
 
 /// Watches until every policy is judged. The objects are read without their types, so that one
 /// that nobody can read is waited for and shown like the others.
-async fn wait(client: Client, name: Option<&str>, seen: &mut Seen) -> Result<(), Error> {
+async fn wait(client: Client, name: Option<&str>, seen: &mut Watched) -> Result<(), Error> {
     let api: Api<DynamicObject> =
         Api::all_with(client, &ApiResource::erase::<StreamingPolicy>(&()));
     let config = match name {
@@ -189,7 +189,7 @@ async fn wait(client: Client, name: Option<&str>, seen: &mut Seen) -> Result<(),
     Err(Error::Ended)
 }
 
-fn not_missing(name: Option<&str>, seen: &Seen) -> Result<(), Error> {
+fn not_missing(name: Option<&str>, seen: &Watched) -> Result<(), Error> {
     match name {
         Some(name) if seen.policies.is_empty() => Err(Error::NotFound(name.to_owned())),
         _ => Ok(()),

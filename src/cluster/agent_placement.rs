@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cluster, Policy, Wish};
+use super::{Cluster, DesiredOnNodes, Policy};
 
 /// The labels by which a policy selects nodes; none of them selects every node.
 pub type Selector = BTreeMap<String, String>;
@@ -62,8 +62,8 @@ impl Cluster {
         let mut held = false;
         for (name, policy) in &self.policies {
             match policy.content.as_ref().map(|content| (&content.wish, &content.selector)) {
-                Ok((Wish::Proxy(_), selector)) => agents.selectors.push(selector.clone()),
-                Ok((Wish::Keep, _)) | Err(_) if holds(policy) => held = true,
+                Ok((DesiredOnNodes::Proxy(_), selector)) => agents.selectors.push(selector.clone()),
+                Ok((DesiredOnNodes::Keep, _)) | Err(_) if holds(policy) => held = true,
                 Ok(_) | Err(_) => continue,
             }
             agents.owners.push(AgentsOwner { name: name.clone(), uid: policy.uid.clone() });

@@ -12,13 +12,13 @@ use crate::{
     api::condition,
     decision::{
         apiserver::{Apiserver, ControlPlane},
-        change::{Attempt, Trial, Trials, Trouble, Wanted, Wisher},
-        condition::{Holds, Outcome},
+        change::{Attempt, ChangeRequest, PolicyRef, Trial, Trials, Trouble},
+        condition::{ConditionOutcome, ConditionStatus},
         migration::{FlagBehaviour, STREAMING_REDIRECTS},
-        names::Named,
+        names::NameSummary,
         redirects::{
             evidence::Source,
-            gate_rollout::{self, GateScene, Member, Permission, Plan},
+            gate_rollout::{self, GateScene, Member, Permission, RolloutPlan},
             node::{self, Redirects},
             policy::{GateWish, Owner, PolicyFacts},
             remediation::{self, Candidate, FlagScene, Surroundings},
@@ -33,7 +33,7 @@ pub use stored::{read, wish};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plans {
     /// What is wanted of nodes; of a node that is not in here nothing else than before.
-    pub changes: BTreeMap<String, Option<Wanted>>,
+    pub changes: BTreeMap<String, Option<ChangeRequest>>,
     /// What has to be tried now, and the policy that bounds it.
     pub trial: Option<(Trial, String)>,
     /// What kubeadm's configuration has to say of the gate.
@@ -48,17 +48,17 @@ pub struct Plans {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {
     /// `Progressing`.
-    pub progressing: Option<Outcome>,
+    pub progressing: Option<ConditionOutcome>,
     /// `NodesRemediated`.
-    pub remediated: Option<Outcome>,
+    pub remediated: Option<ConditionOutcome>,
     /// `CanaryPassed`.
-    pub canary: Option<Outcome>,
+    pub canary: Option<ConditionOutcome>,
     /// What is wrong.
     pub troubles: Vec<Trouble>,
 }
 
 impl Plans {
-    fn take(&mut self, plan: Plan, policy: &str) {
+    fn take(&mut self, plan: RolloutPlan, policy: &str) {
         self.changes.extend(plan.changes);
         if self.trial.is_none() {
             self.trial = plan.trial.map(|trial| (trial, policy.to_owned()));
@@ -94,11 +94,11 @@ impl Cluster {
         let mut remediating = false;
         for (name, content) in self.remediating() {
             let Some(at_once) = content.facts.remediation else { continue };
-            let Some(wisher) = self.wisher(name) else { continue };
+            let Some(policy_ref) = self.policy_ref(name) else { continue };
             remediating = true;
             let nodes = self.candidates(name);
             let mut plan = remediation::plan(&FlagScene {
-                wisher: Some(wisher),
+                policy_ref: Some(policy_ref),
                 at_once,
                 nodes: &nodes,
                 apiservers: &names,
@@ -124,7 +124,7 @@ impl Cluster {
         }
         if !remediating && !self.policies.values().any(|policy| policy.content.is_err()) {
             let plan = remediation::plan(&FlagScene {
-                wisher: None,
+                policy_ref: None,
                 at_once: 0,
                 nodes: &BTreeMap::new(),
                 apiservers: &names,
@@ -160,7 +160,7 @@ impl Cluster {
             Owner::Nobody | Owner::Unreadable(_) => None,
         };
         let managing = managing.filter(|(_, facts)| facts.managed);
-        let wish = managing.and_then(|(name, facts)| Some((self.wisher(name)?, facts.gate?)));
+        let wish = managing.and_then(|(name, facts)| Some((self.policy_ref(name)?, facts.gate?)));
         let permission = match managing {
             Some((name, facts)) => self.permission(name, facts, now),
             None => Permission::Unclear("No policy turns the gate.".to_owned()),
@@ -204,15 +204,15 @@ impl Cluster {
         self.readable(name).is_some_and(|content| content.facts.remediation.is_some())
     }
 
-    fn wisher<'a>(&'a self, name: &'a str) -> Option<Wisher<'a>> {
+    fn policy_ref<'a>(&'a self, name: &'a str) -> Option<PolicyRef<'a>> {
         let policy = self.policies.get(name)?;
         let facts = &policy.content.as_ref().ok()?.facts;
         let (deadline, paused) = (facts.deadline, facts.paused);
-        Some(Wisher { name, generation: policy.generation?, deadline, paused })
+        Some(PolicyRef { name, generation: policy.generation?, deadline, paused })
     }
 
-    /// Whether the gate may be turned as the policy wants it. A remediator looks at what is stored, so
-    /// nothing is begun before that says the same.
+    /// Whether the gate may be turned as the policy wants it. A remediator looks at what is stored,
+    /// so nothing is begun before that says the same.
     fn permission(&self, name: &str, facts: &PolicyFacts, now: Timestamp) -> Permission {
         let judgement = self.judge(name, facts, now);
         if facts.gate == Some(GateWish::Enabled) {
@@ -228,25 +228,27 @@ impl Cluster {
             return Permission::Refused(safe.message);
         }
         let stored = self.policies.get(name).is_some_and(says_safe);
-        match safe.holds {
+        match safe.status {
             // Nothing depends on it, and it is not turned blindly all the same.
-            Holds::True if judgement.plane.is_unknown() => {
+            ConditionStatus::True if judgement.plane.is_unknown() => {
                 Permission::Unclear(judgement.redirects_disabled.message)
             }
-            Holds::True if stored => Permission::Granted,
-            Holds::True => Permission::Unclear("The verdict is being written.".to_owned()),
-            Holds::False | Holds::Unknown => Permission::Unclear(safe.message),
+            ConditionStatus::True if stored => Permission::Granted,
+            ConditionStatus::True => {
+                Permission::Unclear("The verdict is being written.".to_owned())
+            }
+            ConditionStatus::False | ConditionStatus::Unknown => Permission::Unclear(safe.message),
         }
     }
 
     /// What is said where nodes that the policy selects are the concern of older policies.
-    fn remediated_by_others(&self, policy: &str) -> Option<Outcome> {
+    fn remediated_by_others(&self, policy: &str) -> Option<ConditionOutcome> {
         let mut older = self.remediating();
         let at = older.iter().position(|(name, _)| *name == policy)?;
         let (_, mine) = older[at];
         older.truncate(at);
         let selected = self.nodes.iter().filter(|(_, node)| mine.selects(&node.labels));
-        let (mut nodes, mut owners) = (Named::default(), BTreeSet::new());
+        let (mut nodes, mut owners) = (NameSummary::default(), BTreeSet::new());
         for (name, node) in selected {
             let owner = older.iter().find(|(_, content)| content.selects(&node.labels));
             if let Some((owner, _)) = owner {
@@ -254,9 +256,9 @@ impl Cluster {
                 owners.insert(*owner);
             }
         }
-        let owners: Named<'_> = owners.into_iter().collect();
-        (!nodes.is_empty()).then(|| Outcome {
-            holds: Holds::False,
+        let owners: NameSummary<'_> = owners.into_iter().collect();
+        (!nodes.is_empty()).then(|| ConditionOutcome {
+            status: ConditionStatus::False,
             reason: "OlderPolicyFollowed",
             message: format!(
                 "StreamingPolicy {owners} {} older and takes the flag off {nodes}: see there.",
@@ -352,5 +354,5 @@ fn off_since(policy: &Policy) -> Option<Timestamp> {
 /// A condition of the policy's stored status, if it is true.
 fn holds<'a>(policy: &'a Policy, kind: &str) -> Option<&'a Condition> {
     let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
-    conditions.find(|c| c.type_ == kind && c.status == Holds::True.as_str())
+    conditions.find(|c| c.type_ == kind && c.status == ConditionStatus::True.as_str())
 }

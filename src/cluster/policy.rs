@@ -35,7 +35,7 @@ pub struct Content {
     /// The nodes that follow its proxy.
     pub selector: BTreeMap<String, String>,
     /// What it wants on those nodes.
-    pub wish: Wish,
+    pub wish: DesiredOnNodes,
     /// It asks for something about their streams, and not only for the evidence that remediation
     /// goes by.
     pub streams: bool,
@@ -59,7 +59,7 @@ pub enum Front {
 
 /// What a policy wants on the nodes that it selects.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Wish {
+pub enum DesiredOnNodes {
     /// Nothing: the node is free to follow another policy.
     #[default]
     Nothing,
@@ -95,11 +95,13 @@ impl Content {
             Remediation::KubeletFlag => usize::try_from(nodes.max_unavailable).ok(),
         });
         let wish = match (&spec.proxy, remediation) {
-            (None, None) => Wish::Nothing,
-            _ if spec.paused || refused => Wish::Keep,
-            (Some(proxy), _) => Wish::Proxy(proxy.clone()),
+            (None, None) => DesiredOnNodes::Nothing,
+            _ if spec.paused || refused => DesiredOnNodes::Keep,
+            (Some(proxy), _) => DesiredOnNodes::Proxy(proxy.clone()),
             // What a kubelet is started with is known from its node's agent.
-            (None, Some(_)) => Wish::Proxy(Proxy { mode: ProxyMode::Disabled, ..Proxy::default() }),
+            (None, Some(_)) => {
+                DesiredOnNodes::Proxy(Proxy { mode: ProxyMode::Disabled, ..Proxy::default() })
+            }
         };
         let overrides = spec.overrides.iter();
         let overrides =
@@ -134,7 +136,7 @@ impl Content {
 
     /// Whether this policy speaks for a node with these labels.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.wish != Wish::Nothing
+        self.wish != DesiredOnNodes::Nothing
             && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 }

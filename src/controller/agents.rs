@@ -29,7 +29,7 @@ const SURGE: Minor = Minor(22);
 
 /// How agents are rolled out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct AgentsSettings {
     /// The namespace of the DaemonSet.
     pub namespace: String,
     /// The DaemonSet's name.
@@ -60,7 +60,7 @@ pub struct Settings {
     pub limits: BTreeMap<String, String>,
 }
 
-impl Settings {
+impl AgentsSettings {
     /// The labels that the agents' pods are known by. They never change: a DaemonSet's selector
     /// cannot.
     pub fn selector(&self) -> BTreeMap<&'static str, &str> {
@@ -82,11 +82,11 @@ pub(super) mod tests {
     use crate::cluster::{Agents, AgentsOwner, Selector};
 
     /// Every option given.
-    pub(in crate::controller) fn settings() -> Settings {
+    pub(in crate::controller) fn settings() -> AgentsSettings {
         let amounts = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
-        Settings {
+        AgentsSettings {
             namespace: "sluice-system".to_owned(),
             name: "sluice-agent".to_owned(),
             image: "mirror.example/sluice:1".to_owned(),

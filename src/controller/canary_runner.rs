@@ -11,7 +11,7 @@ use crate::{
     decision::{
         canary::{Answer, Failure, Probe, failures},
         change::{Tried, Trouble},
-        names::Named,
+        names::NameSummary,
     },
 };
 
@@ -21,13 +21,13 @@ pub struct CanaryRunner(Arc<Inner>);
 
 struct Inner {
     config: Config,
-    settings: Option<canary::Settings>,
+    settings: Option<canary::CanarySettings>,
 }
 
 impl CanaryRunner {
     /// Tries with clients made from this configuration, in the pods of `settings`; without them
     /// nothing can be tried, and so nothing passes.
-    pub fn new(config: Config, settings: Option<canary::Settings>) -> Self {
+    pub fn new(config: Config, settings: Option<canary::CanarySettings>) -> Self {
         Self(Arc::new(Inner { config, settings }))
     }
 
@@ -105,7 +105,7 @@ impl CanaryRunner {
 /// What the probes come to.
 fn judge(probes: &[Probe], untried: &[String], at: Timestamp) -> Tried {
     let through: BTreeSet<&str> = probes.iter().map(|probe| probe.instance.as_str()).collect();
-    let through: Named<'_> = through.into_iter().collect();
+    let through: NameSummary<'_> = through.into_iter().collect();
     if let Some(Failure { answer, nodes, instances, said, advice }) =
         failures(probes).into_iter().next()
     {
@@ -131,6 +131,6 @@ fn judge(probes: &[Probe], untried: &[String], at: Timestamp) -> Tried {
     Tried { trouble: None, message, at }
 }
 
-fn few(names: &[String]) -> Named<'_> {
+fn few(names: &[String]) -> NameSummary<'_> {
     names.iter().map(String::as_str).collect()
 }

@@ -8,7 +8,7 @@ use crate::{
 
 /// What may be changed, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct ChangesSettings {
     /// Where the flags that ought to be set are published, if they are.
     pub flags: Option<Published>,
     /// kubeadm's configuration follows the gate.

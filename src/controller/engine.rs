@@ -52,9 +52,9 @@ pub struct Engine {
     /// Liveness and readiness.
     pub health: Health,
     /// How agents are rolled out, if they are.
-    pub agents: Option<agents::Settings>,
+    pub agents: Option<agents::AgentsSettings>,
     /// What is changed or published beside our own objects.
-    pub changes: changes::Settings,
+    pub changes: changes::ChangesSettings,
     /// How changes are proven.
     pub canary: CanaryRunner,
 }

@@ -3,7 +3,7 @@
 use super::agents;
 use crate::{
     api::{StreamingPolicyStatus, condition},
-    cluster::{Cluster, Node, NodeReport, Policy, Running, Wish},
+    cluster::{Cluster, DesiredOnNodes, Node, NodeReport, Policy, Running},
     decision::redirects::node::Verdict,
     kubernetes::events::{EventRecord, Regarding, Severity},
 };
@@ -44,13 +44,13 @@ pub(super) fn of_policy(
 /// Agents that come, or those of `gone` that go: told to each policy that wants them, or wanted.
 pub(super) fn of_agents(
     cluster: &Cluster,
-    settings: &agents::Settings,
+    settings: &agents::AgentsSettings,
     gone: Option<&Running>,
 ) -> Vec<EventRecord> {
-    let agents::Settings { namespace, name, .. } = settings;
+    let agents::AgentsSettings { namespace, name, .. } = settings;
     let wants = |policy: &Policy| match (gone, &policy.content) {
         (Some(running), _) => running.owners.contains(&policy.uid),
-        (None, Ok(content)) => matches!(content.wish, Wish::Proxy(_)),
+        (None, Ok(content)) => matches!(content.wish, DesiredOnNodes::Proxy(_)),
         (None, Err(_)) => false,
     };
     let (reason, message) = match gone {

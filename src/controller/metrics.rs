@@ -183,7 +183,8 @@ impl Metrics {
         self.0.certificate_until.set(seconds);
     }
 
-    /// All metrics in the OpenMetrics text format, of [`OPENMETRICS`](crate::process::server::OPENMETRICS).
+    /// All metrics in the OpenMetrics text format, of
+    /// [`OPENMETRICS`](crate::process::server::OPENMETRICS).
     ///
     /// # Errors
     ///

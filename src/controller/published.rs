@@ -38,14 +38,14 @@ struct Settled {
 
 /// What a `StreamingNode` ought to be, as digests.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Wanted {
+pub(super) struct PublishedFlags {
     /// The digest of the spec and its owner; `None` where the node keeps what it has.
     pub spec: Option<u64>,
     /// The digest of the status.
     pub status: u64,
 }
 
-impl Wanted {
+impl PublishedFlags {
     pub fn of(report: &NodeReport, owner: &str) -> Self {
         Self {
             spec: report.spec.as_ref().map(|spec| digest(&(spec, owner))),
@@ -85,7 +85,7 @@ impl Published {
     ///
     /// A part that differs from what is wanted although it was written, and has not changed since,
     /// is one that the apiserver changes on its way: writing it again would never end.
-    pub fn differs(&self, wanted: Wanted) -> (bool, bool) {
+    pub fn differs(&self, wanted: PublishedFlags) -> (bool, bool) {
         let spec = wanted.spec.unwrap_or(self.spec);
         let stored = (self.spec, self.status);
         if self.settled == Some(Settled { wanted: (spec, wanted.status), stored }) {
@@ -95,7 +95,7 @@ impl Published {
     }
 
     /// Remembers that what is stored is the answer to what was wanted.
-    pub fn settle(&mut self, wanted: Wanted) {
+    pub fn settle(&mut self, wanted: PublishedFlags) {
         let wanted = (wanted.spec.unwrap_or(self.spec), wanted.status);
         self.settled = Some(Settled { wanted, stored: (self.spec, self.status) });
     }

@@ -42,8 +42,8 @@ const SERVED_EVERY: Duration = Duration::from_secs(60);
 /// Starts all watches. They end when the set is dropped or nobody listens any more.
 pub fn start(
     client: &Client,
-    agents: Option<&agents::Settings>,
-    settings: &changes::Settings,
+    agents: Option<&agents::AgentsSettings>,
+    settings: &changes::ChangesSettings,
     changes: &mpsc::Sender<WatchEvent>,
     metrics: &Metrics,
 ) -> JoinSet<()> {
@@ -107,7 +107,7 @@ impl Watches<'_> {
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let stream = watcher(api, config).backoff(WatchBackoff::default());
-        let stream = stream.map_ok(move |event| (Outcome::of(&event), wrap(event)));
+        let stream = stream.map_ok(move |event| (StepOutcome::of(&event), wrap(event)));
         let (changes, metrics) = (self.changes.clone(), self.metrics.clone());
         self.tasks.spawn(feed(kind, stream, changes, metrics));
     }
@@ -116,7 +116,7 @@ impl Watches<'_> {
 /// Passes a watch on, and tells when it is lost.
 async fn feed(
     kind: Kind,
-    stream: impl Stream<Item = watcher::Result<(Outcome, WatchEvent)>>,
+    stream: impl Stream<Item = watcher::Result<(StepOutcome, WatchEvent)>>,
     changes: mpsc::Sender<WatchEvent>,
     metrics: Metrics,
 ) {
@@ -130,9 +130,9 @@ async fn feed(
             Ok(Some(Err(error))) => {
                 metrics.error(reason(&error));
                 explain(kind, &error);
-                (Outcome::Failed, None)
+                (StepOutcome::Failed, None)
             }
-            Err(_) => (Outcome::Quiet, None),
+            Err(_) => (StepOutcome::Quiet, None),
         };
         let turned = streak.turn(outcome, Instant::now());
         metrics.watch_healthy(kind, !streak.lost);
@@ -151,7 +151,7 @@ async fn feed(
 
 /// What became of a watch's last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum StepOutcome {
     /// The apiserver is about to be asked for a list. Nothing has been answered yet.
     Asked,
     /// It has answered.
@@ -162,7 +162,7 @@ enum Outcome {
     Quiet,
 }
 
-impl Outcome {
+impl StepOutcome {
     fn of<K>(event: &Event<K>) -> Self {
         match event {
             Event::Init => Self::Asked,
@@ -183,20 +183,20 @@ struct Streak {
 
 impl Streak {
     /// Takes one more outcome; tells whether the watch is lost where that has changed.
-    fn turn(&mut self, outcome: Outcome, now: Instant) -> Option<bool> {
+    fn turn(&mut self, outcome: StepOutcome, now: Instant) -> Option<bool> {
         match outcome {
-            Outcome::Answered => (self.since, self.listing) = (None, false),
+            StepOutcome::Answered => (self.since, self.listing) = (None, false),
             // Each attempt to list begins with this, the hundredth refused one, too.
-            Outcome::Asked => {
+            StepOutcome::Asked => {
                 self.since.get_or_insert(now);
                 self.listing = true;
             }
-            Outcome::Failed => {
+            StepOutcome::Failed => {
                 self.since.get_or_insert(now);
             }
             // A watch in which nothing happens is well, as errors come back at once. A list that
             // does not come is not.
-            Outcome::Quiet => self.since = self.since.filter(|_| self.listing),
+            StepOutcome::Quiet => self.since = self.since.filter(|_| self.listing),
         }
         let lost = self.since.is_some_and(|since| now.duration_since(since) >= LOST_AFTER);
         (std::mem::replace(&mut self.lost, lost) != lost).then_some(lost)
@@ -244,9 +244,9 @@ async fn served(client: Client, changes: mpsc::Sender<WatchEvent>) {
 mod tests {
     use super::*;
 
-    use Outcome::{Answered, Asked, Failed, Quiet};
+    use StepOutcome::{Answered, Asked, Failed, Quiet};
 
-    fn check(turns: &[(u64, Outcome, Option<bool>)]) {
+    fn check(turns: &[(u64, StepOutcome, Option<bool>)]) {
         let start = Instant::now();
         let mut streak = Streak::default();
         for &(second, outcome, expected) in turns {

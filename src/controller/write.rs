@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     agents::{StoredAgents, exactly},
     changes::{CLUSTER_CONFIGURATION, KUBEADM_CONFIG, Published},
-    published::Wanted,
+    published::PublishedFlags,
 };
 use crate::{
     api::{
@@ -69,7 +69,7 @@ pub enum Body {
         /// What is known of it.
         status: Option<Box<StreamingNodeStatus>>,
         /// Both, as the state compares them.
-        wanted: Wanted,
+        wanted: PublishedFlags,
     },
     /// The DaemonSet, whole.
     Agents(Box<Value>),
@@ -317,7 +317,7 @@ mod tests {
             exists: version.is_some(),
             version,
             status: None,
-            wanted: Wanted { spec: Some(1), status: 1 },
+            wanted: PublishedFlags { spec: Some(1), status: 1 },
         };
         let write = Write { key: Key::Node("w1".to_owned()), body, records: Vec::new() };
         let client = Client::new(service, "default");

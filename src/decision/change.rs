@@ -1,5 +1,5 @@
-//! Changes of nodes, as far as they have come: what was asked for, what the node's remediator says, and
-//! what the canary says.
+//! Changes of nodes, as far as they have come: what was asked for, what the node's remediator says,
+//! and what the canary says.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::kubernetes::feature_gates::Setting;
 
-/// A change that no remediator has answered is asked for again after this long: what permitted it is
-/// old by then, and a remediator heeds no old permit.
+/// A change that no remediator has answered is asked for again after this long. By then its permit
+/// is old, and a remediator ignores an old permit.
 pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// So soon a remediator answers, if there is one.
+/// How soon a remediator answers, if there is one.
 pub const ANSWERS: SignedDuration = SignedDuration::from_secs(15);
 
 /// A trial that failed is repeated after this long while a change waits for it.
 pub const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
-/// A remediator has said by so long after a change's deadline what became of it, if it can: what it was
-/// asked for may have been begun late, and a guard may have taken it back before.
+/// A remediator has said by so long after a change's deadline what became of it, if it can: what it
+/// was asked for may have been begun late, and a guard may have taken it back before.
 const UNREPORTED: SignedDuration = SignedDuration::from_secs(120);
 
 /// So long a trial that has passed proves something.
@@ -55,7 +55,7 @@ impl Target {
 
 /// A change that is wanted of a node: one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Wanted {
+pub struct ChangeRequest {
     /// Names the attempt.
     pub id: String,
     /// What is changed.
@@ -72,10 +72,10 @@ pub struct Wanted {
     pub confirmed: bool,
 }
 
-impl Wanted {
+impl ChangeRequest {
     /// A new attempt. Its id tells it from all others of the node.
-    pub fn new(policy: &Wisher<'_>, target: Target, now: Timestamp) -> Self {
-        let Wisher { name, generation, deadline, .. } = *policy;
+    pub fn new(policy: &PolicyRef<'_>, target: Target, now: Timestamp) -> Self {
+        let PolicyRef { name, generation, deadline, .. } = *policy;
         Self {
             id: format!("{name}.{generation}.{}.{}", target.as_str(), now.as_second()),
             target,
@@ -90,7 +90,7 @@ impl Wanted {
 
 /// Who wants changes: a policy.
 #[derive(Clone, Copy, Debug)]
-pub struct Wisher<'a> {
+pub struct PolicyRef<'a> {
     /// Its name.
     pub name: &'a str,
     /// The generation of its spec.
@@ -148,7 +148,7 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
     /// What was asked for.
-    pub wanted: Wanted,
+    pub wanted: ChangeRequest,
     /// How far it has come.
     pub phase: Phase,
     /// Why, as a stable name; empty before anybody has answered.
@@ -208,8 +208,9 @@ impl Attempt {
 
     /// Whether a later state of its policy withdraws it, since nobody speaks of it any more. Its
     /// remediator puts the original back when it returns.
-    pub fn is_withdrawn(&self, wisher: &Wisher<'_>, now: Timestamp) -> bool {
-        let same = self.wanted.policy == wisher.name && self.wanted.generation == wisher.generation;
+    pub fn is_withdrawn(&self, policy_ref: &PolicyRef<'_>, now: Timestamp) -> bool {
+        let same = self.wanted.policy == policy_ref.name
+            && self.wanted.generation == policy_ref.generation;
         !same && (self.is_lost(now) || self.is_silent(now))
     }
 
@@ -222,19 +223,19 @@ impl Attempt {
 
     /// Whether it stands against another attempt for the same policy as it is now: whoever wants
     /// another one has to change the policy.
-    pub fn blocks(&self, wisher: &Wisher<'_>) -> bool {
+    pub fn blocks(&self, policy_ref: &PolicyRef<'_>) -> bool {
         self.phase.has_failed()
             && self.anew_at().is_none()
             && (self.wanted.policy.as_str(), self.wanted.generation)
-                == (wisher.name, wisher.generation)
+                == (policy_ref.name, policy_ref.generation)
     }
 
     /// It is what the remediator is asked at `now`: once more, if nobody has answered for long.
-    pub fn asked_again(&self, now: Timestamp) -> Wanted {
+    pub fn asked_again(&self, now: Timestamp) -> ChangeRequest {
         let silent =
             self.phase == Phase::Asked && now.duration_since(self.wanted.asked) >= ASK_AGAIN;
         let asked = if silent { now } else { self.wanted.asked };
-        Wanted { asked, ..self.wanted.clone() }
+        ChangeRequest { asked, ..self.wanted.clone() }
     }
 
     /// When [`Self::asked_again`] or [`Self::is_silent`] says something else.

@@ -2,7 +2,7 @@
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Holds {
+pub enum ConditionStatus {
     /// It holds.
     True,
     /// It does not.
@@ -11,7 +11,7 @@ pub enum Holds {
     Unknown,
 }
 
-impl Holds {
+impl ConditionStatus {
     /// The spelling of `metav1.ConditionStatus`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -24,17 +24,17 @@ impl Holds {
 
 /// A condition without its type and its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ConditionOutcome {
     /// Whether it holds.
-    pub holds: Holds,
+    pub status: ConditionStatus,
     /// The stable reason.
     pub reason: &'static str,
     /// What a person should know and do. Never empty.
     pub message: String,
 }
 
-impl Outcome {
-    pub(crate) fn new(holds: Holds, reason: &'static str, message: String) -> Self {
-        Self { holds, reason, message }
+impl ConditionOutcome {
+    pub(crate) fn new(status: ConditionStatus, reason: &'static str, message: String) -> Self {
+        Self { status, reason, message }
     }
 }

@@ -7,12 +7,12 @@ pub(super) const SHOWN: usize = 3;
 
 /// A group of nodes: the first names in alphabetical order, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named<'a> {
+pub struct NameSummary<'a> {
     first: BTreeSet<&'a str>,
     count: usize,
 }
 
-impl<'a> Named<'a> {
+impl<'a> NameSummary<'a> {
     /// Adds one.
     pub fn add(&mut self, name: &'a str) {
         self.count += 1;
@@ -47,7 +47,7 @@ impl<'a> Named<'a> {
     }
 }
 
-impl<'a> FromIterator<&'a str> for Named<'a> {
+impl<'a> FromIterator<&'a str> for NameSummary<'a> {
     fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
         let mut named = Self::default();
         names.into_iter().for_each(|name| named.add(name));
@@ -55,7 +55,7 @@ impl<'a> FromIterator<&'a str> for Named<'a> {
     }
 }
 
-impl fmt::Display for Named<'_> {
+impl fmt::Display for NameSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let more = self.count - self.first.len();
         for (i, name) in self.first.iter().enumerate() {
@@ -87,7 +87,7 @@ mod tests {
             (&["d", "c", "b", "a"], "a, b, c and 1 more"),
             (&["e", "a", "d", "c", "b"], "a, b, c and 2 more"),
         ] {
-            assert_eq!(names.iter().copied().collect::<Named>().to_string(), text);
+            assert_eq!(names.iter().copied().collect::<NameSummary>().to_string(), text);
         }
     }
 }

@@ -4,8 +4,8 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
-    condition::{Holds, Outcome},
-    names::{Named, SHOWN},
+    condition::{ConditionOutcome, ConditionStatus},
+    names::{NameSummary, SHOWN},
 };
 
 /// So many characters of an agent's own words are repeated.
@@ -36,7 +36,7 @@ pub struct Trouble {
 
 /// What a policy wants of the nodes that it selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum DesiredStreams {
     /// Their streams pass through the agent.
     Streams,
     /// The agent only tells how the kubelet is set.
@@ -65,22 +65,22 @@ pub struct Selected<'a> {
 /// `unreadable` is an older policy that cannot be read: nodes that followed it still do. The worst
 /// reason wins, and every problem is in the message.
 pub fn proxy_ready<'a>(
-    wanted: Wanted,
+    wanted: DesiredStreams,
     nodes: impl IntoIterator<Item = Selected<'a>>,
     unreadable: Option<&str>,
-) -> Outcome {
+) -> ConditionOutcome {
     match wanted {
-        Wanted::Paused => {
+        DesiredStreams::Paused => {
             return no("Paused", "The policy is paused; the nodes keep what they have.".to_owned());
         }
-        Wanted::Invalid => {
+        DesiredStreams::Invalid => {
             let message = "What the policy asks for cannot be taken, as the condition Degraded \
                            says; the nodes keep what they have.";
             return no("SpecInvalid", message.to_owned());
         }
-        Wanted::Streams | Wanted::Evidence => {}
+        DesiredStreams::Streams | DesiredStreams::Evidence => {}
     }
-    let seen = Seen::of(wanted, nodes);
+    let seen = SelectedNodes::of(wanted, nodes);
     if seen.selected == 0 {
         let message = "The policy's nodeSelector selects no node. Look at the labels of the Nodes.";
         return no("NoNodesSelected", message.to_owned());
@@ -106,39 +106,39 @@ pub fn proxy_ready<'a>(
             let all: Vec<String> = problems.into_iter().map(|(_, message)| message).collect();
             no(reason, all.join(" "))
         }
-        (None, Wanted::Streams) => {
+        (None, DesiredStreams::Streams) => {
             let message = format!("The streams of {} pass through the agent.", seen.all());
-            Outcome::new(Holds::True, "Relaying", message)
+            ConditionOutcome::new(ConditionStatus::True, "Relaying", message)
         }
         (None, _) => {
             let message = format!(
                 "The agent on {} tells how the kubelet is set, and leaves streams alone.",
                 seen.all()
             );
-            Outcome::new(Holds::True, "EvidenceOnly", message)
+            ConditionOutcome::new(ConditionStatus::True, "EvidenceOnly", message)
         }
     }
 }
 
 const OLDER: &str = "OlderPolicyFollowed";
 
-fn no(reason: &'static str, message: String) -> Outcome {
-    Outcome::new(Holds::False, reason, message)
+fn no(reason: &'static str, message: String) -> ConditionOutcome {
+    ConditionOutcome::new(ConditionStatus::False, reason, message)
 }
 
 /// All selected nodes in one pass.
 #[derive(Debug, Default)]
-struct Seen<'a> {
+struct SelectedNodes<'a> {
     selected: usize,
-    not_ready: Named<'a>,
-    not_relayed: Named<'a>,
+    not_ready: NameSummary<'a>,
+    not_relayed: NameSummary<'a>,
     /// The node whose trouble is told: one that refuses before one that does not, then by name.
     worst: Option<(Reverse<bool>, &'a str, &'a Streams)>,
-    older: BTreeMap<&'a str, Named<'a>>,
+    older: BTreeMap<&'a str, NameSummary<'a>>,
 }
 
-impl<'a> Seen<'a> {
-    fn of(wanted: Wanted, nodes: impl IntoIterator<Item = Selected<'a>>) -> Self {
+impl<'a> SelectedNodes<'a> {
+    fn of(wanted: DesiredStreams, nodes: impl IntoIterator<Item = Selected<'a>>) -> Self {
         let mut seen = Self::default();
         for Selected { node, follows, ready, streams } in nodes {
             seen.selected += 1;
@@ -146,7 +146,7 @@ impl<'a> Seen<'a> {
                 seen.older.entry(policy).or_default().add(node);
             } else if !ready {
                 seen.not_ready.add(node);
-            } else if wanted == Wanted::Streams && *streams != Streams::Relayed {
+            } else if wanted == DesiredStreams::Streams && *streams != Streams::Relayed {
                 seen.not_relayed.add(node);
                 let refused = matches!(streams, Streams::NotRelayed(why) if why.refused);
                 let this = (Reverse(refused), node);
@@ -261,33 +261,39 @@ mod tests {
         let refused = trouble(true, "RelayBroken", "The relay hangs");
         let wordless = trouble(false, "", "");
         for (wanted, nodes, unreadable, reason, words) in [
-            (Wanted::Streams, vec![ready("a", &RELAYED)], None, "Relaying", &["only"][..]),
+            (DesiredStreams::Streams, vec![ready("a", &RELAYED)], None, "Relaying", &["only"][..]),
             (
-                Wanted::Streams,
+                DesiredStreams::Streams,
                 vec![ready("a", &RELAYED), ready("b", &RELAYED)],
                 None,
                 "Relaying",
                 &["all 2 selected nodes"],
             ),
             // The agent need not say anything of streams that it leaves alone.
-            (Wanted::Evidence, vec![ready("a", &UNTOLD)], None, "EvidenceOnly", &["alone"]),
-            (Wanted::Evidence, vec![absent("a")], None, "AgentsNotReady", &["a.", "Look at"]),
+            (DesiredStreams::Evidence, vec![ready("a", &UNTOLD)], None, "EvidenceOnly", &["alone"]),
             (
-                Wanted::Streams,
+                DesiredStreams::Evidence,
+                vec![absent("a")],
+                None,
+                "AgentsNotReady",
+                &["a.", "Look at"],
+            ),
+            (
+                DesiredStreams::Streams,
                 vec![ready("c", &wordless), ready("b", &direct), ready("a", &RELAYED)],
                 None,
                 "NodesNotRelayed",
                 &["streams of b and c do not", "b: The runtime does not answer. The log"],
             ),
             (
-                Wanted::Streams,
+                DesiredStreams::Streams,
                 vec![ready("b", &direct), ready("c", &refused), ready("d", &UNTOLD)],
                 None,
                 "NodesNotRelayed",
                 &["b, c and d", "c: The relay hangs. The log"],
             ),
             (
-                Wanted::Streams,
+                DesiredStreams::Streams,
                 vec![ready("a", &UNTOLD)],
                 None,
                 "NodesNotRelayed",
@@ -295,33 +301,39 @@ mod tests {
             ),
             // The worst first, and the others beside it.
             (
-                Wanted::Streams,
+                DesiredStreams::Streams,
                 vec![older("d", "first"), ready("b", &direct), absent("a")],
                 None,
                 "AgentsNotReady",
                 &["on a.", "streams of b", "d follows StreamingPolicy first", "nodeSelector"],
             ),
             (
-                Wanted::Streams,
+                DesiredStreams::Streams,
                 vec![older("d", "first"), older("e", "first"), ready("b", &RELAYED)],
                 None,
                 "OlderPolicyFollowed",
                 &["d and e follow StreamingPolicy first", "the oldest is heard"],
             ),
             (
-                Wanted::Streams,
+                DesiredStreams::Streams,
                 vec![ready("a", &RELAYED)],
                 Some("broken"),
                 "OlderPolicyFollowed",
                 &["StreamingPolicy broken", "Mend or delete"],
             ),
-            (Wanted::Streams, vec![], None, "NoNodesSelected", &["nodeSelector", "Look at"]),
-            (Wanted::Paused, vec![absent("a")], None, "Paused", &["paused"]),
-            (Wanted::Invalid, vec![absent("a")], None, "SpecInvalid", &["Degraded"]),
+            (
+                DesiredStreams::Streams,
+                vec![],
+                None,
+                "NoNodesSelected",
+                &["nodeSelector", "Look at"],
+            ),
+            (DesiredStreams::Paused, vec![absent("a")], None, "Paused", &["paused"]),
+            (DesiredStreams::Invalid, vec![absent("a")], None, "SpecInvalid", &["Degraded"]),
         ] {
             let outcome = proxy_ready(wanted, nodes.clone(), unreadable);
             let holds = matches!(reason, "Relaying" | "EvidenceOnly");
-            assert_eq!((outcome.holds == Holds::True, outcome.reason), (holds, reason));
+            assert_eq!((outcome.status == ConditionStatus::True, outcome.reason), (holds, reason));
             for word in words {
                 assert!(outcome.message.contains(word), "no {word:?}: {}", outcome.message);
             }
@@ -340,7 +352,7 @@ mod tests {
             let nodes = names.iter().zip(&policies).enumerate().map(|(i, (node, policy))| {
                 [absent(node), ready(node, &long), older(node, policy)][i % 3]
             });
-            proxy_ready(Wanted::Streams, nodes, Some("broken")).message.len()
+            proxy_ready(DesiredStreams::Streams, nodes, Some("broken")).message.len()
         };
         assert!(of(9_000) < of(30) + 30, "{} and {}", of(30), of(9_000));
     }

@@ -1,9 +1,9 @@
 //! The first migration: kubelets no longer answer a stream with a redirect (KEP-1558).
 //!
-//! [`evidence`] says what a kubelet's flag is, [`node`] judges one node, [`survey`] sums up all of them,
-//! [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`flags`] says what has to
-//! be set at which version, and [`steps`] what has to be done before an upgrade. What Sluice itself
-//! changes, and when, is in [`gate_rollout`] and [`remediation`].
+//! [`evidence`] says what a kubelet's flag is, [`node`] judges one node, [`survey`] sums up all of
+//! them, [`safety`] and [`upgrade`] decide, and [`judge`] is all of it in one call. [`flags`] says
+//! what has to be set at which version, and [`steps`] what has to be done before an upgrade. What
+//! Sluice itself changes, and when, is in [`gate_rollout`] and [`remediation`].
 
 pub mod crash;
 pub mod evidence;
@@ -25,7 +25,7 @@ use jiff::Timestamp;
 
 use super::{
     apiserver::{Apiserver, ControlPlane},
-    condition::Outcome,
+    condition::ConditionOutcome,
     migration::Migration,
 };
 use node::NodeFacts;
@@ -42,15 +42,15 @@ pub struct Judgement<'a> {
     /// The nodes in one.
     pub survey: Survey<'a>,
     /// The gate may be turned off.
-    pub safe_to_disable: Outcome,
+    pub safe_to_disable: ConditionOutcome,
     /// The gate is off.
-    pub redirects_disabled: Outcome,
+    pub redirects_disabled: ConditionOutcome,
     /// The next upgrade, or the one to the policy's target, breaks nothing.
-    pub upgrade_safe: Outcome,
+    pub upgrade_safe: ConditionOutcome,
     /// The gate is on its way.
-    pub progressing: Outcome,
+    pub progressing: ConditionOutcome,
     /// Something is wrong.
-    pub degraded: Outcome,
+    pub degraded: ConditionOutcome,
     /// Every apiserver minor ahead.
     pub upgrades: Vec<Preview>,
 }

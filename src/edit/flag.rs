@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Edited, Error, File, Place, Splice, line_around, line_of, spliced,
+    Edited, Error, File, FileLine, Splice, line_around, line_of, spliced,
     words::{Word, Words},
 };
 use crate::kubernetes::arguments::{self, go_bool};
@@ -44,7 +44,7 @@ pub fn remove(
     }
     let Some(first) = cuts.iter().map(|cut| cut.start).min() else { return Ok(Edited::Unchanged) };
     let unverified = |what: &str| {
-        let place = Place { file, line: line_of(text, first) };
+        let place = FileLine { file, line: line_of(text, first) };
         Error::Unverified { place, what: what.to_owned() }
     };
     let new = spliced(text, cuts.into_iter().map(Splice::cut).collect());
@@ -80,7 +80,7 @@ fn cuts_of(file: File, text: &str, run: &Run, flag: &str) -> Result<Vec<Range<us
     let mut kept = false;
     let words = &run.words.all;
     for (index, word) in words.iter().enumerate() {
-        let place = Place { file, line: line_of(text, word.at.start) };
+        let place = FileLine { file, line: line_of(text, word.at.start) };
         let says = word.text();
         if !names(&says, flag) {
             ended |= says == "--";

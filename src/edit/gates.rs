@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Error, File, Place, Splice};
+use super::{Error, File, FileLine, Splice};
 use crate::kubernetes::{
     arguments::go_bool,
     feature_gates::{FeatureGates, Setting},
@@ -30,7 +30,7 @@ pub const MANY_LINES: &str = "the gate is in a list over several lines";
 
 /// What has to be done to lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct ListEdit {
     /// New bytes within lists.
     pub splices: Vec<Splice>,
     /// The lists of which nothing is left, by index.
@@ -87,7 +87,7 @@ pub fn understood(file: File, lists: &[List<'_>]) -> Result<(), Error> {
     for list in lists {
         let gates = FeatureGates::from_args([format!("--feature-gates={}", list.text).as_str()]);
         if let Some(why) = gates.unreadable() {
-            let place = Place { file, line: list.line };
+            let place = FileLine { file, line: list.line };
             return Err(Error::Gates { place, why: why.to_owned() });
         }
     }
@@ -104,7 +104,7 @@ pub fn plan(
     lists: &[List<'_>],
     gate: &str,
     setting: Setting,
-) -> Result<Option<Plan>, Error> {
+) -> Result<Option<ListEdit>, Error> {
     understood(file, lists)?;
     let now = says(lists, gate);
     if now.map_or(Setting::Default, |(now, _)| now) == setting {
@@ -115,13 +115,13 @@ pub fn plan(
         Setting::Off => Some("false"),
         Setting::Default => None,
     };
-    let mut plan = Plan::default();
+    let mut plan = ListEdit::default();
     for (index, list) in lists.iter().enumerate() {
         let mut named = mentions(list.text, gate);
         if named.is_empty() {
             continue;
         }
-        let place = Place { file, line: list.line };
+        let place = FileLine { file, line: list.line };
         let at = |range: Range<usize>| match &list.at {
             Some(at) => Ok(at.start + range.start..at.start + range.end),
             None => Err(Error::Style { place, what: list.why }),
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(says(&lists, "G"), Some((Setting::On, 2)));
         let seen = plan(File::Manifest, &lists, "G", Setting::Off).unwrap().unwrap();
         let kept = Splice { at: 22..26, with: "false".to_owned() };
-        assert_eq!(seen, Plan { splices: vec![kept], emptied: vec![0], add: false });
+        assert_eq!(seen, ListEdit { splices: vec![kept], emptied: vec![0], add: false });
         let seen = plan(File::Manifest, &lists, "G", Setting::Default).unwrap().unwrap();
         assert_eq!(seen.emptied, [0, 2]);
     }

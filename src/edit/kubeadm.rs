@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Edited, Error, File, Place, Splice,
+    Edited, Error, File, FileLine, Splice,
     gates::{self, ESCAPES, List, MANY_LINES},
     line_around, line_end, line_of, spliced,
     yaml::{self, Node, Quotes},
@@ -48,7 +48,7 @@ pub fn set_gate(text: &str, gate: &str, setting: Setting) -> Result<Edited, Erro
     }
     let first = splices.iter().map(|splice| splice.at.start).min().unwrap_or_default();
     let unverified = |what: String| {
-        let place = Place { file: FILE, line: line_of(text, first) };
+        let place = FileLine { file: FILE, line: line_of(text, first) };
         Error::Unverified { place, what }
     };
     let new = spliced(text, splices).ok_or_else(|| unverified("edits overlap".to_owned()))?;

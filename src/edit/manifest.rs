@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ops::Range};
 use serde_json::Value;
 
 use super::{
-    Edited, Error, File, Place, Splice,
-    gates::{self, ESCAPES, List, MANY_LINES, Plan},
+    Edited, Error, File, FileLine, Splice,
+    gates::{self, ESCAPES, List, ListEdit, MANY_LINES},
     line_around, line_end, line_of, spliced,
     yaml::{self, Node, Quotes},
 };
@@ -23,7 +23,7 @@ const FILE: File = File::Manifest;
 
 /// What a manifest says of a gate, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct GateLine {
     /// On or off.
     pub setting: Setting,
     /// The line, from 1.
@@ -48,7 +48,7 @@ pub fn set_gate(text: &str, gate: &str, setting: Setting) -> Result<Edited, Erro
     let splices = line.splices(text, &gates, plan, gate, setting)?;
     let first = splices.iter().map(|splice| splice.at.start).min().unwrap_or_default();
     let unverified = |what: String| {
-        let place = Place { file: FILE, line: line_of(text, first) };
+        let place = FileLine { file: FILE, line: line_of(text, first) };
         Error::Unverified { place, what }
     };
     let new = spliced(text, splices).ok_or_else(|| unverified("edits overlap".to_owned()))?;
@@ -60,14 +60,14 @@ pub fn set_gate(text: &str, gate: &str, setting: Setting) -> Result<Edited, Erro
 ///
 /// # Errors
 /// Where the command line cannot be read with certainty.
-pub fn gate(text: &str, gate: &str) -> Result<Option<Named>, Error> {
+pub fn gate(text: &str, gate: &str) -> Result<Option<GateLine>, Error> {
     let document = read(text)?;
     let lists = CommandLine::find(&document)?.gates()?.lists;
     gates::understood(FILE, &lists)?;
     Ok(gates::says(&lists, gate).map(|(setting, index)| {
         let line = lists[index].line;
         let text = text.lines().nth(line - 1).unwrap_or_default().trim().to_owned();
-        Named { setting, line, text }
+        GateLine { setting, line, text }
     }))
 }
 
@@ -196,7 +196,7 @@ impl<'n> CommandLine<'n> {
         &self,
         text: &str,
         gates: &Gates<'_>,
-        plan: Plan,
+        plan: ListEdit,
         gate: &str,
         setting: Setting,
     ) -> Result<Vec<Splice>, Error> {

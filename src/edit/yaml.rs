@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::Range};
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 
-use super::{Error, File, Place};
+use super::{Error, File, FileLine};
 
 /// A value.
 #[derive(Clone, Debug)]
@@ -77,8 +77,8 @@ impl Quotes {
 
 impl Node {
     /// Where it is.
-    pub fn place(&self, file: File) -> Place {
-        Place { file, line: self.line }
+    pub fn place(&self, file: File) -> FileLine {
+        FileLine { file, line: self.line }
     }
 
     /// The error that it is written in a way that is not edited.
@@ -159,11 +159,11 @@ enum Open {
 pub fn read(file: File, text: &str) -> Result<Node, Error> {
     let mut open: Vec<Open> = Vec::new();
     let mut documents = 0;
-    let mut second = Place { file, line: 1 };
+    let mut second = FileLine { file, line: 1 };
     let mut root = None;
     for next in Parser::new_from_str(text) {
         let (event, span) = next.map_err(|error| syntax(file, &error))?;
-        let place = Place { file, line: span.start.line() };
+        let place = FileLine { file, line: span.start.line() };
         if event.is_alias() || event.anchor_id().is_some_and(|id| id != 0) || event.tag().is_some()
         {
             return Err(Error::Anchors(place));
@@ -222,7 +222,8 @@ pub fn read(file: File, text: &str) -> Result<Node, Error> {
             },
         }
     }
-    let empty = || Error::Syntax { place: Place { file, line: 1 }, why: "it is empty".to_owned() };
+    let empty =
+        || Error::Syntax { place: FileLine { file, line: 1 }, why: "it is empty".to_owned() };
     root.ok_or_else(empty)
 }
 
@@ -234,7 +235,7 @@ fn twice(entries: &[(Node, Node)]) -> Option<&Node> {
 }
 
 fn syntax(file: File, error: &ScanError) -> Error {
-    let place = Place { file, line: error.marker().line() };
+    let place = FileLine { file, line: error.marker().line() };
     Error::Syntax { place, why: error.info() }
 }
 

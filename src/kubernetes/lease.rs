@@ -188,7 +188,7 @@ impl Default for Timing {
 
 /// Which Lease, and who wants it.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LeaseSettings {
     /// The Lease's namespace.
     pub namespace: String,
     /// The Lease's name.
@@ -220,7 +220,7 @@ pub fn lease_client(mut config: Config) -> Result<Client, Error> {
 #[derive(Clone)]
 pub struct Elector<C> {
     client: Client,
-    settings: Settings,
+    settings: LeaseSettings,
     errors: C,
 }
 
@@ -233,7 +233,7 @@ impl<C: CountErrors> Elector<C> {
     /// # Errors
     ///
     /// [`Error::Invalid`] when the namespace, the name or the identity is empty.
-    pub fn new(client: Client, settings: Settings, errors: C) -> Result<Self, Error> {
+    pub fn new(client: Client, settings: LeaseSettings, errors: C) -> Result<Self, Error> {
         if settings.namespace.is_empty() || settings.name.is_empty() {
             return Err(Error::Invalid("the Lease needs a namespace and a name"));
         }

@@ -1,4 +1,5 @@
-//! What is common to all watches: why they are interrupted, and how long to wait before the next attempt.
+//! What is common to all watches: why they are interrupted, and how long to wait before the next
+//! attempt.
 
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,7 @@ use crate::{api::StreamingNode, kubernetes::watch::WatchBackoff};
 
 /// What the apiserver tells.
 #[derive(Debug)]
-pub enum Sight {
+pub enum NodeEvent {
     /// The StreamingNode as it is now.
     Is(Box<StreamingNode>),
     /// There is none.
@@ -34,9 +34,9 @@ pub enum Pace {
 /// An apiserver ends a watch of [`Pace::Few`] after so many seconds.
 pub const PATIENCE: u32 = 30;
 
-/// Watches the StreamingNode of this name for ever. One that cannot be read is no sight: what was
-/// seen last holds.
-pub async fn follow(client: Client, node: &str, pace: Pace, seen: impl FnMut(Sight)) {
+/// Watches the StreamingNode of this name for ever. A version that cannot be read is skipped: the
+/// one before it holds.
+pub async fn follow(client: Client, node: &str, pace: Pace, seen: impl FnMut(NodeEvent)) {
     let api: Api<DeserializeGuard<StreamingNode>> = Api::all(client);
     let config = Config::default().fields(&format!("metadata.name={node}"));
     match pace {
@@ -50,7 +50,7 @@ pub async fn follow(client: Client, node: &str, pace: Pace, seen: impl FnMut(Sig
 
 async fn take(
     stream: impl Stream<Item = watcher::Result<Event<DeserializeGuard<StreamingNode>>>>,
-    mut seen: impl FnMut(Sight),
+    mut seen: impl FnMut(NodeEvent),
 ) {
     let mut stream = std::pin::pin!(stream);
     let mut any = false;
@@ -60,14 +60,14 @@ async fn take(
             Ok(Event::InitApply(object) | Event::Apply(object)) => {
                 any = true;
                 match object.0 {
-                    Ok(object) => seen(Sight::Is(Box::new(object))),
+                    Ok(object) => seen(NodeEvent::Is(Box::new(object))),
                     Err(error) => {
                         tracing::warn!(%error, "the StreamingNode cannot be read; the last wish holds");
                     }
                 }
             }
             Ok(Event::InitDone) if any => {}
-            Ok(Event::InitDone | Event::Delete(_)) => seen(Sight::Gone),
+            Ok(Event::InitDone | Event::Delete(_)) => seen(NodeEvent::Gone),
             Err(error) => tracing::warn!(%error, "watch of the StreamingNode interrupted"),
         }
     }

@@ -10,10 +10,10 @@ use socket2::SockRef;
 use tokio::{net::TcpStream, task};
 
 use super::{
-    BREATH, head,
+    ACCEPT_RETRY_DELAY, head,
     pipe::{Failed, Moved, Pipes},
     registry::{Direction, Open, Probe},
-    shared_limiter::{Gauge, Meter},
+    shared_limiter::{Meter, SharedLimiter},
     socket,
 };
 
@@ -76,11 +76,11 @@ impl Room {
 }
 
 /// One direction.
-pub struct Way<'a> {
+pub struct HalfDuplex<'a> {
     pub from: &'a TcpStream,
     pub to: &'a TcpStream,
     pub direction: Direction,
-    pub gauge: &'a Gauge,
+    pub limiter: &'a SharedLimiter,
     pub pipes: &'a Pipes,
     pub carried: &'a Carried<'a>,
     /// Whether the socket that is read has been reset, which a write has been told: an error is told
@@ -88,11 +88,11 @@ pub struct Way<'a> {
     pub from_reset: &'a AtomicBool,
 }
 
-impl Way<'_> {
+impl HalfDuplex<'_> {
     /// Moves what there is until the stream's end, and passes that on, too. The other direction goes
     /// on: that is what half-closed means.
     pub async fn run(self, first: First) -> Result<(), Broken> {
-        let mut meter = Meter::new(self.gauge);
+        let mut meter = Meter::new(self.limiter);
         let ended = match first {
             First::Head(bytes) => {
                 self.pass(&bytes, &mut meter).await?;
@@ -159,7 +159,7 @@ impl Way<'_> {
                     turn += taken;
                 }
                 // What there is to move waits where it is.
-                Err(Failed::Pipe) => tokio::time::sleep(BREATH).await,
+                Err(Failed::Pipe) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
                 Err(Failed::From(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(Failed::From(error)) => return Err(Broken::From(error)),
                 Err(Failed::To(error)) => return Err(Broken::To(error)),
@@ -251,14 +251,14 @@ mod tests {
         while socket::room(&to).is_ok() {
             to.try_write(&[0; 100_000]).unwrap();
         }
-        let (gauge, pipes) = (Gauge::new(Instant::now()), Pipes::default());
+        let (limiter, pipes) = (SharedLimiter::new(Instant::now()), Pipes::default());
         let registry = Arc::new(Registry::default());
         let head = Head::unseen(Kind::Tls);
-        let way = Way {
+        let way = HalfDuplex {
             from: &from,
             to: &to,
             direction: Direction::ToClient,
-            gauge: &gauge,
+            limiter: &limiter,
             pipes: &pipes,
             carried: &Carried::Stream(registry.open(head, from.peer_addr().unwrap(), false)),
             from_reset: &AtomicBool::new(false),

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::share::{Flow, Next, Place, Share, Turn};
+use super::share::{Flow, Next, Share, Slot, Turn};
 
 /// What it is now, also on the clock of a test.
 pub fn now() -> Instant {
@@ -119,7 +119,7 @@ impl State {
 #[derive(Debug)]
 pub struct Waiting<'a> {
     line: &'a Line,
-    place: Place,
+    place: Slot,
     turn: oneshot::Receiver<Turn>,
 }
 

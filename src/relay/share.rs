@@ -44,7 +44,7 @@ pub struct Flow {
 
 /// A place in the line; those that come first are less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Slot {
     /// How far the flow has come.
     start: u128,
     /// Of those that have come as far, who has asked first.
@@ -86,7 +86,7 @@ pub enum Next<W> {
 #[derive(Debug)]
 pub struct Share<W> {
     bucket: Bucket,
-    line: BTreeMap<Place, Asked<W>>,
+    line: BTreeMap<Slot, Asked<W>>,
     /// How far the last of those has come that always want more; a quantum is one [`ROUND`].
     round: u128,
     tickets: u64,
@@ -115,16 +115,16 @@ impl<W> Share<W> {
     }
 
     /// Puts a flow in line that wants to move at most so many bytes.
-    pub fn ask(&mut self, flow: &Flow, most: u64, waiter: W) -> Place {
+    pub fn ask(&mut self, flow: &Flow, most: u64, waiter: W) -> Slot {
         self.tickets += 1;
         let start = flow.served.max(self.round - ROUND);
-        let place = Place { start, ticket: self.tickets };
+        let place = Slot { start, ticket: self.tickets };
         self.line.insert(place, Asked { most, waiter });
         place
     }
 
     /// A flow waits no longer; nothing happens where its turn has come already.
-    pub fn leave(&mut self, place: Place) {
+    pub fn leave(&mut self, place: Slot) {
         self.line.remove(&place);
     }
 
@@ -163,9 +163,9 @@ impl<W> Share<W> {
         self.bucket.refund(turn.paid);
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Slot> {
         let (first, _) = self.line.first_key_value()?;
-        let waited = Place { start: self.round, ticket: 0 };
+        let waited = Slot { start: self.round, ticket: 0 };
         let waited = self.line.range(waited..).next().map(|(place, _)| *place);
         Some(waited.filter(|_| self.ahead >= AHEAD * self.quantum()).unwrap_or(*first))
     }

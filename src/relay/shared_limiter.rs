@@ -37,7 +37,7 @@ impl Limits {
 
 /// The limits of one direction that hold now, and the line before the node's.
 #[derive(Debug)]
-pub struct Gauge {
+pub struct SharedLimiter {
     connection: AtomicU64,
     node: AtomicU64,
     /// Wakes those that wait for their own limit when it changes.
@@ -45,7 +45,7 @@ pub struct Gauge {
     line: Arc<Line>,
 }
 
-impl Gauge {
+impl SharedLimiter {
     /// No limit.
     pub fn new(now: Instant) -> Self {
         Self {
@@ -88,7 +88,7 @@ pub struct Allowance {
 /// One direction of one stream, as the limits see it.
 #[derive(Debug)]
 pub struct Meter<'a> {
-    gauge: &'a Gauge,
+    limiter: &'a SharedLimiter,
     /// Only once there is a limit: an unlimited stream asks for no time.
     bucket: Option<Bucket>,
     flow: Flow,
@@ -97,13 +97,13 @@ pub struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     /// A direction that has moved nothing.
-    pub fn new(gauge: &'a Gauge) -> Self {
-        Self { gauge, bucket: None, flow: Flow::default(), throttled: Duration::ZERO }
+    pub fn new(limiter: &'a SharedLimiter) -> Self {
+        Self { limiter, bucket: None, flow: Flow::default(), throttled: Duration::ZERO }
     }
 
     /// So many bytes were passed on without asking.
     pub fn owe(&mut self, bytes: usize) {
-        let rate = self.gauge.connection.load(Ordering::Relaxed);
+        let rate = self.limiter.connection.load(Ordering::Relaxed);
         if rate != 0 {
             let bucket = self.bucket.get_or_insert_with(|| Bucket::new(rate, now()));
             bucket.spend(bytes as u64);
@@ -119,7 +119,7 @@ impl<'a> Meter<'a> {
     /// node's limit all are, until that says otherwise.
     pub async fn allowance(&mut self) -> Allowance {
         let own = usize::try_from(self.own().await).unwrap_or(MOVE_MAX).min(MOVE_MAX);
-        if self.gauge.node.load(Ordering::Relaxed) == 0 {
+        if self.limiter.node.load(Ordering::Relaxed) == 0 {
             return Allowance { bytes: own, turn: None };
         }
         let turn = self.turn(own).await;
@@ -133,14 +133,14 @@ impl<'a> Meter<'a> {
             bucket.spend(moved as u64);
         }
         if let Some(turn) = allowed.turn {
-            self.gauge.line.end(&mut self.flow, turn, moved as u64);
+            self.limiter.line.end(&mut self.flow, turn, moved as u64);
         }
     }
 
     /// Waits for the stream's own limit.
     async fn own(&mut self) -> u64 {
         loop {
-            let rate = self.gauge.connection.load(Ordering::Relaxed);
+            let rate = self.limiter.connection.load(Ordering::Relaxed);
             if rate == 0 {
                 self.bucket = None;
                 return u64::MAX;
@@ -154,14 +154,14 @@ impl<'a> Meter<'a> {
                 Ok(bytes) => return bytes,
                 Err(wait) => wait,
             };
-            self.gauge.sleep(wait, rate).await;
+            self.limiter.sleep(wait, rate).await;
             self.throttled += self::now().saturating_duration_since(now);
         }
     }
 
     /// Waits for a turn at the node's limit.
     async fn turn(&mut self, most: usize) -> Option<Turn> {
-        let mut waiting = self.gauge.line.ask(&self.flow, most as u64);
+        let mut waiting = self.limiter.line.ask(&self.flow, most as u64);
         let turn = waiting.turn();
         if turn.is_some() {
             return turn;

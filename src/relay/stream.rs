@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Shared,
-    half_duplex::{Broken, Carried, First, Way},
+    half_duplex::{Broken, Carried, First, HalfDuplex},
     head::{self, HEAD_MAX, Head, Kind, Progress},
     refusal::Refusal,
     registry::{Direction, Open, PortGuard, Probe},
@@ -203,12 +203,12 @@ async fn relay(
     (mut limits, mut changes): (Limits, watch::Receiver<Limits>),
 ) -> End {
     let (client_reset, runtime_reset) = (AtomicBool::new(false), AtomicBool::new(false));
-    let way = |from, to, direction, from_reset| Way {
+    let way = |from, to, direction, from_reset| HalfDuplex {
         from,
         to,
         direction,
-        gauge: match carried {
-            Carried::Stream(_) => &shared.gauges[direction as usize],
+        limiter: match carried {
+            Carried::Stream(_) => &shared.limiters[direction as usize],
             Carried::Probe(_) => &shared.unlimited,
         },
         pipes: &shared.pipes,

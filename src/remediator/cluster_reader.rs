@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, api::ListParams, core::DeserializeGuard};
 
-use super::permit::{Policy, Scene, Trust, turns_off};
+use super::permit::{PermitInputs, Policy, Trust, turns_off};
 use crate::{
     api::{AgentReport, Change, ChangeKind, StreamingNode, StreamingPolicy},
     cluster::{NodeView, Origin, distrusts},
@@ -50,9 +50,9 @@ pub struct Readiness {
 }
 
 /// Whom to ask.
-pub trait Ask {
+pub trait ClusterReader {
     /// What a change is held against.
-    async fn scene(&self, change: &Change) -> Result<Scene, Error>;
+    async fn scene(&self, change: &Change) -> Result<PermitInputs, Error>;
 
     /// Whether the remediator's own node is ready.
     async fn readiness(&self) -> Result<Readiness, Error>;
@@ -110,8 +110,8 @@ impl Apiserver {
     }
 }
 
-impl Ask for Apiserver {
-    async fn scene(&self, change: &Change) -> Result<Scene, Error> {
+impl ClusterReader for Apiserver {
+    async fn scene(&self, change: &Change) -> Result<PermitInputs, Error> {
         let asked = async {
             let policy = self.policy(&change.policy).await?;
             let (mut blocking, mut unjudged) = (Vec::new(), Vec::new());
@@ -124,7 +124,7 @@ impl Ask for Apiserver {
                 ChangeKind::KubeletFlag => self.trust().await?,
                 ChangeKind::ApiserverGate => Trust::Given,
             };
-            Ok(Scene { policy, blocking, unjudged, trust })
+            Ok(PermitInputs { policy, blocking, unjudged, trust })
         };
         tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| Error::Timeout)?
     }

@@ -2,15 +2,15 @@
 
 use tokio::sync::watch;
 
-use super::step::Wanted;
+use super::step::Desired;
 use crate::{
     api::{Change, ChangeReport},
-    node::watch::{self as own, Pace, Sight as Own},
+    node::watch::{self as own, NodeEvent as Own, Pace},
 };
 
 /// What the apiserver says of the node's change.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Sight {
+pub enum DesiredChange {
     /// It has not told yet, or there is no StreamingNode.
     #[default]
     Nothing,
@@ -23,13 +23,13 @@ pub enum Sight {
     },
 }
 
-impl Sight {
+impl DesiredChange {
     /// What is wanted, as decisions take it.
-    pub fn wanted(&self) -> Wanted<'_> {
+    pub fn wanted(&self) -> Desired<'_> {
         match self {
-            Self::Nothing => Wanted::Unknown,
-            Self::Node { wanted: None, .. } => Wanted::Nothing,
-            Self::Node { wanted: Some(change), .. } => Wanted::Change(change),
+            Self::Nothing => Desired::Unknown,
+            Self::Node { wanted: None, .. } => Desired::Nothing,
+            Self::Node { wanted: Some(change), .. } => Desired::Change(change),
         }
     }
 
@@ -43,18 +43,23 @@ impl Sight {
 }
 
 /// Watches the StreamingNode of this name.
-pub async fn follow(client: kube::Client, node: String, pace: Pace, sights: watch::Sender<Sight>) {
+pub async fn follow(
+    client: kube::Client,
+    node: String,
+    pace: Pace,
+    desired_changes: watch::Sender<DesiredChange>,
+) {
     own::follow(client, &node, pace, |seen| {
-        let sight = match seen {
-            Own::Is(object) => Sight::Node {
+        let desired = match seen {
+            Own::Is(object) => DesiredChange::Node {
                 wanted: object.spec.change,
                 reported: object.status.and_then(|status| status.change),
             },
-            Own::Gone => Sight::Nothing,
+            Own::Gone => DesiredChange::Nothing,
         };
-        sights.send_if_modified(|before| {
-            let changed = *before != sight;
-            *before = sight;
+        desired_changes.send_if_modified(|before| {
+            let changed = *before != desired;
+            *before = desired;
             changed
         });
     })

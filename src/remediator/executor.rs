@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    cluster_reader::Ask,
-    desired::Sight,
-    handler::{Plan, Proof, Trade},
-    journal::{End, Journal, Stage, Store, Why, store, wayback},
+    cluster_reader::ClusterReader,
+    desired::DesiredChange,
+    handler::{ChangeHandler, EditPlan, Proof},
+    journal::{End, Journal, Stage, Store, Termination, store, wayback},
     permit,
-    step::{self, Act, Seen, Wanted},
+    step::{self, Action, Desired, Observed},
 };
 use crate::{
     api::{Change, ChangeReport},
@@ -21,7 +21,7 @@ use crate::{
 
 /// What the time is, and how long things may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
+pub struct ExecutorTiming {
     /// The node's clock.
     pub now: fn() -> Timestamp,
     /// Between two looks at the time, the journal and the guard.
@@ -30,7 +30,7 @@ pub struct Timing {
     pub arming: Duration,
 }
 
-impl Default for Timing {
+impl Default for ExecutorTiming {
     fn default() -> Self {
         let (tick, arming) = (Duration::from_secs(1), Duration::from_secs(60));
         Self { now: Timestamp::now, tick, arming }
@@ -38,31 +38,31 @@ impl Default for Timing {
 }
 
 /// Carries out changes of one kind.
-pub struct Carrier<T, A> {
+pub struct Executor<T, A> {
     store: Store,
-    trade: T,
+    handler: T,
     ask: A,
     node: String,
     machine: Machine,
-    timing: Timing,
+    timing: ExecutorTiming,
     /// What could not be written down, and what is written down instead.
     unsaved: Option<(Option<Journal>, Journal)>,
     /// What is to be said.
     told: watch::Sender<Option<ChangeReport>>,
 }
 
-impl<T: Trade, A: Ask> Carrier<T, A> {
-    /// A carrier for the changes of this node.
+impl<T: ChangeHandler, A: ClusterReader> Executor<T, A> {
+    /// An executor for the changes of this node.
     pub fn new(
         store: Store,
-        trade: T,
+        handler: T,
         ask: A,
         node: String,
-        timing: Timing,
+        timing: ExecutorTiming,
         told: watch::Sender<Option<ChangeReport>>,
     ) -> Self {
         let machine = Machine::default();
-        Self { store, trade, ask, node, machine, timing, unsaved: None, told }
+        Self { store, handler, ask, node, machine, timing, unsaved: None, told }
     }
 
     /// The same on this machine.
@@ -75,11 +75,15 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     }
 
     /// Carries out what is wanted for ever.
-    pub async fn run(mut self, mut sights: watch::Receiver<Sight>, turned: impl Fn()) {
+    pub async fn run(
+        mut self,
+        mut desired_changes: watch::Receiver<DesiredChange>,
+        turned: impl Fn(),
+    ) {
         let mut complaint = String::new();
         loop {
-            let sight = sights.borrow_and_update().clone();
-            let again = match self.turn(&sight).await {
+            let desired = desired_changes.borrow_and_update().clone();
+            let again = match self.turn(&desired).await {
                 Ok(again) => again,
                 Err(error) => {
                     let text = error.to_string();
@@ -93,7 +97,7 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
             turned();
             if !again {
                 // Nobody but this process tells it the time, and the guard may have acted.
-                let _ = tokio::time::timeout(self.timing.tick, sights.changed()).await;
+                let _ = tokio::time::timeout(self.timing.tick, desired_changes.changed()).await;
             }
         }
     }
@@ -102,12 +106,12 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     ///
     /// # Errors
     /// Where the node's disk does not let it. It is tried again.
-    pub async fn turn(&mut self, sight: &Sight) -> Result<bool, store::Error> {
+    pub async fn turn(&mut self, desired: &DesiredChange) -> Result<bool, store::Error> {
         let _lock = self.store.lock().await?;
         let journal = match self.journal() {
-            Ok(None) if self.store.has_way_back() => return self.recall(sight, None).await,
+            Ok(None) if self.store.has_way_back() => return self.recall(desired, None).await,
             Err(error @ store::Error::Journal { .. }) => {
-                return self.recall(sight, Some(error)).await;
+                return self.recall(desired, Some(error)).await;
             }
             read => read?,
         };
@@ -118,29 +122,29 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
         };
         let act = step::decide(
             journal.as_ref(),
-            &Seen {
+            &Observed {
                 kind: T::KIND,
-                wanted: sight.wanted(),
-                reported: self.reported(sight),
-                guard: self.trade.guard(journal.as_ref(), now),
+                wanted: desired.wanted(),
+                reported: self.reported(desired),
+                guard: self.handler.guard(journal.as_ref(), now),
                 reverted: is(|store, journal| !journal.is_ended() && store.is_reverted(journal)),
                 untidy: is(Store::is_untidy) || self.store.has_way_back(),
                 now,
                 arming: self.timing.arming,
             },
         );
-        if act == Act::Rest {
+        if act == Action::Rest {
             return Ok(false);
         }
         tracing::debug!(?act, id = journal.as_ref().map(|journal| &*journal.id), "next");
-        match (act, journal, sight.wanted()) {
-            (Act::Begin, journal, Wanted::Change(change)) => self.begin(change, journal).await,
-            (Act::Lose, journal, Wanted::Change(change)) => {
+        match (act, journal, desired.wanted()) {
+            (Action::Begin, journal, Desired::Change(change)) => self.begin(change, journal).await,
+            (Action::Lose, journal, Desired::Change(change)) => {
                 let next = Journal::lost(change, self.store.folder(), journal.as_ref(), now);
                 self.put(journal, next)
             }
-            (Act::PlaceGuard, Some(journal), _) => {
-                match self.trade.place_guard(&journal) {
+            (Action::PlaceGuard, Some(journal), _) => {
+                match self.handler.place_guard(&journal) {
                     Ok(()) => Ok(true),
                     // No edit without it.
                     Err(error) if journal.stage == Stage::Kept => {
@@ -149,9 +153,11 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
                     Err(error) => Err(error),
                 }
             }
-            (Act::Edit, Some(journal), Wanted::Change(change)) => self.edit(change, journal).await,
-            (Act::Restart, Some(journal), _) => {
-                match self.trade.before_restart(&self.ask, now).await {
+            (Action::Edit, Some(journal), Desired::Change(change)) => {
+                self.edit(change, journal).await
+            }
+            (Action::Restart, Some(journal), _) => {
+                match self.handler.before_restart(&self.ask, now).await {
                     Ok(restart) => {
                         let next = journal.clone().restarted(restart, self.now());
                         self.put(Some(journal), next)
@@ -162,33 +168,35 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
                     }
                 }
             }
-            (Act::Prove, Some(journal), _) => match self.trade.prove(&journal, &self.ask).await {
-                Proof::NotYet(what) => {
-                    tracing::debug!("not yet: {what}");
-                    Ok(false)
+            (Action::Prove, Some(journal), _) => {
+                match self.handler.prove(&journal, &self.ask).await {
+                    Proof::NotYet(what) => {
+                        tracing::debug!("not yet: {what}");
+                        Ok(false)
+                    }
+                    Proof::Made(message) => {
+                        let next = journal.clone().applied("Applied", message, self.now());
+                        self.put(Some(journal), next)
+                    }
+                    Proof::Broken(reason, message) => {
+                        self.undo(journal, Termination::rolled_back(reason, message)).await
+                    }
                 }
-                Proof::Made(message) => {
-                    let next = journal.clone().applied("Applied", message, self.now());
-                    self.put(Some(journal), next)
-                }
-                Proof::Broken(reason, message) => {
-                    self.undo(journal, Why::rolled_back(reason, message)).await
-                }
-            },
-            (Act::Confirm, Some(journal), _) => {
+            }
+            (Action::Confirm, Some(journal), _) => {
                 // Before: nobody who cannot read the journal takes back what has proven itself.
                 self.store.close_way_back()?;
                 let next = journal.clone().confirmed(now);
                 self.put(Some(journal), next)
             }
-            (Act::Undo(why), Some(journal), _) => self.undo(journal, why).await,
-            (Act::GoOnUndoing, Some(journal), _) => self.go_on_undoing(journal, None).await,
-            (Act::Tidy, journal, _) => {
+            (Action::Undo(why), Some(journal), _) => self.undo(journal, why).await,
+            (Action::GoOnUndoing, Some(journal), _) => self.go_on_undoing(journal, None).await,
+            (Action::Tidy, journal, _) => {
                 match &journal {
                     Some(journal) => self.store.tidy(journal)?,
                     None => self.store.close_way_back()?,
                 }
-                self.trade.remove_guard()?;
+                self.handler.remove_guard()?;
                 Ok(true)
             }
             // No other pair is decided.
@@ -216,7 +224,7 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     /// The journal says nothing, or is gone. What the way back tells is enough to end the attempt.
     async fn recall(
         &mut self,
-        sight: &Sight,
+        desired: &DesiredChange,
         error: Option<store::Error>,
     ) -> Result<bool, store::Error> {
         let Some(way_back) = self.store.way_back()? else {
@@ -230,8 +238,8 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
             self.store.close_way_back()?;
             return Ok(true);
         }
-        let wanted = match sight.wanted() {
-            Wanted::Change(change) if change.id == way_back.id => change.confirmed,
+        let wanted = match desired.wanted() {
+            Desired::Change(change) if change.id == way_back.id => change.confirmed,
             _ => false,
         };
         if let Err(error) = self.store.set_journal_aside() {
@@ -245,8 +253,8 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     }
 
     /// The id of the change in the last report, unless another machine of this name has said it.
-    fn reported<'a>(&self, sight: &'a Sight) -> Option<&'a str> {
-        let report = sight.reported()?;
+    fn reported<'a>(&self, desired: &'a DesiredChange) -> Option<&'a str> {
+        let report = desired.reported()?;
         let Machine { boot, id } = self.machine.clone();
         let own = Origin { boot: boot.unwrap_or_default(), machine: id.unwrap_or_default() };
         (!Origin::of_change(report).is_elsewhere(&own)).then_some(&*report.id)
@@ -298,16 +306,16 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
         };
         let permitted = permitted.and_then(|()| permit::fresh(change, self.now()));
         let plan = match permitted {
-            Ok(()) => self.trade.plan(&self.store, change).await,
+            Ok(()) => self.handler.plan(&self.store, change).await,
             Err(why) => Err(why),
         };
         let now = self.now();
         let next = match plan {
-            Ok(Plan::Nothing(reason, message)) => {
+            Ok(EditPlan::Nothing(reason, message)) => {
                 Journal::begun(change, Vec::new(), before.as_ref(), now)
                     .applied(reason, message, now)
             }
-            Ok(Plan::Files(edits)) => {
+            Ok(EditPlan::Files(edits)) => {
                 let kept = edits.iter().enumerate().map(|(number, edit)| {
                     self.store.keep(number, &edit.path, &edit.original, &edit.changed)
                 });
@@ -343,15 +351,15 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
         }
         match self.store.edit(&journal) {
             Ok(()) => {
-                let next = self.trade.written(journal.clone(), self.now());
+                let next = self.handler.written(journal.clone(), self.now());
                 self.put(Some(journal), next)
             }
             Err(error) => self.undo(journal, failed(&error)).await,
         }
     }
 
-    async fn undo(&mut self, journal: Journal, mut why: Why) -> Result<bool, store::Error> {
-        if let Some(word) = self.trade.last_word(&journal) {
+    async fn undo(&mut self, journal: Journal, mut why: Termination) -> Result<bool, store::Error> {
+        if let Some(word) = self.handler.last_log_line(&journal) {
             why.message = format!("{} {word}", why.message);
         }
         let next = journal.clone().undoing(why);
@@ -372,7 +380,7 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     ) -> Result<bool, store::Error> {
         let Stage::Undoing(end) = journal.stage else { return Ok(false) };
         let back = match self.store.restore(&journal) {
-            Ok(mut restored) => match self.trade.take_back(&journal).await {
+            Ok(mut restored) => match self.handler.take_back(&journal).await {
                 Ok(note) => {
                     restored.notes.extend(note);
                     Ok(restored)
@@ -404,9 +412,9 @@ impl<T: Trade, A: Ask> Carrier<T, A> {
     }
 }
 
-fn failed(error: &store::Error) -> Why {
+fn failed(error: &store::Error) -> Termination {
     let message = format!("Nothing stays changed: {error}.");
-    Why { end: End::Failed, reason: error.reason(), message }
+    Termination { end: End::Failed, reason: error.reason(), message }
 }
 
 #[cfg(test)]

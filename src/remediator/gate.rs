@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::{
-    cluster_reader::Ask,
+    cluster_reader::ClusterReader,
     file,
-    guard::{self, Armed},
-    handler::{Edit, Plan, Proof, Trade},
-    journal::{Journal, Restart, Stage, Store, Why, store},
+    guard::{self, Heartbeat},
+    handler::{ChangeHandler, Edit, EditPlan, Proof},
+    journal::{Journal, Restart, Stage, Store, Termination, store},
     step::Guard,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     kubernetes::feature_gates::Setting,
     node::host::Host,
 };
-pub use last_log_line::{LOGS, last_word};
+pub use last_log_line::{LOGS, last_log_line};
 
 /// Changes the gate of this node's apiserver.
 #[derive(Clone, Debug)]
@@ -42,11 +42,11 @@ impl ApiserverGate {
     }
 }
 
-impl Trade for ApiserverGate {
+impl ChangeHandler for ApiserverGate {
     const KIND: ChangeKind = ChangeKind::ApiserverGate;
 
-    async fn plan(&mut self, store: &Store, change: &Change) -> Result<Plan, Why> {
-        let refused = |message: String| Why::refused("EditRefused", message);
+    async fn plan(&mut self, store: &Store, change: &Change) -> Result<EditPlan, Termination> {
+        let refused = |message: String| Termination::refused("EditRefused", message);
         let original = store.read(&self.manifest).map_err(|error| {
             refused(format!("The apiserver's manifest cannot be edited: {error}."))
         })?;
@@ -59,12 +59,12 @@ impl Trade for ApiserverGate {
             None => return Err(refused("The change does not name a setting.".to_owned())),
         };
         match manifest::set_gate(text, STREAMING_REDIRECTS.gate, setting) {
-            Ok(Edited::Unchanged) => Ok(Plan::Nothing(
+            Ok(Edited::Unchanged) => Ok(EditPlan::Nothing(
                 "AlreadySo",
                 format!("{} says so already; nothing was changed.", self.manifest),
             )),
             Ok(Edited::Changed(changed)) => {
-                Ok(Plan::Files(vec![Edit { path: self.manifest.clone(), original, changed }]))
+                Ok(EditPlan::Files(vec![Edit { path: self.manifest.clone(), original, changed }]))
             }
             Err(error) => {
                 let message =
@@ -81,7 +81,7 @@ impl Trade for ApiserverGate {
             // Half of one has to be taken away, too.
             return if ended && file::is_untidy(&path) { Guard::Placed } else { Guard::Absent };
         }
-        match (journal, Armed::read(&self.state)) {
+        match (journal, Heartbeat::read(&self.state)) {
             (Some(journal), Some(armed)) if armed.watches(&journal.id, now) => Guard::Armed,
             _ => Guard::Placed,
         }
@@ -106,11 +106,15 @@ impl Trade for ApiserverGate {
         journal.applied("Applied", message, now)
     }
 
-    async fn before_restart(&mut self, _: &impl Ask, _: Timestamp) -> Result<Restart, String> {
+    async fn before_restart(
+        &mut self,
+        _: &impl ClusterReader,
+        _: Timestamp,
+    ) -> Result<Restart, String> {
         Err("the kubelet restarts the apiserver by itself".to_owned())
     }
 
-    async fn prove(&mut self, _: &Journal, _: &impl Ask) -> Proof {
+    async fn prove(&mut self, _: &Journal, _: &impl ClusterReader) -> Proof {
         Proof::NotYet("the controller has it proven".to_owned())
     }
 
@@ -118,7 +122,7 @@ impl Trade for ApiserverGate {
         Ok(None)
     }
 
-    fn last_word(&self, journal: &Journal) -> Option<String> {
+    fn last_log_line(&self, journal: &Journal) -> Option<String> {
         said(journal, &self.host.path(LOGS))
     }
 }
@@ -126,7 +130,7 @@ impl Trade for ApiserverGate {
 /// A sentence with what the apiserver said last, for an attempt that had been made.
 pub fn said(journal: &Journal, logs: &Path) -> Option<String> {
     let made = journal.stage == Stage::Applied && !journal.files.is_empty();
-    let word = made.then(|| last_word(logs)).flatten()?;
+    let word = made.then(|| last_log_line(logs)).flatten()?;
     Some(format!("The apiserver's last word: {}.", word.trim_end_matches('.')))
 }
 

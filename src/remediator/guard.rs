@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     file,
-    journal::{Journal, Stage, Why, store},
+    journal::{Journal, Stage, Termination, store},
     step,
 };
 pub use manifest::{MANIFEST, PullPolicy, Template};
-pub use watch::{Error, Guard, Settings, run};
+pub use watch::{Error, Guard, GuardSettings, run};
 
 /// Where the guard says that it watches.
 const ARMED: &str = "armed.json";
@@ -30,14 +30,14 @@ const SILENT: SignedDuration = SignedDuration::from_secs(10);
 
 /// The guard's word that it watches over an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Armed {
+pub struct Heartbeat {
     /// The attempt's id.
     pub id: String,
     /// When it last looked.
     pub at: Timestamp,
 }
 
-impl Armed {
+impl Heartbeat {
     /// What it said last in this folder; nothing where that cannot be read.
     pub fn read(folder: &Path) -> Option<Self> {
         let found = file::read(&folder.join(ARMED)).ok()??;
@@ -70,11 +70,11 @@ impl Armed {
 
 /// What a guard does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum GuardAction {
     /// Say that it watches.
     Arm,
     /// Put the originals back, for this reason.
-    Undo(Why),
+    Undo(Termination),
     /// Go on with what somebody has begun to put back.
     GoOnUndoing,
     /// Wait for the remediator to take the guard away.
@@ -91,7 +91,7 @@ pub fn decide(
     now: Timestamp,
     watched: Duration,
     leave: Duration,
-) -> Act {
+) -> GuardAction {
     let long = |since: SignedDuration| {
         since >= SignedDuration::try_from(leave).unwrap_or(SignedDuration::MAX)
     };
@@ -99,15 +99,15 @@ pub fn decide(
         Some(journal) if journal.is_ended() => {
             // By both clocks: that of the node may have been set in between.
             let alone = long(now.duration_since(journal.since)) && watched >= leave;
-            if alone { Act::Leave } else { Act::Wait }
+            if alone { GuardAction::Leave } else { GuardAction::Wait }
         }
-        Some(journal) if matches!(journal.stage, Stage::Undoing(_)) => Act::GoOnUndoing,
-        Some(journal) if journal.is_overdue(now) => Act::Undo(step::overdue(journal)),
+        Some(journal) if matches!(journal.stage, Stage::Undoing(_)) => GuardAction::GoOnUndoing,
+        Some(journal) if journal.is_overdue(now) => GuardAction::Undo(step::overdue(journal)),
         // A guard of an earlier attempt is about to end, and keeps the time until then.
-        Some(journal) if journal.id == own => Act::Arm,
-        Some(_) => Act::Wait,
-        None if watched >= leave => Act::Leave,
-        None => Act::Wait,
+        Some(journal) if journal.id == own => GuardAction::Arm,
+        Some(_) => GuardAction::Wait,
+        None if watched >= leave => GuardAction::Leave,
+        None => GuardAction::Wait,
     }
 }
 

@@ -91,7 +91,7 @@ pub enum End {
 
 /// Why an attempt does not stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why {
+pub struct Termination {
     /// How it ends.
     pub end: End,
     /// A stable name.
@@ -162,7 +162,12 @@ impl Journal {
     }
 
     /// An attempt that was not made.
-    pub fn unmade(change: &Change, why: Why, before: Option<&Journal>, now: Timestamp) -> Self {
+    pub fn unmade(
+        change: &Change,
+        why: Termination,
+        before: Option<&Journal>,
+        now: Timestamp,
+    ) -> Self {
         let begun = Self::begun(change, Vec::new(), before, now);
         begun.at(Stage::Ended(why.end), why.reason, why.message, now)
     }
@@ -177,7 +182,7 @@ impl Journal {
             return begun.at(Stage::Confirmed, "Confirmed", message, now);
         }
         let message = format!("{gone}, so nothing can go back. Look at the node's files.");
-        Self::unmade(change, Why::failed("StateLost", message), before, now)
+        Self::unmade(change, Termination::failed("StateLost", message), before, now)
     }
 
     /// The files hold what they are to hold, and the kubelet has to take it in.
@@ -208,7 +213,7 @@ impl Journal {
     }
 
     /// The originals are coming back. What is said already holds until they have.
-    pub fn undoing(self, why: Why) -> Self {
+    pub fn undoing(self, why: Termination) -> Self {
         let stage = Stage::Undoing(why.end);
         Self { stage, reason: why.reason.to_owned(), message: why.message, ..self }
     }
@@ -304,7 +309,7 @@ impl End {
     }
 }
 
-impl Why {
+impl Termination {
     /// It goes back.
     pub fn rolled_back(reason: &'static str, message: String) -> Self {
         Self { end: End::RolledBack, reason, message }

@@ -9,10 +9,10 @@ use std::borrow::Cow;
 use jiff::{Timestamp, Unit};
 
 use super::{
-    cluster_reader::Ask,
+    cluster_reader::ClusterReader,
     file::Found,
-    handler::{Edit, Plan, Proof, Trade},
-    journal::{Journal, Restart, Store, Why, store},
+    handler::{ChangeHandler, Edit, EditPlan, Proof},
+    journal::{Journal, Restart, Store, Termination, store},
     step::Guard,
 };
 use crate::{
@@ -59,15 +59,15 @@ impl<S: Systemd> KubeletFlag<S> {
     }
 }
 
-impl<S: Systemd> Trade for KubeletFlag<S> {
+impl<S: Systemd> ChangeHandler for KubeletFlag<S> {
     const KIND: ChangeKind = ChangeKind::KubeletFlag;
 
-    async fn plan(&mut self, store: &Store, _: &Change) -> Result<Plan, Why> {
+    async fn plan(&mut self, store: &Store, _: &Change) -> Result<EditPlan, Termination> {
         let kubelet = self.kubelet().map_err(|why| {
-            Why::refused("KubeletUnknown", format!("Nothing was changed: {why}."))
+            Termination::refused("KubeletUnknown", format!("Nothing was changed: {why}."))
         })?;
         let files = self.systemd.files().await.map_err(|error| {
-            Why::refused(error.reason(), format!("Nothing was changed: {error}."))
+            Termination::refused(error.reason(), format!("Nothing was changed: {error}."))
         })?;
         let units = files.units.iter().map(|path| (path, edit::unit::remove_flag as RemoveFlag));
         let environment =
@@ -82,11 +82,11 @@ impl<S: Systemd> Trade for KubeletFlag<S> {
             }
         }
         if !edits.is_empty() {
-            return Ok(Plan::Files(edits));
+            return Ok(EditPlan::Files(edits));
         }
         if says(&kubelet) == FlagValue::Absent {
             let message = format!("The kubelet runs without --{FLAG}, and no file names it.");
-            return Ok(Plan::Nothing("NothingToDo", message));
+            return Ok(EditPlan::Nothing("NothingToDo", message));
         }
         let mut message = format!(
             "The kubelet runs with --{FLAG}, and none of the files of its unit names it ({}). Take \
@@ -96,7 +96,7 @@ impl<S: Systemd> Trade for KubeletFlag<S> {
         if !unread.is_empty() {
             message.push_str(&format!(" Not read: {}.", unread.join(", ")));
         }
-        Err(Why::refused("FlagSourceUnknown", message))
+        Err(Termination::refused("FlagSourceUnknown", message))
     }
 
     fn guard(&self, _: Option<&Journal>, _: Timestamp) -> Guard {
@@ -115,7 +115,11 @@ impl<S: Systemd> Trade for KubeletFlag<S> {
         journal.edited(now)
     }
 
-    async fn before_restart(&mut self, ask: &impl Ask, now: Timestamp) -> Result<Restart, String> {
+    async fn before_restart(
+        &mut self,
+        ask: &impl ClusterReader,
+        now: Timestamp,
+    ) -> Result<Restart, String> {
         let readiness = ask.readiness().await.map_err(|error| error.to_string())?;
         // Heartbeats have whole seconds: one of this second could be before the restart, or after it.
         if readiness.heartbeat.is_some_and(|heartbeat| heartbeat >= whole(now)) {
@@ -125,7 +129,7 @@ impl<S: Systemd> Trade for KubeletFlag<S> {
         Ok(Restart { at: now, process, heartbeat: readiness.heartbeat })
     }
 
-    async fn prove(&mut self, journal: &Journal, ask: &impl Ask) -> Proof {
+    async fn prove(&mut self, journal: &Journal, ask: &impl ClusterReader) -> Proof {
         let Some(restart) = &journal.restart else {
             return Proof::NotYet("no restart is written down".to_owned());
         };
@@ -198,7 +202,7 @@ impl<S: Systemd> Trade for KubeletFlag<S> {
         }
     }
 
-    fn last_word(&self, _: &Journal) -> Option<String> {
+    fn last_log_line(&self, _: &Journal) -> Option<String> {
         None
     }
 }
@@ -206,7 +210,11 @@ impl<S: Systemd> Trade for KubeletFlag<S> {
 type RemoveFlag = fn(&str, &str) -> Result<Edited, edit::Error>;
 
 /// The edit of one file; `None` where it does not name the flag.
-fn edited(path: &str, original: Found, remove_flag: RemoveFlag) -> Result<Option<Edit>, Why> {
+fn edited(
+    path: &str,
+    original: Found,
+    remove_flag: RemoveFlag,
+) -> Result<Option<Edit>, Termination> {
     // systemd skips bytes that are no text where they stand in comments, so such a file counts; but
     // it cannot be written as it was.
     let text = String::from_utf8_lossy(&original.bytes);
@@ -217,12 +225,12 @@ fn edited(path: &str, original: Found, remove_flag: RemoveFlag) -> Result<Option
                 "{path} is left alone: it names --{FLAG}, and holds bytes that are not UTF-8. Take \
                  the flag out by hand, and restart the kubelet."
             );
-            Err(Why::refused("EditRefused", message))
+            Err(Termination::refused("EditRefused", message))
         }
         Ok(Edited::Changed(changed)) => Ok(Some(Edit { path: path.to_owned(), original, changed })),
         Err(error) => {
             let message = format!("{path} is left alone ({}): {error}.", error.reason());
-            Err(Why::refused("EditRefused", message))
+            Err(Termination::refused("EditRefused", message))
         }
     }
 }

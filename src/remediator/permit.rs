@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::journal::Why;
+use super::journal::Termination;
 use crate::{
     api::{
         Apply, Change, ChangeKind, GateSetting, GateWish, Remediation, RolloutTrack,
@@ -10,7 +10,7 @@ use crate::{
     },
     decision::{
         migration::{GateBehaviour, STREAMING_REDIRECTS, Track},
-        names::Named,
+        names::NameSummary,
         redirects::trust,
     },
     kubernetes::version::Minor,
@@ -32,7 +32,7 @@ pub enum Policy {
 
 /// What the apiserver says now.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scene {
+pub struct PermitInputs {
     /// The policy.
     pub policy: Policy,
     /// The nodes that stand in the way; asked for only where [`turns_off`] holds.
@@ -68,12 +68,12 @@ pub fn turns_off(change: &Change, policy: &Policy, node: &str) -> bool {
 ///
 /// # Errors
 /// Where it is not.
-pub fn fresh(change: &Change, now: Timestamp) -> Result<(), Why> {
+pub fn fresh(change: &Change, now: Timestamp) -> Result<(), Termination> {
     let apart = now.duration_since(change.verdict.at.0).abs();
     if apart <= FRESH {
         return Ok(());
     }
-    Err(Why::refused(
+    Err(Termination::refused(
         "VerdictStale",
         format!(
             "The decision is {} s away from this node's time, and good for {} s. Where that repeats \
@@ -88,22 +88,22 @@ pub fn fresh(change: &Change, now: Timestamp) -> Result<(), Why> {
 ///
 /// # Errors
 /// Why it may not be made.
-pub fn check(change: &Change, scene: &Scene, node: &str) -> Result<(), Why> {
+pub fn check(change: &Change, scene: &PermitInputs, node: &str) -> Result<(), Termination> {
     let policy = match &scene.policy {
         Policy::Is(policy) => policy,
         Policy::Missing => {
             let message = format!("There is no policy {} any more.", change.policy);
-            return Err(Why::refused("NotWanted", message));
+            return Err(Termination::refused("NotWanted", message));
         }
         Policy::Unreadable(error) => {
             let message = format!("The policy {} cannot be read: {error}.", change.policy);
-            return Err(Why::refused("PolicyUnreadable", message));
+            return Err(Termination::refused("PolicyUnreadable", message));
         }
     };
     same(change, policy)?;
     if policy.spec.paused {
         let message = format!("The policy {} is paused.", change.policy);
-        return Err(Why::refused("PolicyPaused", message));
+        return Err(Termination::refused("PolicyPaused", message));
     }
     match change.kind {
         ChangeKind::ApiserverGate => gate(change, policy, scene, node),
@@ -112,10 +112,10 @@ pub fn check(change: &Change, scene: &Scene, node: &str) -> Result<(), Why> {
 }
 
 /// The policy is the one that was judged, or a later state of it with the same spec.
-fn same(change: &Change, policy: &StreamingPolicy) -> Result<(), Why> {
+fn same(change: &Change, policy: &StreamingPolicy) -> Result<(), Termination> {
     let changed = |what: String| {
         let message = format!("The policy {} {what}: it has to be judged anew.", change.policy);
-        Err(Why::refused("VerdictChanged", message))
+        Err(Termination::refused("VerdictChanged", message))
     };
     let (judged, is) = (change.verdict.generation, policy.metadata.generation);
     if is != Some(judged) {
@@ -134,10 +134,15 @@ fn same(change: &Change, policy: &StreamingPolicy) -> Result<(), Why> {
     Ok(())
 }
 
-fn gate(change: &Change, policy: &StreamingPolicy, scene: &Scene, node: &str) -> Result<(), Why> {
+fn gate(
+    change: &Change,
+    policy: &StreamingPolicy,
+    scene: &PermitInputs,
+    node: &str,
+) -> Result<(), Termination> {
     let not_wanted = |what: &str| {
         let message = format!("The policy {} {what}.", change.policy);
-        Err(Why::refused("NotWanted", message))
+        Err(Termination::refused("NotWanted", message))
     };
     if policy.spec.apply != Apply::StaticPod {
         return not_wanted("does not say apply: StaticPod");
@@ -159,20 +164,21 @@ fn gate(change: &Change, policy: &StreamingPolicy, scene: &Scene, node: &str) ->
     }
     if let Some(refusal) = unsafe_verdict(policy) {
         let message = format!("The policy {} {refusal}", change.policy);
-        return Err(Why::refused("VerdictChanged", message));
+        return Err(Termination::refused("VerdictChanged", message));
     }
-    let named =
-        |nodes: &[String]| nodes.iter().map(String::as_str).collect::<Named<'_>>().to_string();
+    let named = |nodes: &[String]| {
+        nodes.iter().map(String::as_str).collect::<NameSummary<'_>>().to_string()
+    };
     if !scene.blocking.is_empty() {
         let message = format!(
             "In the way of turning the gate off: {}. See kubectl get streamingnodes.",
             named(&scene.blocking)
         );
-        return Err(Why::refused("NodesBlock", message));
+        return Err(Termination::refused("NodesBlock", message));
     }
     if !scene.unjudged.is_empty() {
         let message = format!("No verdict is stored of {}.", named(&scene.unjudged));
-        return Err(Why::refused("VerdictUnseen", message));
+        return Err(Termination::refused("VerdictUnseen", message));
     }
     Ok(())
 }
@@ -197,20 +203,25 @@ fn unsafe_verdict(policy: &StreamingPolicy) -> Option<String> {
     }
 }
 
-fn flag(change: &Change, policy: &StreamingPolicy, scene: &Scene, node: &str) -> Result<(), Why> {
+fn flag(
+    change: &Change,
+    policy: &StreamingPolicy,
+    scene: &PermitInputs,
+    node: &str,
+) -> Result<(), Termination> {
     let nodes = policy.spec.nodes.as_ref();
     if nodes.is_none_or(|nodes| nodes.remediation != Remediation::KubeletFlag) {
         let message = format!(
             "The policy {} does not say nodes.remediation: KubeletFlag (any more).",
             change.policy
         );
-        return Err(Why::refused("NotWanted", message));
+        return Err(Termination::refused("NotWanted", message));
     }
     match scene.trust {
         Trust::Given => Ok(()),
         Trust::Missing => {
             let message = trust::says(&std::iter::once(node).collect());
-            Err(Why::refused("RuntimeNotTrusted", message))
+            Err(Termination::refused("RuntimeNotTrusted", message))
         }
         Trust::Untold => {
             let message = format!(
@@ -218,7 +229,7 @@ fn flag(change: &Change, policy: &StreamingPolicy, scene: &Scene, node: &str) ->
                  whether a kubelet that proxies trusts the runtime's streaming server is not known. \
                  See status.agent of kubectl get streamingnode {node} -o yaml."
             );
-            Err(Why::refused("RuntimeUntold", message))
+            Err(Termination::refused("RuntimeUntold", message))
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::desired::Sight;
+use super::desired::DesiredChange;
 use crate::{
     api::ChangeReport,
     node::status::{RETRY_MIN, Writer},
@@ -28,12 +28,12 @@ const ECHO: Duration = Duration::from_secs(30);
 pub async fn keep(
     writer: Writer,
     mut told: watch::Receiver<Option<ChangeReport>>,
-    mut sights: watch::Receiver<Sight>,
+    mut desired_changes: watch::Receiver<DesiredChange>,
 ) {
     let (mut wait, mut not_before) = (RETRY_MIN, None::<Instant>);
     loop {
         let own = told.borrow_and_update().clone();
-        let due = own.filter(|own| is_due(own, &sights.borrow_and_update()));
+        let due = own.filter(|own| is_due(own, &desired_changes.borrow_and_update()));
         let now = Instant::now();
         match &due {
             None => (wait, not_before) = (RETRY_MIN, None),
@@ -63,7 +63,7 @@ pub async fn keep(
                 }
                 not_before = None;
             }
-            changed = sights.changed() => if changed.is_err() { return },
+            changed = desired_changes.changed() => if changed.is_err() { return },
             () = again => {}
         }
     }
@@ -71,8 +71,8 @@ pub async fn keep(
 
 /// Whether this has to be said. Both kinds of remediators speak in the same place: each of what is
 /// wanted, if that is its own, and of what it said last.
-fn is_due(own: &ChangeReport, sight: &Sight) -> bool {
-    let Sight::Node { wanted, reported } = sight else { return false };
+fn is_due(own: &ChangeReport, desired: &DesiredChange) -> bool {
+    let DesiredChange::Node { wanted, reported } = desired else { return false };
     let speaks = wanted.as_ref().is_some_and(|change| change.id == own.id)
         || reported.as_ref().is_some_and(|report| report.id == own.id);
     speaks && reported.as_deref() != Some(own)
@@ -117,12 +117,12 @@ mod tests {
             (Some("b"), Some(&other), false),
             (Some("b"), None, false),
         ] {
-            let sight = Sight::Node {
+            let desired = DesiredChange::Node {
                 wanted: wanted.map(|id| Box::new(change(id, ChangeKind::ApiserverGate))),
                 reported: reported.cloned().map(Box::new),
             };
-            assert_eq!(is_due(&own, &sight), expected, "{wanted:?} {reported:?}");
+            assert_eq!(is_due(&own, &desired), expected, "{wanted:?} {reported:?}");
         }
-        assert!(!is_due(&own, &Sight::Nothing));
+        assert!(!is_due(&own, &DesiredChange::Nothing));
     }
 }

@@ -14,14 +14,14 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{
-    cluster_reader::{Ask, Error, Readiness},
-    desired::Sight,
-    executor::{Carrier, Timing},
+    cluster_reader::{ClusterReader, Error, Readiness},
+    desired::DesiredChange,
+    executor::{Executor, ExecutorTiming},
     file,
     gate::ApiserverGate,
     guard::{self, PullPolicy},
     journal::{Journal, Store},
-    permit::{Policy, Scene, Trust},
+    permit::{PermitInputs, Policy, Trust},
 };
 use crate::{
     api::{
@@ -70,8 +70,8 @@ pub fn advance(seconds: i64) {
     NOW.set(NOW.get() + seconds);
 }
 
-pub fn timing() -> Timing {
-    Timing { now, tick: Duration::from_millis(1), arming: Duration::from_secs(60) }
+pub fn timing() -> ExecutorTiming {
+    ExecutorTiming { now, tick: Duration::from_millis(1), arming: Duration::from_secs(60) }
 }
 
 pub fn change(id: &str, kind: ChangeKind) -> Change {
@@ -87,15 +87,15 @@ pub fn change(id: &str, kind: ChangeKind) -> Change {
     }
 }
 
-pub fn wants(change: &Change) -> Sight {
-    Sight::Node { wanted: Some(Box::new(change.clone())), reported: None }
+pub fn wants(change: &Change) -> DesiredChange {
+    DesiredChange::Node { wanted: Some(Box::new(change.clone())), reported: None }
 }
 
-pub fn confirms(change: &Change) -> Sight {
+pub fn confirms(change: &Change) -> DesiredChange {
     wants(&Change { confirmed: true, ..change.clone() })
 }
 
-pub const NOTHING_WANTED: Sight = Sight::Node { wanted: None, reported: None };
+pub const NOTHING_WANTED: DesiredChange = DesiredChange::Node { wanted: None, reported: None };
 
 /// A policy that permits all that is asked for.
 pub fn policy() -> StreamingPolicy {
@@ -133,7 +133,7 @@ pub fn policy() -> StreamingPolicy {
 pub struct Answers(Arc<Mutex<Known>>);
 
 pub struct Known {
-    pub scene: Option<Scene>,
+    pub scene: Option<PermitInputs>,
     pub readiness: Option<Readiness>,
 }
 
@@ -141,7 +141,7 @@ impl Answers {
     pub fn new() -> Self {
         let policy = Policy::Is(Box::new(policy()));
         Self(Arc::new(Mutex::new(Known {
-            scene: Some(Scene {
+            scene: Some(PermitInputs {
                 policy,
                 blocking: Vec::new(),
                 unjudged: Vec::new(),
@@ -162,8 +162,8 @@ impl Answers {
     }
 }
 
-impl Ask for Answers {
-    async fn scene(&self, _: &Change) -> Result<Scene, Error> {
+impl ClusterReader for Answers {
+    async fn scene(&self, _: &Change) -> Result<PermitInputs, Error> {
         self.0.lock().unwrap().scene.clone().ok_or(Error::Timeout)
     }
 
@@ -247,13 +247,13 @@ impl Node {
     }
 
     /// A remediator for the manifest that has just been started.
-    pub fn gate_remediator(&self) -> Carrier<ApiserverGate, Answers> {
+    pub fn gate_remediator(&self) -> Executor<ApiserverGate, Answers> {
         self.gate_remediator_with(timing())
     }
 
-    pub fn gate_remediator_with(&self, timing: Timing) -> Carrier<ApiserverGate, Answers> {
+    pub fn gate_remediator_with(&self, timing: ExecutorTiming) -> Executor<ApiserverGate, Answers> {
         let store = self.store(ChangeKind::ApiserverGate);
-        let trade = ApiserverGate {
+        let handler = ApiserverGate {
             manifest: MANIFEST.to_owned(),
             host: self.host(),
             state: store.folder().to_owned(),
@@ -267,7 +267,7 @@ impl Node {
             },
         };
         let (answers, told) = (self.answers.clone(), self.told.clone());
-        Carrier::new(store, trade, answers, "cp1".to_owned(), timing, told)
+        Executor::new(store, handler, answers, "cp1".to_owned(), timing, told)
     }
 
     /// Whether the guard's manifest is in the folder.
@@ -287,7 +287,7 @@ impl Node {
         Some(guard::Guard {
             store: self.store(ChangeKind::ApiserverGate),
             host: self.host(),
-            settings: guard::Settings {
+            settings: guard::GuardSettings {
                 change: change.to_owned(),
                 state: self.state(),
                 manifests: folder(&self.path(MANIFEST)),
@@ -306,8 +306,11 @@ fn folder(path: &Path) -> PathBuf {
 }
 
 /// Turns until there is nothing to do.
-pub async fn settle<T: super::handler::Trade>(remediator: &mut Carrier<T, Answers>, sight: &Sight) {
-    while remediator.turn(sight).await.unwrap() {}
+pub async fn settle<T: super::handler::ChangeHandler>(
+    remediator: &mut Executor<T, Answers>,
+    desired: &DesiredChange,
+) {
+    while remediator.turn(desired).await.unwrap() {}
 }
 
 /// No fault befalls this thread, and its clock is at the beginning.

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::{
     policy::{self, nodes::Verdicts, rule::Nodes},
-    rule::{self, Accounts, Ask, Denial, Found},
+    rule::{self, Accounts, Denial, Found, Question},
 };
 use crate::{
     api::StreamingPolicySpec,
@@ -111,8 +111,8 @@ impl Reviewer {
             new: new.as_ref(),
         };
         match rule::ask(&self.0.accounts, &asked)? {
-            Ask::Nothing => {}
-            Ask::Pod(named, account) => {
+            Question::Nothing => {}
+            Question::Pod(named, account) => {
                 let found = self.look_up(&named.name).await;
                 rule::judge(account, &request.name, &named, &found)?;
             }

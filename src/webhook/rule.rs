@@ -1,11 +1,11 @@
-//! The rule: an agent or a remediator writes its own part of the status of its own node's object, and
-//! nothing else.
+//! The rule: an agent or a remediator writes its own part of the status of its own node's object,
+//! and nothing else.
 //!
-//! All agents share one ServiceAccount, and all remediators another, so RBAC cannot tell one node's from
-//! the next one's, nor the parts of a status. What can is the token: one that was issued for a pod
-//! names that pod to the apiserver, which repeats it in the review as extras of the user. The pod is
-//! then looked up, and its `spec.nodeName`, which no pod can choose or change for itself, has to be
-//! the object's name. About everybody else RBAC alone decides.
+//! All agents share one ServiceAccount, and all remediators another, so RBAC cannot tell one node's
+//! from the next one's, nor the parts of a status. What can is the token: one that was issued for a
+//! pod names that pod to the apiserver, which repeats it in the review as extras of the user. The
+//! pod is then looked up, and its `spec.nodeName`, which no pod can choose or change for itself,
+//! has to be the object's name. About everybody else RBAC alone decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,16 +107,16 @@ pub enum Operation {
 
 /// What a request needs before it can be judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask<'a> {
+pub enum Question<'a> {
     /// Nothing: it is nobody's whose writes are judged.
     Nothing,
     /// A look at the pod that the token names, which has to run under this account.
-    Pod(Named, &'a Account),
+    Pod(ClaimedPod, &'a Account),
 }
 
 /// The pod that a token names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct ClaimedPod {
     /// Its name.
     pub name: String,
     /// Its uid: another pod may have the name by now.
@@ -245,8 +245,8 @@ impl Denial {
 ///
 /// # Errors
 /// Where an agent or a remediator asks for what none may do.
-pub fn ask<'a>(accounts: &'a Accounts, request: &Request<'_>) -> Result<Ask<'a>, Denial> {
-    let Some(account) = accounts.of(request.user) else { return Ok(Ask::Nothing) };
+pub fn ask<'a>(accounts: &'a Accounts, request: &Request<'_>) -> Result<Question<'a>, Denial> {
+    let Some(account) = accounts.of(request.user) else { return Ok(Question::Nothing) };
     let part = account.part;
     if request.operation != Operation::Update || request.subresource != "status" {
         return Err(Denial::NotStatus(part));
@@ -266,14 +266,19 @@ pub fn ask<'a>(accounts: &'a Accounts, request: &Request<'_>) -> Result<Ask<'a>,
         Some(_) => Some(one(request.extra, NODE_NAME).ok_or(Denial::TokenUnbound(part))?),
     };
     let [name, uid] = [name, uid].map(str::to_owned);
-    Ok(Ask::Pod(Named { name, uid, node: node.map(str::to_owned) }, account))
+    Ok(Question::Pod(ClaimedPod { name, uid, node: node.map(str::to_owned) }, account))
 }
 
 /// Whether the pod that the token names may write the object of this name.
 ///
 /// # Errors
 /// Where it may not, or where it is not known whether it may.
-pub fn judge(account: &Account, object: &str, named: &Named, found: &Found) -> Result<(), Denial> {
+pub fn judge(
+    account: &Account,
+    object: &str,
+    named: &ClaimedPod,
+    found: &Found,
+) -> Result<(), Denial> {
     let name = || named.name.clone();
     let pod = match found {
         Found::Pod(pod) => pod,

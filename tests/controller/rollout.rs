@@ -110,7 +110,7 @@ async fn agents_follow_the_policies() {
     stage.edit_policy("more", json!({"nodeSelector": {"pool": "c"}})).await;
     daemon_set(&stage, |object| terms(object) == json!([term("a"), term("c")])).await;
 
-    // A new leader finds it as it has to be.
+    // A new leader finds it has to be.
     settled(&first).await;
     let before = sets(&stage).get(NAME).await.unwrap().metadata.resource_version;
     signal(&mut first, "TERM");

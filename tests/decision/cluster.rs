@@ -207,7 +207,7 @@ impl Cluster {
 
     /// The status and the reason of `SafeToDisable`.
     pub fn safe(&self) -> (&'static str, &'static str) {
-        self.judged(|j| (j.safe_to_disable.holds.as_str(), j.safe_to_disable.reason))
+        self.judged(|j| (j.safe_to_disable.status.as_str(), j.safe_to_disable.reason))
     }
 
     pub fn permits(&self) -> bool {

@@ -51,13 +51,17 @@ fn such_a_node_blocks_whatever_its_version_says() {
         let nodes = [("n1", node(kubelet, says))];
         let judgement = judged(&nodes, &apiserver(24));
         let safe = &judgement.safe_to_disable;
-        assert_eq!((safe.holds.as_str(), safe.reason), ("False", "KubeletCrashLoops"), "{nodes:?}");
+        assert_eq!(
+            (safe.status.as_str(), safe.reason),
+            ("False", "KubeletCrashLoops"),
+            "{nodes:?}"
+        );
         assert!(safe.message.starts_with("The kubelet of n1 keeps exiting"));
         let refuses =
             "n1 was last seen with --redirect-container-streaming, which 1.22 and later refuse";
         assert_eq!(safe.message.contains(refuses), flagged, "{}", safe.message);
         let upgrade = &judgement.upgrade_safe;
-        assert_eq!(upgrade.holds.as_str(), "False", "{upgrade:?}");
+        assert_eq!(upgrade.status.as_str(), "False", "{upgrade:?}");
         assert!(upgrade.message.contains("keeps exiting"), "{upgrade:?}");
         let counts = judgement.survey.counts;
         assert_eq!((counts.blocking, counts.unknown, counts.redirecting), (1, 1, 0));

@@ -242,7 +242,7 @@ fn nobody_is_told_to_set_a_gate_that_is_gone_or_unseen() {
         let cluster = Cluster { wish, ..Cluster::of([instance], [node(0, 24, &[])]) };
         cluster.judged(|judgement| {
             let outcome = &judgement.progressing;
-            assert_eq!((outcome.holds.as_str(), outcome.reason), ("False", reason), "1.{minor}");
+            assert_eq!((outcome.status.as_str(), outcome.reason), ("False", reason), "1.{minor}");
             let told = outcome.message.contains("--feature-gates");
             assert_eq!(told, reason == "WaitingForAdmin", "{}", outcome.message);
         });
@@ -263,7 +263,7 @@ proptest! {
         let named = |message: &str| names.iter().any(|name| message.contains(name));
         cluster.judged(|judgement| {
             for outcome in [&judgement.safe_to_disable, &judgement.upgrade_safe] {
-                if outcome.holds.as_str() == "True" {
+                if outcome.status.as_str() == "True" {
                     prop_assert!(!outcome.message.is_empty());
                     continue;
                 }
@@ -289,7 +289,7 @@ proptest! {
             let blocks = |n: &&Node| !cluster.excepted(n)
                 && oracle::redirects(n.kubelet, &n.claims) != Redirects::No;
             let innocent: Vec<&Node> = cluster.nodes.iter().filter(|n| !blocks(n)).collect();
-            if judgement.safe_to_disable.holds.as_str() == "False" {
+            if judgement.safe_to_disable.status.as_str() == "False" {
                 for node in innocent {
                     prop_assert!(!message.contains(&node.name), "{} is innocent: {}", node.name, message);
                 }

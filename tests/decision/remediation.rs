@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use sluice::decision::{
-    change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
-    condition::Holds,
+    change::{Attempt, Attempts, ChangeRequest, Phase, PolicyRef, Target, Trials, Tried, Trouble},
+    condition::ConditionStatus,
     redirects::{
-        gate_rollout::Plan,
+        gate_rollout::RolloutPlan,
         remediation::{Candidate, FlagScene, Surroundings, plan},
     },
 };
 
-/// A node: whether its kubelet has the flag, what its remediator has made of which attempt, and whether
-/// an exec works without the flag.
+/// A node: whether its kubelet has the flag, what its remediator has made of which attempt, and
+/// whether an exec works without the flag.
 #[derive(Clone, Debug)]
 struct Host {
     flagged: bool,
@@ -30,7 +30,7 @@ struct Host {
 
 struct Stage {
     hosts: BTreeMap<String, Host>,
-    stored: BTreeMap<String, Wanted>,
+    stored: BTreeMap<String, ChangeRequest>,
     trials: Trials,
     at_once: usize,
     generation: i64,
@@ -62,7 +62,7 @@ impl Stage {
     }
 
     fn attempts(&self) -> Attempts {
-        let read = |(node, wanted): (&String, &Wanted)| {
+        let read = |(node, wanted): (&String, &ChangeRequest)| {
             let journal = self.hosts[node].journal.as_ref().filter(|(id, _)| *id == wanted.id);
             let phase = journal.map_or(Phase::Asked, |(_, phase)| *phase);
             let (reason, message) = (self.hosts[node].reason.to_owned(), "Said.".to_owned());
@@ -71,7 +71,7 @@ impl Stage {
         self.stored.iter().map(read).collect()
     }
 
-    fn turn(&mut self) -> Plan {
+    fn turn(&mut self) -> RolloutPlan {
         let nodes: BTreeMap<&str, Candidate> = self
             .hosts
             .iter()
@@ -86,7 +86,7 @@ impl Stage {
         let unready = self.hosts.iter().filter(|(_, host)| !host.ready);
         let unready: Vec<&str> = unready.map(|(name, _)| name.as_str()).collect();
         let plan = plan(&FlagScene {
-            wisher: Some(Wisher {
+            policy_ref: Some(PolicyRef {
                 name: "cluster",
                 generation: self.generation,
                 deadline: 60,
@@ -150,7 +150,7 @@ impl Stage {
         plan
     }
 
-    fn settle(&mut self) -> (Holds, &'static str) {
+    fn settle(&mut self) -> (ConditionStatus, &'static str) {
         for _ in 0..200 {
             self.turn();
         }
@@ -158,7 +158,7 @@ impl Stage {
         assert!(!said.message.is_empty());
         let readme = include_str!("../../README.md");
         assert!(readme.contains(&format!("`{}`", said.reason)), "{}", said.reason);
-        (said.holds, said.reason)
+        (said.status, said.reason)
     }
 
     fn flagged(&self) -> Vec<&str> {
@@ -187,11 +187,11 @@ fn those_that_block_come_first_and_dead_flags_go_too() {
         ],
         1,
     );
-    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+    assert_eq!(stage.settle(), (ConditionStatus::True, "NoFlags"));
     assert_eq!(stage.asked, ["old", "dead"]);
     // What nobody tells of is not known to be done.
     stage.unknown = Some("free".to_owned());
-    assert_eq!(stage.settle(), (Holds::Unknown, "NodesUnknown"));
+    assert_eq!(stage.settle(), (ConditionStatus::Unknown, "NodesUnknown"));
     assert!(stage.flagged().is_empty() && stage.stored.is_empty());
 }
 
@@ -203,7 +203,7 @@ fn one_failure_ends_it_until_the_policy_changes() {
         ("c", host(true, false, true)),
     ];
     let mut stage = Stage::new(&hosts, 1);
-    assert_eq!(stage.settle(), (Holds::False, "RemediationFailed"));
+    assert_eq!(stage.settle(), (ConditionStatus::False, "RemediationFailed"));
     assert_eq!(stage.asked, ["a"]);
     assert_eq!(stage.flagged(), ["a", "b", "c"], "what did not prove itself is as it was");
     let plan = stage.turn();
@@ -212,7 +212,7 @@ fn one_failure_ends_it_until_the_policy_changes() {
     stage.hosts.get_mut("a").unwrap().works = true;
     assert_eq!(stage.settle().1, "RemediationFailed");
     stage.generation += 1;
-    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+    assert_eq!(stage.settle(), (ConditionStatus::True, "NoFlags"));
 }
 
 #[test]
@@ -222,10 +222,10 @@ fn pausing_begins_nothing_new() {
         stage.turn();
     }
     stage.paused = true;
-    assert_eq!(stage.settle(), (Holds::False, "Paused"));
+    assert_eq!(stage.settle(), (ConditionStatus::False, "Paused"));
     assert_eq!(stage.flagged(), ["b"]);
     stage.paused = false;
-    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+    assert_eq!(stage.settle(), (ConditionStatus::True, "NoFlags"));
 }
 
 #[test]
@@ -243,7 +243,11 @@ fn what_passes_is_asked_for_anew_and_what_does_not_ends_it() {
         while asked_at.len() < 3 {
             let before = stage.asked.len();
             let (at, said) = (stage.now, stage.turn().progress.unwrap());
-            assert_eq!((said.holds, said.reason), (Holds::False, "Remediating"), "{reason}");
+            assert_eq!(
+                (said.status, said.reason),
+                (ConditionStatus::False, "Remediating"),
+                "{reason}"
+            );
             if stage.asked.len() > before {
                 asked_at.push(at);
             } else {
@@ -255,10 +259,10 @@ fn what_passes_is_asked_for_anew_and_what_does_not_ends_it() {
         assert_eq!(apart.collect::<Vec<_>>(), [after, after], "{reason}");
         assert_eq!(stage.asked, ["a", "a", "a"], "the others wait");
         stage.hosts.get_mut("a").unwrap().refuses = false;
-        assert_eq!(stage.settle(), (Holds::True, "NoFlags"), "{reason}");
+        assert_eq!(stage.settle(), (ConditionStatus::True, "NoFlags"), "{reason}");
     }
     let mut stage = refusing("FlagSourceUnknown");
-    assert_eq!(stage.settle(), (Holds::False, "RemediationFailed"));
+    assert_eq!(stage.settle(), (ConditionStatus::False, "RemediationFailed"));
     assert_eq!(stage.asked, ["a"]);
 }
 
@@ -268,10 +272,10 @@ fn no_kubelet_is_restarted_into_a_cluster_with_trouble_of_its_own() {
     // An apiserver that is down.
     let mut stage = Stage::new(&hosts, 1);
     stage.down = vec!["cp1"];
-    assert_eq!(stage.settle(), (Holds::False, "ApiserversNotReady"));
+    assert_eq!(stage.settle(), (ConditionStatus::False, "ApiserversNotReady"));
     assert_eq!(stage.asked, [""; 0]);
     stage.down.clear();
-    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+    assert_eq!(stage.settle(), (ConditionStatus::True, "NoFlags"));
 
     // One Node may be unready for reasons of its own: it is passed over. Two are too many here.
     let mut stage = Stage::new(&hosts, 1);
@@ -279,13 +283,13 @@ fn no_kubelet_is_restarted_into_a_cluster_with_trouble_of_its_own() {
         names.iter().for_each(|name| stage.hosts.get_mut(*name).unwrap().ready = ready);
     };
     ready(&mut stage, ["a", "b"], false);
-    assert_eq!(stage.settle(), (Holds::False, "NodesNotReady"));
+    assert_eq!(stage.settle(), (ConditionStatus::False, "NodesNotReady"));
     assert_eq!(stage.asked, [""; 0]);
     ready(&mut stage, ["b", "b"], true);
-    assert_eq!(stage.settle(), (Holds::False, "NodesNotReady"));
+    assert_eq!(stage.settle(), (ConditionStatus::False, "NodesNotReady"));
     assert_eq!((stage.asked.len(), stage.flagged()), (3, vec!["a"]));
     ready(&mut stage, ["a", "a"], true);
-    assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+    assert_eq!(stage.settle(), (ConditionStatus::True, "NoFlags"));
     // Of many nodes, one in ten.
     let names: Vec<String> = (10..40).map(|number| format!("n{number}")).collect();
     let many: Vec<_> = names.iter().map(|name| (&**name, host(true, false, true))).collect();
@@ -303,8 +307,9 @@ const FLAGGED: Candidate =
 #[test]
 fn a_node_that_is_gone_for_good_does_not_hold_up_all_others_in_silence() {
     let began = Timestamp::from_second(1_000_000).unwrap();
-    let wisher = |generation| Wisher { name: "cluster", generation, deadline: 180, paused: false };
-    let wanted = Wanted::new(&wisher(1), Target::KubeletFlag, began);
+    let policy_ref =
+        |generation| PolicyRef { name: "cluster", generation, deadline: 180, paused: false };
+    let wanted = ChangeRequest::new(&policy_ref(1), Target::KubeletFlag, began);
     let (reason, message) = ("Preparing".to_owned(), "Said.".to_owned());
     let attempt = |phase| {
         let (wanted, reason, message) = (wanted.clone(), reason.clone(), message.clone());
@@ -315,7 +320,7 @@ fn a_node_that_is_gone_for_good_does_not_hold_up_all_others_in_silence() {
         [("old1", candidate(false)), ("old2", candidate(true))].into();
     let judge = |phase, generation, seconds| {
         plan(&FlagScene {
-            wisher: Some(wisher(generation)),
+            policy_ref: Some(policy_ref(generation)),
             at_once: 1,
             nodes: &nodes,
             apiservers: &["cp1"],
@@ -356,7 +361,7 @@ proptest! {
         let hosts: Vec<(&str, Host)> =
             hosts.iter().map(|(name, host)| (name.as_str(), host.clone())).collect();
         let mut stage = Stage::new(&hosts, at_once);
-        prop_assert_eq!(stage.settle(), (Holds::True, "NoFlags"));
+        prop_assert_eq!(stage.settle(), (ConditionStatus::True, "NoFlags"));
         prop_assert!(stage.flagged().is_empty());
         let flagged = hosts.iter().filter(|(_, host)| host.flagged).count();
         prop_assert_eq!(stage.asked.len(), flagged, "each once");
@@ -371,7 +376,12 @@ fn a_runtime_that_the_kubelet_would_not_trust_keeps_its_redirects() {
         let nodes = nodes.iter().map(|(name, distrusted)| (*name, candidate(*distrusted)));
         let nodes = nodes.chain(others.iter().copied());
         plan(&FlagScene {
-            wisher: Some(Wisher { name: "cluster", generation: 1, deadline: 60, paused: false }),
+            policy_ref: Some(PolicyRef {
+                name: "cluster",
+                generation: 1,
+                deadline: 60,
+                paused: false,
+            }),
             at_once: 10,
             nodes: &nodes.collect(),
             apiservers: &["cp1"],
@@ -389,7 +399,11 @@ fn a_runtime_that_the_kubelet_would_not_trust_keeps_its_redirects() {
     ] {
         let plan = judge(nodes, &[]);
         let progress = plan.progress.unwrap();
-        assert_eq!((progress.holds, progress.reason), (Holds::False, reason), "{nodes:?}");
+        assert_eq!(
+            (progress.status, progress.reason),
+            (ConditionStatus::False, reason),
+            "{nodes:?}"
+        );
         assert_eq!(plan.changes.keys().collect::<Vec<_>>(), asked, "{nodes:?}");
         let told = progress.message.contains("enable_tls_streaming");
         assert_eq!(told, nodes.iter().any(|(_, distrusted)| *distrusted), "{}", progress.message);

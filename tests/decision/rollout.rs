@@ -7,11 +7,13 @@ use proptest::{prelude::*, sample::select};
 use sluice::{
     decision::{
         apiserver::Apiserver,
-        change::{Attempt, Attempts, Phase, Target, Trials, Tried, Trouble, Wanted, Wisher},
-        condition::Holds,
+        change::{
+            Attempt, Attempts, ChangeRequest, Phase, PolicyRef, Target, Trials, Tried, Trouble,
+        },
+        condition::ConditionStatus,
         migration::{STREAMING_REDIRECTS, Track},
         redirects::{
-            gate_rollout::{GateScene, Member, Permission, Plan, plan},
+            gate_rollout::{GateScene, Member, Permission, RolloutPlan, plan},
             policy::GateWish,
         },
     },
@@ -24,13 +26,15 @@ use sluice::{
 const DEADLINE: u32 = 60;
 const GATE: &str = "StreamingProxyRedirects";
 
-/// One control-plane node: what its manifest says, what its apiserver runs with, and its remediator.
+/// One control-plane node: what its manifest says, what its apiserver runs with, and its
+/// remediator.
 #[derive(Clone, Debug, PartialEq)]
 struct Host {
     manifest: Setting,
     runs: Setting,
     ready: bool,
-    /// The remediator's journal: the attempt, what was there before, when it goes back, how it stands.
+    /// The remediator's journal: the attempt, what was there before, when it goes back, how it
+    /// stands.
     journal: Option<Journal>,
 }
 
@@ -46,7 +50,7 @@ struct Journal {
 struct Stage {
     hosts: BTreeMap<String, Host>,
     /// `spec.change` of each node, as it is stored.
-    stored: BTreeMap<String, Wanted>,
+    stored: BTreeMap<String, ChangeRequest>,
     trials: Trials,
     wish: GateWish,
     minor: u16,
@@ -96,7 +100,7 @@ impl Stage {
     }
 
     fn attempts(&self) -> Attempts {
-        let read = |(node, wanted): (&String, &Wanted)| {
+        let read = |(node, wanted): (&String, &ChangeRequest)| {
             let journal = self.hosts[node].journal.as_ref().filter(|j| j.id == wanted.id);
             let attempt = Attempt {
                 wanted: wanted.clone(),
@@ -126,12 +130,12 @@ impl Stage {
         self.hosts.iter().map(instance).collect()
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> RolloutPlan {
         let instances = self.instances();
         let member = |apiserver: &'_ Apiserver| self.hosts[&apiserver.name].ready;
         let members: Vec<_> =
             instances.iter().map(|i| Member { apiserver: i, ready: member(i) }).collect();
-        let wisher = Wisher {
+        let policy_ref = PolicyRef {
             name: "cluster",
             generation: self.generation,
             deadline: DEADLINE,
@@ -140,7 +144,7 @@ impl Stage {
         plan(&GateScene {
             migration: &STREAMING_REDIRECTS,
             track: Track::ExtraSafe,
-            wish: Some((wisher, self.wish)),
+            wish: Some((policy_ref, self.wish)),
             permission: &self.permission,
             members: &members,
             attempts: &self.attempts(),
@@ -153,7 +157,7 @@ impl Stage {
     }
 
     /// A controller looks at everything once.
-    fn control(&mut self) -> Plan {
+    fn control(&mut self) -> RolloutPlan {
         let plan = self.plan();
         let attempts = self.attempts();
         let went_back = |attempt: &Attempt| {
@@ -236,7 +240,7 @@ impl Stage {
         }
     }
 
-    fn turn(&mut self) -> Plan {
+    fn turn(&mut self) -> RolloutPlan {
         let plan = self.control();
         for node in self.hosts.keys().cloned().collect::<Vec<_>>() {
             if self.dead.contains(&node) {
@@ -261,7 +265,7 @@ impl Stage {
         assert!(!self.confirmed_unproven, "confirmed without proof");
     }
 
-    fn settle(&mut self) -> Plan {
+    fn settle(&mut self) -> RolloutPlan {
         for _ in 0..300 {
             self.turn();
         }
@@ -273,12 +277,12 @@ impl Stage {
     }
 }
 
-fn said(plan: &Plan) -> (Holds, &'static str) {
+fn said(plan: &RolloutPlan) -> (ConditionStatus, &'static str) {
     let progress = plan.progress.as_ref().expect("something is said");
     assert!(!progress.message.is_empty());
     let readme = include_str!("../../README.md");
     assert!(readme.contains(&format!("`{}`", progress.reason)), "{}", progress.reason);
-    (progress.holds, progress.reason)
+    (progress.status, progress.reason)
 }
 
 #[test]
@@ -288,7 +292,7 @@ fn one_apiserver_after_the_other_and_kubeadm_last() {
     {
         let mut stage = Stage::new(3, minor, wish);
         let plan = stage.settle();
-        assert_eq!(said(&plan), (Holds::False, "AsWanted"));
+        assert_eq!(said(&plan), (ConditionStatus::False, "AsWanted"));
         assert_eq!(stage.manifests(), [setting; 3]);
         assert_eq!(stage.config, setting);
         assert_eq!(stage.stored, BTreeMap::new(), "nothing is left to be asked");
@@ -298,7 +302,7 @@ fn one_apiserver_after_the_other_and_kubeadm_last() {
             GateWish::Enabled => GateWish::Disabled,
         };
         stage.generation += 1;
-        assert_eq!(said(&stage.settle()), (Holds::False, "AsWanted"));
+        assert_eq!(said(&stage.settle()), (ConditionStatus::False, "AsWanted"));
         assert_eq!(
             (stage.manifests(), stage.config),
             (vec![Setting::Default; 3], Setting::Default)
@@ -311,20 +315,20 @@ fn every_reason_not_to_go_on() {
     fn refuse(stage: &mut Stage) {
         stage.permission = Permission::Refused("old1 redirects.".to_owned());
     }
-    type Case = (fn(&mut Stage), &'static str, Holds);
+    type Case = (fn(&mut Stage), &'static str, ConditionStatus);
     let cases: [Case; 8] = [
-        (refuse, "Refused", Holds::False),
+        (refuse, "Refused", ConditionStatus::False),
         (
             |s| s.permission = Permission::Unclear("Unseen.".to_owned()),
             "ApiserversUnclear",
-            Holds::True,
+            ConditionStatus::True,
         ),
-        (|s| s.paused = true, "Paused", Holds::False),
-        (|s| s.works.0 = false, "CanaryFailed", Holds::False),
-        (|s| s.works.1 = false, "ChangeRolledBack", Holds::False),
-        (|s| s.starts = false, "ChangeRolledBack", Holds::False),
-        (|s| s.remediators = false, "RemediatorSilent", Holds::True),
-        (|s| (s.minor, s.wish) = (24, GateWish::Enabled), "GateRemoved", Holds::False),
+        (|s| s.paused = true, "Paused", ConditionStatus::False),
+        (|s| s.works.0 = false, "CanaryFailed", ConditionStatus::False),
+        (|s| s.works.1 = false, "ChangeRolledBack", ConditionStatus::False),
+        (|s| s.starts = false, "ChangeRolledBack", ConditionStatus::False),
+        (|s| s.remediators = false, "RemediatorSilent", ConditionStatus::True),
+        (|s| (s.minor, s.wish) = (24, GateWish::Enabled), "GateRemoved", ConditionStatus::False),
     ];
     for (prepare, reason, holds) in cases {
         let mut stage = Stage::new(2, 20, GateWish::Disabled);
@@ -356,7 +360,7 @@ fn a_pod_of_a_manifest_that_is_gone_does_not_let_it_go_on() {
         stage.works.1 = true;
         for _ in 0..3 {
             stage.hosts.get_mut("cp1").unwrap().runs = Setting::Off;
-            assert_eq!(said(&stage.turn()), (Holds::False, "ChangeRolledBack"));
+            assert_eq!(said(&stage.turn()), (ConditionStatus::False, "ChangeRolledBack"));
         }
         assert_eq!(said(&stage.settle()).1, "ChangeRolledBack");
         assert_eq!(stage.manifests(), vec![Setting::Default; hosts]);
@@ -378,13 +382,13 @@ fn what_failed_while_nobody_could_say_so_is_not_forgotten() {
     let host = stage.hosts.get_mut("cp1").unwrap();
     (host.manifest, host.runs, host.ready) = (Setting::Default, Setting::Default, true);
     for _ in 0..20 {
-        assert_eq!(said(&stage.control()), (Holds::True, "ChangingApiserver"));
+        assert_eq!(said(&stage.control()), (ConditionStatus::True, "ChangingApiserver"));
         stage.now += SignedDuration::from_secs(1);
     }
     stage.starts = true;
-    assert_eq!(said(&stage.settle()), (Holds::False, "ChangeRolledBack"));
+    assert_eq!(said(&stage.settle()), (ConditionStatus::False, "ChangeRolledBack"));
     stage.permission = Permission::Granted;
-    assert_eq!(said(&stage.settle()), (Holds::False, "ChangeRolledBack"));
+    assert_eq!(said(&stage.settle()), (ConditionStatus::False, "ChangeRolledBack"));
     assert_eq!(stage.manifests(), [Setting::Default]);
     // What nobody has answered for so long may have been made or not.
     let mut stage = Stage::new(1, 20, GateWish::Disabled);
@@ -444,13 +448,13 @@ fn the_way_back_is_open_where_execs_fail() {
         let mut stage = turned_off(2);
         stage.works = (false, after);
         let plan = stage.settle();
-        assert_eq!(said(&plan), (Holds::False, "AsWanted"), "{after}");
+        assert_eq!(said(&plan), (ConditionStatus::False, "AsWanted"), "{after}");
         assert_eq!(stage.manifests(), [Setting::Default; 2], "{after}");
     }
     // The same does not let the gate be turned off.
     let mut stage = Stage::new(2, 20, GateWish::Disabled);
     stage.works = (false, true);
-    assert_eq!(said(&stage.settle()), (Holds::False, "CanaryFailed"));
+    assert_eq!(said(&stage.settle()), (ConditionStatus::False, "CanaryFailed"));
     assert_eq!(stage.manifests(), [Setting::Default; 2]);
 }
 
@@ -461,10 +465,10 @@ fn the_way_back_is_said_to_go_on_while_execs_fail() {
     let mut heard = Vec::new();
     while stage.manifests() != [Setting::Default] || !stage.stored.is_empty() {
         let plan = stage.turn();
-        let canary = plan.canary.as_ref().map(|canary| canary.holds);
+        let canary = plan.canary.as_ref().map(|canary| canary.status);
         heard.push((said(&plan).1, canary));
     }
-    assert!(heard.contains(&("CanaryFailed", Some(Holds::False))), "{heard:?}");
+    assert!(heard.contains(&("CanaryFailed", Some(ConditionStatus::False))), "{heard:?}");
 }
 
 #[test]
@@ -473,10 +477,11 @@ fn the_way_back_does_not_wait_for_what_is_broken() {
     let mut stage = turned_off(3);
     stage.permission = Permission::Refused("old1 redirects.".to_owned());
     stage.hosts.get_mut("cp1").unwrap().ready = false;
-    let wisher = Wisher { name: "cluster", generation: 1, deadline: DEADLINE, paused: false };
+    let policy_ref =
+        PolicyRef { name: "cluster", generation: 1, deadline: DEADLINE, paused: false };
     let long_ago = stage.now - SignedDuration::from_secs(1_000);
     let dead = Attempt {
-        wanted: Wanted::new(&wisher, Target::KubeletFlag, long_ago),
+        wanted: ChangeRequest::new(&policy_ref, Target::KubeletFlag, long_ago),
         phase: Phase::Preparing,
         reason: "Preparing".to_owned(),
         message: "Said.".to_owned(),
@@ -487,7 +492,7 @@ fn the_way_back_does_not_wait_for_what_is_broken() {
         stage.turn();
         stage.hosts.get_mut("cp1").unwrap().ready = false;
     }
-    assert_eq!(said(&stage.plan()), (Holds::True, "ApiserversNotReady"));
+    assert_eq!(said(&stage.plan()), (ConditionStatus::True, "ApiserversNotReady"));
     assert_eq!(stage.manifests(), [Setting::Off, Setting::Default, Setting::Default]);
     // The other way each of them bars it.
     stage.wish = GateWish::Disabled;
@@ -518,7 +523,7 @@ fn a_change_of_which_nobody_speaks_any_more_is_said_to_be_stuck() {
         stage.now += SignedDuration::from_secs(1);
         let plan = stage.settle();
         assert_eq!(plan.trouble.as_ref().unwrap().reason, "ChangeOverdue");
-        assert_eq!(said(&plan), (Holds::False, "ChangeOverdue"));
+        assert_eq!(said(&plan), (ConditionStatus::False, "ChangeOverdue"));
         assert!(stage.stored.contains_key("cp1"), "it is not forgotten");
         match wish {
             GateWish::Disabled => assert_eq!(stage.manifests(), [new, old], "nothing goes on"),
@@ -592,7 +597,7 @@ fn pausing_stops_between_steps() {
     stage.paused = true;
     stage.generation += 1;
     let plan = stage.settle();
-    assert_eq!(said(&plan), (Holds::False, "Paused"));
+    assert_eq!(said(&plan), (ConditionStatus::False, "Paused"));
     assert_eq!(
         stage.manifests(),
         [Setting::Off, Setting::Default],

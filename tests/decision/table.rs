@@ -101,7 +101,7 @@ fn full_cross_product(track: Track) {
             let scene = Scene { migration, track, instances, plane, survey, managed };
             let outcome = safe_to_disable(&scene);
             let expected = oracle::safe_to_disable(&cluster);
-            assert_eq!((outcome.holds.as_str(), outcome.reason), expected, "{}", row());
+            assert_eq!((outcome.status.as_str(), outcome.reason), expected, "{}", row());
             std::mem::swap(&mut cluster.nodes, alone);
             rows += 1;
         }
@@ -205,7 +205,11 @@ fn every_pair_of_apiservers() {
             };
             let outcome = safe_to_disable(&scene);
             let expected = oracle::safe_to_disable(&cluster);
-            assert_eq!((outcome.holds.as_str(), outcome.reason), expected, "{track:?} {a:?} {b:?}");
+            assert_eq!(
+                (outcome.status.as_str(), outcome.reason),
+                expected,
+                "{track:?} {a:?} {b:?}"
+            );
         }
     }
 }

@@ -74,7 +74,7 @@ proptest! {
     fn upgrade_safe_is_the_preview_that_is_meant(cluster in any_cluster()) {
         let minors = || cluster.instances.iter().filter_map(|i| i.minor);
         let (Some(oldest), Some(newest)) = (minors().min(), minors().max()) else {
-            let outcome = cluster.judged(|j| (j.upgrade_safe.holds.as_str(), j.upgrade_safe.reason));
+            let outcome = cluster.judged(|j| (j.upgrade_safe.status.as_str(), j.upgrade_safe.reason));
             prop_assert_eq!(outcome, ("False", "ApiserverUnknown"));
             return Ok(());
         };
@@ -83,7 +83,7 @@ proptest! {
         let found = oracle::upgrade(&cluster, minor);
         let harmless = found.iter().all(|reason| *reason == "DependsOnRedirects");
         cluster.judged(|judgement| {
-            let outcome = (judgement.upgrade_safe.holds.as_str(), judgement.upgrade_safe.reason);
+            let outcome = (judgement.upgrade_safe.status.as_str(), judgement.upgrade_safe.reason);
             if minor < newest {
                 prop_assert_eq!(outcome, ("False", "TargetVersionBehind"));
             } else if found.is_empty() {
@@ -237,7 +237,7 @@ fn past_the_last_change_nothing_breaks() {
             for target in [None, Some(apiserver), Some(apiserver + 1)] {
                 cluster.target = target;
                 let outcome =
-                    cluster.judged(|j| (j.upgrade_safe.holds.as_str(), j.upgrade_safe.reason));
+                    cluster.judged(|j| (j.upgrade_safe.status.as_str(), j.upgrade_safe.reason));
                 assert_eq!(outcome, ("True", "NothingBreaks"), "1.{apiserver} {seen:?} {target:?}");
             }
         }

@@ -1,4 +1,5 @@
-//! Sluice that changes the cluster itself: two control-plane nodes, the chart's remediators, and a client that execs all the time.
+//! Sluice that changes the cluster itself: two control-plane nodes, the chart's remediators, and a
+//! client that execs all the time.
 
 use std::path::Path;
 use std::process::Command;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::{prelude::*, test_runner::TestRunner};
-use sluice::relay::{HEAD_MAX, Listener, Refusal, Relay, Settings, Upstream};
+use sluice::relay::{HEAD_MAX, Listener, Refusal, Relay, RelaySettings, Upstream};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -133,7 +133,7 @@ async fn a_relay_does_not_carry_itself() {
     // A relay whose runtime is the relay: its own connection comes back to it.
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
-    let relay = Relay::new(Settings::new(Upstream::Fixed(address)));
+    let relay = Relay::new(RelaySettings::new(Upstream::Fixed(address)));
     let serving = relay.clone();
     tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
     let mut client = TcpStream::connect(address).await.unwrap();

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluice::relay::{Listener, Relay, Settings, Upstream};
+use sluice::relay::{Listener, Relay, RelaySettings, Upstream};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -54,9 +54,9 @@ impl Stage {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(set: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn start_with(set: impl FnOnce(&mut RelaySettings)) -> Self {
         let runtime = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut settings = Settings::new(Upstream::Fixed(runtime.local_addr().unwrap()));
+        let mut settings = RelaySettings::new(Upstream::Fixed(runtime.local_addr().unwrap()));
         set(&mut settings);
         let relay = Relay::new(settings);
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();

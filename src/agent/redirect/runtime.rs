@@ -37,7 +37,7 @@ pub struct Told {
 
 /// Which runtime is asked.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct RuntimeSettings {
     /// The runtime's socket on the node, where somebody says so.
     pub cri_socket: Option<String>,
     /// Our own container.
@@ -46,7 +46,7 @@ pub struct Settings {
 
 /// Asks the runtime.
 pub struct Asker {
-    settings: Settings,
+    settings: RuntimeSettings,
     host: Host,
     told: Told,
     /// The socket at which the runtime answered last.
@@ -55,7 +55,7 @@ pub struct Asker {
 
 impl Asker {
     /// One that has asked nothing yet.
-    pub fn new(settings: Settings, host: Host) -> Self {
+    pub fn new(settings: RuntimeSettings, host: Host) -> Self {
         Self { settings, host, told: Told::default(), socket: None }
     }
 
@@ -151,7 +151,7 @@ mod tests {
 
     fn asker() -> Asker {
         let own = Own { pod_uid: String::new(), container: String::new() };
-        Asker::new(Settings { cri_socket: None, own }, Host::new("/nonexistent".into()))
+        Asker::new(RuntimeSettings { cri_socket: None, own }, Host::new("/nonexistent".into()))
     }
 
     fn containerd() -> Runtime {

@@ -70,7 +70,7 @@ pub fn failure(reason: &'static str, error: &dyn std::error::Error) -> Failure {
 
 /// A judgement, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct StreamsState {
     /// What becomes of the streams.
     pub streams: Streams,
     /// A short, stable name.
@@ -111,21 +111,21 @@ impl Standing {
     }
 
     /// What becomes of streams.
-    pub fn judge(&self, now: Instant) -> Outcome {
+    pub fn judge(&self, now: Instant) -> StreamsState {
         judge(self.want, self.relays(now), self.refusing, self.failure.as_ref())
     }
 }
 
-fn judge(want: Want, relays: bool, refusing: bool, failure: Option<&Failure>) -> Outcome {
+fn judge(want: Want, relays: bool, refusing: bool, failure: Option<&Failure>) -> StreamsState {
     let Want::Relay(policy) = want else {
-        return Outcome {
+        return StreamsState {
             streams: Streams::Direct,
             reason: "NotWanted",
             message: "No policy wants this node's streams to pass through its agent.".to_owned(),
         };
     };
     if relays {
-        return Outcome {
+        return StreamsState {
             streams: Streams::Relayed,
             reason: "Relaying",
             message: "Streams pass through the node's agent.".to_owned(),
@@ -148,7 +148,7 @@ fn judge(want: Want, relays: bool, refusing: bool, failure: Option<&Failure>) ->
             (Streams::Direct, "streams go straight to the runtime, without a limit")
         }
     };
-    Outcome { streams, reason, message: format!("{what}. Until that changes, {becomes}.") }
+    StreamsState { streams, reason, message: format!("{what}. Until that changes, {becomes}.") }
 }
 
 fn capitalised(text: &str) -> String {

@@ -17,7 +17,7 @@ use crate::{
     agent::cri::{Own, fake::POD},
     api::FailurePolicy,
     process::shutdown::Shutdown,
-    relay::{Settings as RelaySettings, Upstream},
+    relay::{RelaySettings, Upstream},
 };
 
 const STREAMING: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 34567);

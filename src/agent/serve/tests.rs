@@ -4,12 +4,12 @@ use super::*;
 use crate::{
     agent::redirect::{Standing, Want},
     process::shutdown::Trigger,
-    relay::{Settings, Upstream},
+    relay::{RelaySettings, Upstream},
 };
 
 /// What an agent of this name shows, served; dropping the trigger tells it to end.
 fn agent(folder: &Path, name: &str) -> (Trigger, Shown) {
-    let relay = Relay::new(Settings::new(Upstream::Fixed("127.0.0.1:1".parse().unwrap())));
+    let relay = Relay::new(RelaySettings::new(Upstream::Fixed("127.0.0.1:1".parse().unwrap())));
     let (trigger, shutdown) = Shutdown::triggered();
     let shown = Shown {
         metrics: Metrics::new(relay.clone(), watch::channel(Standing::new(Want::Nothing)).1),

@@ -27,7 +27,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
-use super::super::{CanaryPod, Instance, Place, connect, upgrade::PROTOCOL};
+use super::super::{ApiserverAddress, CanaryPod, Instance, connect, upgrade::PROTOCOL};
 
 /// What it does to a request.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Apiserver {
 
     /// The way to it.
     pub fn instance(&self) -> Instance {
-        let place = Place { name: "cp1".to_owned(), url: self.url.clone() };
+        let place = ApiserverAddress { name: "cp1".to_owned(), url: self.url.clone() };
         connect(&Config::new("http://unused.example".parse().unwrap()), &place).unwrap()
     }
 }

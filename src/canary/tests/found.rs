@@ -2,7 +2,9 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use super::super::{CanaryPod, Place, by_node, connect, in_front, instances, places, pods};
+use super::super::{
+    ApiserverAddress, CanaryPod, by_node, connect, in_front, instances, places, pods,
+};
 use crate::{
     cluster::ApiserverPod,
     test_support::{self, failure},
@@ -79,7 +81,7 @@ fn a_place_that_somebody_names() {
         ("https:///", None),
         ("cp1", None),
     ] {
-        let place = Place::at(url, &pods);
+        let place = ApiserverAddress::at(url, &pods);
         assert_eq!(place.as_ref().ok().map(|place| place.name.as_str()), name, "{url}");
         if let Err(error) = place {
             assert_eq!(error.reason(), "ApiserverUrl");
@@ -168,7 +170,8 @@ async fn why_no_apiserver_is_found() {
     }
     let mut config = config;
     config.root_cert_file = Some("/nonexistent/ca.crt".into());
-    let place = Place { name: "cp1".to_owned(), url: "https://10.0.0.1:6443".to_owned() };
+    let place =
+        ApiserverAddress { name: "cp1".to_owned(), url: "https://10.0.0.1:6443".to_owned() };
     let error = connect(&config, &place).err().unwrap();
     assert_eq!(error.reason(), "Client");
 }
@@ -193,7 +196,9 @@ async fn canaries_are_listed_by_their_labels() {
 #[tokio::test]
 async fn what_is_in_front_of_the_apiservers_is_another_way() {
     let config = Config::new("https://10.0.0.9:6443".parse().unwrap());
-    let own = |url: &str| connect(&config, &Place { name: "cp1".into(), url: url.into() }).unwrap();
+    let own = |url: &str| {
+        connect(&config, &ApiserverAddress { name: "cp1".into(), url: url.into() }).unwrap()
+    };
     let instances = [own("https://10.0.0.1:6443"), own("https://[fd00::1]:6443")];
     for (url, name) in [
         ("https://10.0.0.9:6443", Some("10.0.0.9:6443")),

@@ -17,7 +17,9 @@ use tokio::{
 };
 
 use super::{
-    super::{AT_ONCE, CanaryPod, Instance, PER_SECOND, Place, TIMEOUT, connect, run, serve},
+    super::{
+        AT_ONCE, ApiserverAddress, CanaryPod, Instance, PER_SECOND, TIMEOUT, connect, run, serve,
+    },
     apiserver::{Apiserver, Reply, SUCCESS, pod, sound, word},
 };
 use crate::decision::canary::{Answer, Probe};
@@ -210,7 +212,7 @@ async fn a_certificate_need_not_hold_the_address() {
         [("kubernetes.default.svc", Answer::Answered), ("127.0.0.1", Answer::ApiserverUnreachable)]
     {
         let (apiserver, config) = Apiserver::start_tls(name, sound).await;
-        let place = Place::at(&apiserver.url, &[]).unwrap();
+        let place = ApiserverAddress::at(&apiserver.url, &[]).unwrap();
         let probes = run(&[connect(&config, &place).unwrap()], &[pod()], |_, _| ()).await;
         assert_eq!(probes[0].exec, answer, "{name}: {}", probes[0].said);
         if answer != Answer::Answered {
@@ -222,7 +224,7 @@ async fn a_certificate_need_not_hold_the_address() {
 #[tokio::test]
 async fn nobody_listens() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let place = Place { name: "cp1".to_owned(), url: format!("http://{free}") };
+    let place = ApiserverAddress { name: "cp1".to_owned(), url: format!("http://{free}") };
     let config = kube::Config::new("http://unused.example".parse().unwrap());
     let probes = run(&[connect(&config, &place).unwrap()], &[pod()], |_, _| ()).await;
     assert_eq!(probes[0].exec, Answer::ApiserverUnreachable);

@@ -63,13 +63,13 @@ struct Line {
 }
 
 /// Checks through an apiserver that is named, as its endpoints cannot be.
-async fn check(apiserver: &Apiserver, more: &[&str]) -> Result<Outcome, Error> {
+async fn check(apiserver: &Apiserver, more: &[&str]) -> Result<CheckOutcome, Error> {
     let line = [&["check", "--apiserver", &apiserver.url][..], more].concat();
     let Line { args } = clap::Parser::parse_from(line);
     outcome(Config::new(apiserver.url.parse().unwrap()), args, |_, _| ()).await
 }
 
-fn rows(outcome: &Outcome) -> Vec<String> {
+fn rows(outcome: &CheckOutcome) -> Vec<String> {
     let rows = serde_json::to_value(outcome.rows()).unwrap();
     let text = |row: &Value| format!("{} {} {}", row["node"], row["exec"], row["portForward"]);
     rows.as_array().unwrap().iter().map(|row| text(row).replace('"', "")).collect()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    controller::agents::{GRACE, HTTP_PORT, Settings},
+    controller::agents::{AgentsSettings, GRACE, HTTP_PORT},
     process::log,
 };
 
@@ -69,14 +69,14 @@ pub struct Args {
 impl Args {
     /// The settings, for agents of this ServiceAccount in this namespace; `None` where none are
     /// rolled out.
-    pub fn settings(self, namespace: &str, account: &str) -> Option<Settings> {
+    pub fn settings(self, namespace: &str, account: &str) -> Option<AgentsSettings> {
         // What is empty was left out by a chart.
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let amounts = |pairs: [(&str, Option<String>); 2]| -> BTreeMap<String, String> {
             let given = pairs.into_iter().filter_map(|(key, value)| Some((key, given(value)?)));
             given.map(|(key, value)| (key.to_owned(), value)).collect()
         };
-        Some(Settings {
+        Some(AgentsSettings {
             namespace: namespace.to_owned(),
             name: self.agent_name,
             image: given(self.agent_image)?,

@@ -1,6 +1,6 @@
 //! The options that say where the canaries are.
 
-use crate::canary::{SELECTOR, Settings};
+use crate::canary::{CanarySettings, SELECTOR};
 
 /// Where the canaries are; without a namespace there are none.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,7 +19,7 @@ pub struct CanaryArgs {
 
 impl CanaryArgs {
     /// Where the canaries are, if there are any.
-    pub fn settings(self) -> Option<Settings> {
-        Some(Settings { namespace: self.canary_namespace?, selector: self.canary_selector })
+    pub fn settings(self) -> Option<CanarySettings> {
+        Some(CanarySettings { namespace: self.canary_namespace?, selector: self.canary_selector })
     }
 }

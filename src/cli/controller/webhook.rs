@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::webhook::{
-    Maker, Settings,
+    Maker, WebhookSettings,
     rule::{Account, Accounts, Part},
 };
 
@@ -55,12 +55,12 @@ enum Certificate {
 
 impl Args {
     /// The webhook, if one is wanted, for agents of this account in this namespace.
-    pub fn settings(self, namespace: String, agent: String) -> Option<Settings> {
+    pub fn settings(self, namespace: String, agent: String) -> Option<WebhookSettings> {
         let all = vec![
             Account { account: agent, part: Part::Agent },
             Account { account: self.remediator_service_account, part: Part::Change },
         ];
-        Some(Settings {
+        Some(WebhookSettings {
             listen: self.webhook_listen?,
             accounts: Accounts { namespace, all },
             service: self.webhook_service,

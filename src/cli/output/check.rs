@@ -19,7 +19,7 @@ const TOLD: usize = 10;
 
 /// Everything that came of a check.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct CheckOutcome {
     probes: Vec<Probe>,
     untested: Vec<Untested>,
     left_out: usize,
@@ -39,7 +39,7 @@ pub struct Row {
     said: String,
 }
 
-impl Outcome {
+impl CheckOutcome {
     /// What was tried, what could not be, and how many nodes could have been.
     pub fn new(probes: Vec<Probe>, untested: Vec<Untested>, left_out: usize) -> Self {
         Self { probes, untested, left_out }
@@ -73,7 +73,7 @@ impl Outcome {
 }
 
 /// The outcome for people: a row for each node and apiserver, and below them what to do.
-pub fn table(outcome: &Outcome) -> String {
+pub fn table(outcome: &CheckOutcome) -> String {
     let mut table = Table::new(["NODE", "APISERVER", "EXEC", "PORT-FORWARD"]);
     for row in outcome.rows() {
         let apiserver = row.apiserver.unwrap_or_else(|| NONE.to_owned());
@@ -146,7 +146,7 @@ mod tests {
     fn a_table_of_answers() {
         use Answer::*;
         let redirect = "invalid upgrade response: status code 302";
-        let outcome = Outcome::new(
+        let outcome = CheckOutcome::new(
             vec![
                 probe("old1", "cp2", RedirectRefused, RedirectRefused, redirect),
                 probe("old1", "cp1", Answered, Answered, ""),
@@ -171,7 +171,7 @@ mod tests {
             (vec![good.clone()], vec![untested("b", true)], false),
             (vec![good], vec![untested("w", false)], true),
         ] {
-            assert_eq!(Outcome::new(probes, nodes, 9).passed(), passed);
+            assert_eq!(CheckOutcome::new(probes, nodes, 9).passed(), passed);
         }
     }
 }

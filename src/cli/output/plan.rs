@@ -7,12 +7,12 @@ use super::{BAD, CARE, Cell, GOOD, Table};
 use crate::{
     api::{StreamingNode, StreamingNodeStatus, StreamingPolicyStatus, condition},
     cli::plan::{
-        judge::{Plan, PlannedPolicy},
+        judge::{PlannedPolicy, PlannedStatuses},
         upgrade::UpgradePlan,
     },
     decision::{
         migration::STREAMING_REDIRECTS,
-        names::Named,
+        names::NameSummary,
         redirects::{
             node::{Redirects, Verdict},
             steps::ArgumentChange,
@@ -27,7 +27,7 @@ const NODES_SHOWN: usize = 50;
 const NONE: &str = "-";
 
 /// The plan for people; `all` shows every node, however many there are.
-pub fn table(plan: &Plan, all: bool) -> String {
+pub fn table(plan: &PlannedStatuses, all: bool) -> String {
     let Some(policy) = plan.judged() else { return String::new() };
     let mut parts = vec![heading(policy, plan.upgrade.is_some()), nodes(&plan.nodes, all)];
     if !policy.status.upgrades.is_empty() {
@@ -179,7 +179,7 @@ fn todo(policy: &PlannedPolicy) -> String {
 fn steps(upgrade: &UpgradePlan) -> String {
     let mut text = format!("On the way to {}, in this order:\n", upgrade.target);
     for (number, step) in (1..).zip(&upgrade.steps) {
-        let names = step.nodes.iter().map(String::as_str).collect::<Named<'_>>();
+        let names = step.nodes.iter().map(String::as_str).collect::<NameSummary<'_>>();
         let on = if names.is_empty() { String::new() } else { format!(" on {names}") };
         let may = if step.needed { "" } else { " (if you like)" };
         let action = step.action.as_str();

@@ -20,13 +20,13 @@ const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Where an object is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ObjectLocation {
     file: String,
     document: usize,
     item: String,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ObjectLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, document {}{}", self.file, self.document, self.item)
     }
@@ -73,7 +73,7 @@ pub enum Unread {
     #[error("{place}: {why}")]
     NoObject {
         /// Where.
-        place: Place,
+        place: ObjectLocation,
         /// Why not.
         why: &'static str,
     },
@@ -81,7 +81,7 @@ pub enum Unread {
     #[error("{place}: {object}: {why}")]
     Malformed {
         /// Where.
-        place: Place,
+        place: ObjectLocation,
         /// Its kind and name.
         object: String,
         /// The field, and what is wrong with it.
@@ -165,7 +165,7 @@ pub fn add(objects: &mut Objects, file: &str, text: &str) {
 
 fn add_documents(objects: &mut Objects, file: &str, before: usize, documents: Vec<Value>) {
     for (index, document) in (before + 1..).zip(documents) {
-        let place = Place { file: file.to_owned(), document: index, item: String::new() };
+        let place = ObjectLocation { file: file.to_owned(), document: index, item: String::new() };
         if !document.is_null() {
             object::add(objects, &place, document, None);
         }

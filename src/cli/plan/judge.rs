@@ -97,7 +97,7 @@ impl Error {
 
 /// What the controller would write.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct PlannedStatuses {
     /// The policies, with the judged one first.
     pub policies: Vec<PlannedPolicy>,
     /// The nodes, by name.
@@ -141,7 +141,7 @@ pub struct PolicyItem<'a> {
     status: &'a StreamingPolicyStatus,
 }
 
-impl Plan {
+impl PlannedStatuses {
     /// The judged policy.
     pub fn judged(&self) -> Option<&PlannedPolicy> {
         self.policies.first()
@@ -186,7 +186,11 @@ impl PlannedPolicy {
 ///
 /// # Errors
 /// Where there is nothing to judge, or the user contradicts what is seen.
-pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<Plan, Error> {
+pub fn judge(
+    mut objects: Objects,
+    options: &Options,
+    now: Timestamp,
+) -> Result<PlannedStatuses, Error> {
     if objects.nodes.is_empty() {
         return Err(Error::NoNodes);
     }
@@ -253,7 +257,7 @@ pub fn judge(mut objects: Objects, options: &Options, now: Timestamp) -> Result<
         .target
         .filter(|_| objects.unread.is_empty())
         .map(|target| UpgradePlan { target, steps: cluster.upgrade_steps(&chosen, now) });
-    Ok(Plan { policies, nodes, upgrade })
+    Ok(PlannedStatuses { policies, nodes, upgrade })
 }
 
 /// Takes back what holds only of what could be read: any object beside it might be in the way.

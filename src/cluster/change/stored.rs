@@ -4,8 +4,8 @@ use super::super::{Cluster, Policy, origin::Origin, whole_seconds};
 use crate::{
     api::{self, ChangeKind, GateSetting, Permit, StreamingNode, condition},
     decision::{
-        change::{Attempt, Phase, Target, Tried, Wanted},
-        condition::Holds,
+        change::{Attempt, ChangeRequest, Phase, Target, Tried},
+        condition::ConditionStatus,
         redirects::gate_rollout::baseline,
     },
     kubernetes::feature_gates::Setting,
@@ -40,7 +40,7 @@ fn passed(policy: &Policy) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta
     let mut conditions = policy.status.iter().flat_map(|status| &status.conditions);
     conditions.find(|found| {
         found.type_ == condition::CANARY_PASSED
-            && found.status == Holds::True.as_str()
+            && found.status == ConditionStatus::True.as_str()
             && found.observed_generation == policy.generation
     })
 }
@@ -60,7 +60,7 @@ pub fn read(object: &StreamingNode) -> Option<(Attempt, Origin)> {
     };
     let origin = report.map(|report| Origin::of_change(report)).unwrap_or_default();
     let attempt = Attempt {
-        wanted: Wanted {
+        wanted: ChangeRequest {
             id: change.id.clone(),
             target,
             policy: change.policy.clone(),
@@ -77,7 +77,7 @@ pub fn read(object: &StreamingNode) -> Option<(Attempt, Origin)> {
 }
 
 /// A change as a node is asked for it. `resource_version` is that of the policy that permits it.
-pub fn wish(wanted: &Wanted, resource_version: &str) -> api::Change {
+pub fn wish(wanted: &ChangeRequest, resource_version: &str) -> api::Change {
     let (kind, gate) = match wanted.target {
         Target::KubeletFlag => (ChangeKind::KubeletFlag, None),
         Target::Gate(setting) => (

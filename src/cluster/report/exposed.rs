@@ -3,7 +3,7 @@
 use super::super::{Cluster, Policy};
 use crate::decision::{
     apiserver::ControlPlane,
-    condition::Outcome,
+    condition::ConditionOutcome,
     migration::STREAMING_REDIRECTS,
     redirects::{
         exposed::{Exposed, runtime_exposed},
@@ -14,7 +14,7 @@ use crate::decision::{
 impl Cluster {
     /// What a policy is told of the runtimes of the nodes that it selects, once these do not redirect;
     /// `None` where it takes no flags away.
-    pub(super) fn exposed(&self, policy: &Policy) -> Option<Outcome> {
+    pub(super) fn exposed(&self, policy: &Policy) -> Option<ConditionOutcome> {
         let content = policy.content.as_ref().ok()?;
         content.facts.remediation?;
         let plane = ControlPlane::of(&self.instances, &STREAMING_REDIRECTS, content.facts.track);

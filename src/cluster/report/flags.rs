@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Moment;
 use crate::{
     decision::{
-        condition::Holds,
+        condition::ConditionStatus,
         migration::STREAMING_REDIRECTS,
         redirects::{
             flags::{self, Advice},
@@ -27,8 +27,8 @@ impl Moment<'_> {
         let judgement = self.owner();
         let safe = &judgement.safe_to_disable;
         let gate = STREAMING_REDIRECTS.gate;
-        let may =
-            wish == GateWish::Enabled || (safe.holds == Holds::True && self.cluster.lost.is_none());
+        let may = wish == GateWish::Enabled
+            || (safe.status == ConditionStatus::True && self.cluster.lost.is_none());
         // What is not safe now must not be copied by a machine that reads no reasons.
         let setting = judgement
             .plane
@@ -46,7 +46,7 @@ impl Moment<'_> {
         };
         let advice = flags::advice(&STREAMING_REDIRECTS, track, wish);
         let rows: Vec<_> = advice.iter().map(row).collect();
-        let json = json!({"safeToDisable": safe.holds == Holds::True, "versions": rows});
+        let json = json!({"safeToDisable": safe.status == ConditionStatus::True, "versions": rows});
         let entries = [
             ("safe-to-disable", may.to_string()),
             ("reason", safe.reason.to_owned()),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::super::Cluster;
 use crate::decision::{
-    condition::Holds,
+    condition::ConditionStatus,
     redirects::{
         Judgement,
         node::Redirects,
@@ -77,7 +77,7 @@ impl<'a> Moment<'a> {
             redirects: judgement.survey.by_redirects().collect(),
             blocking: judgement.survey.counts.blocking,
             failing: self.cluster.failing_nodes(),
-            safe: safe.holds == Holds::True && !lost,
+            safe: safe.status == ConditionStatus::True && !lost,
             reason: if lost { "WatchLost" } else { safe.reason },
         }
     }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    super::{Cluster, Node, Wish},
+    super::{Cluster, DesiredOnNodes, Node},
     seconds,
 };
 use crate::{
@@ -110,10 +110,10 @@ impl NodeScene<'_> {
         }
         let chosen = self.wishes.iter().find(|(_, content)| content.selects(&node.labels));
         let proxy: Option<(&str, &api::Proxy)> = match chosen {
-            Some((_, content)) if content.wish == Wish::Keep => return None,
+            Some((_, content)) if content.wish == DesiredOnNodes::Keep => return None,
             Some((name, content)) => match &content.wish {
-                Wish::Proxy(proxy) => Some((name, proxy)),
-                Wish::Keep | Wish::Nothing => None,
+                DesiredOnNodes::Proxy(proxy) => Some((name, proxy)),
+                DesiredOnNodes::Keep | DesiredOnNodes::Nothing => None,
             },
             None => None,
         };

@@ -11,7 +11,7 @@ use crate::{
     },
     decision::{
         apiserver::{Apiserver, Unseen},
-        condition::{Holds, Outcome},
+        condition::{ConditionOutcome, ConditionStatus},
         migration::{STREAMING_REDIRECTS, Track},
         redirects::{Judgement, policy::PolicyFacts, upgrade::Preview},
     },
@@ -51,7 +51,11 @@ impl Moment<'_> {
                  be old. Look at the controller's log and its ClusterRole."
             );
             judgement = refuse(judgement, "WatchLost", message.clone());
-            proxy = proxy.map(|_| Outcome { holds: Holds::Unknown, reason: "WatchLost", message });
+            proxy = proxy.map(|_| ConditionOutcome {
+                status: ConditionStatus::Unknown,
+                reason: "WatchLost",
+                message,
+            });
         }
         let old = policy.status.as_ref().map_or(&[][..], |status| &status.conditions);
         let mut status =
@@ -87,15 +91,15 @@ fn take(judgement: &mut Judgement<'_>, told: &Told) {
     let mut messages: Vec<&str> = told.troubles.iter().map(|t| t.message.as_str()).collect();
     let degraded = &mut judgement.degraded;
     // Streams that fail now are worse than what does not go on.
-    let reason = match degraded.holds {
-        Holds::True => {
+    let reason = match degraded.status {
+        ConditionStatus::True => {
             messages.insert(0, &degraded.message);
             degraded.reason
         }
-        Holds::False | Holds::Unknown => first.reason,
+        ConditionStatus::False | ConditionStatus::Unknown => first.reason,
     };
     let message = messages.join(" ");
-    *degraded = Outcome { holds: Holds::True, reason, message };
+    *degraded = ConditionOutcome { status: ConditionStatus::True, reason, message };
 }
 
 /// Turns a judgement into a refusal for a reason that outweighs everything judged.
@@ -104,11 +108,11 @@ fn refuse<'a>(
     reason: &'static str,
     message: String,
 ) -> Judgement<'a> {
-    let outcome = |holds| Outcome { holds, reason, message: message.clone() };
-    judgement.safe_to_disable = outcome(Holds::False);
-    judgement.upgrade_safe = outcome(Holds::False);
-    judgement.progressing = outcome(Holds::False);
-    judgement.degraded = outcome(Holds::True);
+    let outcome = |holds| ConditionOutcome { holds, reason, message: message.clone() };
+    judgement.safe_to_disable = outcome(ConditionStatus::False);
+    judgement.upgrade_safe = outcome(ConditionStatus::False);
+    judgement.progressing = outcome(ConditionStatus::False);
+    judgement.degraded = outcome(ConditionStatus::True);
     judgement
 }
 
@@ -168,12 +172,12 @@ fn status(
 
 fn condition(
     kind: &str,
-    outcome: &Outcome,
+    outcome: &ConditionOutcome,
     generation: Option<i64>,
     old: &[Condition],
     now: Timestamp,
 ) -> Condition {
-    let status = outcome.holds.as_str();
+    let status = outcome.status.as_str();
     let unchanged = old.iter().find(|c| c.type_ == kind && c.status == status);
     Condition {
         type_: kind.to_owned(),

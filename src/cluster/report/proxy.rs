@@ -1,25 +1,25 @@
 //! The condition `ProxyReady` of a `StreamingPolicy`.
 
-use super::super::{Cluster, Policy, Wish};
+use super::super::{Cluster, DesiredOnNodes, Policy};
 use crate::{
     api::ProxyMode,
     decision::{
-        condition::Outcome,
-        proxy::{Selected, Wanted, proxy_ready},
+        condition::ConditionOutcome,
+        proxy::{DesiredStreams, Selected, proxy_ready},
     },
 };
 
 impl Cluster {
     /// Whether what the policy's proxy asks for is done; `None` where it asks for none.
-    pub(super) fn proxy_ready(&self, name: &str, policy: &Policy) -> Option<Outcome> {
+    pub(super) fn proxy_ready(&self, name: &str, policy: &Policy) -> Option<ConditionOutcome> {
         let content = policy.content.as_ref().ok()?;
         let wanted = match &content.wish {
-            Wish::Nothing => return None,
-            Wish::Keep if content.facts.paused => Wanted::Paused,
-            Wish::Keep => Wanted::Invalid,
-            Wish::Proxy(proxy) => match proxy.mode {
-                ProxyMode::Streams => Wanted::Streams,
-                ProxyMode::Disabled => Wanted::Evidence,
+            DesiredOnNodes::Nothing => return None,
+            DesiredOnNodes::Keep if content.facts.paused => DesiredStreams::Paused,
+            DesiredOnNodes::Keep => DesiredStreams::Invalid,
+            DesiredOnNodes::Proxy(proxy) => match proxy.mode {
+                ProxyMode::Streams => DesiredStreams::Streams,
+                ProxyMode::Disabled => DesiredStreams::Evidence,
             },
         };
         let mut older = self.wishes();

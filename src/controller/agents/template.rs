@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{SECCOMP_FIELD, SURGE, Settings, stored::SELECTORS};
+use super::{AgentsSettings, SECCOMP_FIELD, SURGE, stored::SELECTORS};
 use crate::{
     cluster::{AGENT_CONTAINER, Agents, Selector},
     kubernetes::version::Minor,
@@ -35,7 +35,7 @@ const HOST: [(&str, &str, bool); 4] = [
 
 /// The DaemonSet that is wanted, for an apiserver of this minor. Only what matters is in it: the
 /// rest is the apiserver's to fill in.
-pub fn daemon_set(settings: &Settings, agents: &Agents, served: Option<Minor>) -> Value {
+pub fn daemon_set(settings: &AgentsSettings, agents: &Agents, served: Option<Minor>) -> Value {
     let mut labels: Map<String, Value> = settings
         .selector()
         .into_iter()
@@ -96,7 +96,7 @@ fn annotations(served: Option<Minor>) -> Value {
     annotations
 }
 
-fn pod(settings: &Settings, agents: &Agents, served: Option<Minor>) -> Value {
+fn pod(settings: &AgentsSettings, agents: &Agents, served: Option<Minor>) -> Value {
     let mut security = json!({"runAsUser": 0, "runAsGroup": 0});
     // An apiserver that does not know the field refuses to apply it.
     if has_seccomp_field(served) {
@@ -146,7 +146,7 @@ fn affinity(selectors: &[Selector]) -> Option<Value> {
     }}))
 }
 
-fn container(settings: &Settings) -> Value {
+fn container(settings: &AgentsSettings) -> Value {
     let mut args = vec![
         "agent".to_owned(),
         format!("--log={}", settings.log),
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_may_be_left_out_is() {
-        let settings = Settings {
+        let settings = AgentsSettings {
             pull_policy: None,
             pull_secrets: Vec::new(),
             priority_class: None,

@@ -11,7 +11,7 @@ use super::State;
 use crate::{
     cluster::{AgentPod, Rollout},
     controller::{
-        agents::{Settings, StoredAgents, daemon_set},
+        agents::{AgentsSettings, StoredAgents, daemon_set},
         event_records,
         metrics::{Effect, Kind},
         published::digest,
@@ -27,7 +27,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// What is known of the agents that are rolled out.
 #[derive(Debug)]
 pub(super) struct Agents {
-    settings: Settings,
+    settings: AgentsSettings,
     pub stored: Option<StoredAgents>,
     /// What we wrote last, and what was stored after that, as digests.
     settled: Option<(u64, u64)>,
@@ -43,14 +43,14 @@ pub(super) struct Agents {
 }
 
 impl Agents {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: AgentsSettings) -> Self {
         let (stored, settled) = (None, None);
         let (pods, ready, lapsing) = (HashMap::new(), HashMap::new(), HashMap::new());
         Self { settings, stored, settled, pods, ready, proven: HashSet::new(), lapsing }
     }
 
     fn key(&self) -> Key {
-        let Settings { namespace, name, .. } = &self.settings;
+        let AgentsSettings { namespace, name, .. } = &self.settings;
         Key::Agents { namespace: namespace.clone(), name: name.clone() }
     }
 
@@ -118,7 +118,7 @@ impl Agents {
 
 impl State {
     /// The state of a controller that rolls out agents, or of one that does not.
-    pub fn new(agents: Option<Settings>) -> Self {
+    pub fn new(agents: Option<AgentsSettings>) -> Self {
         let mut state = Self { agents: agents.map(Agents::new), ..Self::default() };
         // Where nobody rolls out agents a report that is stored is an old one.
         state.cluster.watch_agents();

@@ -11,7 +11,7 @@ use crate::{
     api::{self, StreamingNode},
     cluster::{Front, Moment, Plans, change_wish, read_attempt, whole_seconds},
     controller::{
-        changes::{self, CLUSTER_CONFIGURATION, KUBEADM_CONFIG, Settings},
+        changes::{self, CLUSTER_CONFIGURATION, ChangesSettings, KUBEADM_CONFIG},
         metrics::{Effect, Kind},
         published::digest,
         write::{Body, Key, Write},
@@ -28,7 +28,7 @@ use crate::{
 /// What is known and wanted of changes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    pub settings: Settings,
+    pub settings: ChangesSettings,
     pub plans: Plans,
     trials: Trials,
     /// Something has been planned since the process began.
@@ -94,7 +94,7 @@ impl Changes {
 
 impl State {
     /// From now on changes are made with these settings.
-    pub fn with_changes(mut self, settings: Settings) -> Self {
+    pub fn with_changes(mut self, settings: ChangesSettings) -> Self {
         self.changes.settings = settings;
         self
     }

@@ -12,7 +12,7 @@ use crate::{
     controller::{
         event_records,
         metrics::Kind,
-        published::{Published, Wanted, version},
+        published::{Published, PublishedFlags, version},
         write::{Body, Key, Write},
     },
     kubernetes::events::EventRecord,
@@ -164,7 +164,7 @@ impl State {
                 let change = self.change_of(&name, change).map(Box::new);
                 report.spec = Some(StreamingNodeSpec { change, ..kept });
             }
-            let wanted = Wanted::of(&report, &node.uid);
+            let wanted = PublishedFlags::of(&report, &node.uid);
             let (spec, status) = match stored {
                 None => (true, true),
                 Some(stored) => stored.differs(wanted),
@@ -205,7 +205,12 @@ impl State {
     }
 
     /// A write of a node's object has succeeded; the apiserver answered with what it stored.
-    pub fn node_written(&mut self, name: &str, stored: Option<StreamingNode>, wanted: Wanted) {
+    pub fn node_written(
+        &mut self,
+        name: &str,
+        stored: Option<StreamingNode>,
+        wanted: PublishedFlags,
+    ) {
         let key = Key::Node(name.to_owned());
         self.in_flight.remove(&key);
         self.retries.remove(&key);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Answer, Probe};
 use crate::decision::{
     migration::{FlagBehaviour, STREAMING_REDIRECTS},
-    names::Named,
+    names::NameSummary,
 };
 
 /// All probes that failed for one reason.
@@ -42,7 +42,7 @@ fn failure(answer: Answer, mut probes: Vec<&Probe>) -> Failure {
         let mut names: Vec<&str> = probes.iter().map(|probe| of(probe)).collect();
         names.sort_unstable();
         names.dedup();
-        names.into_iter().collect::<Named>().to_string()
+        names.into_iter().collect::<NameSummary>().to_string()
     };
     let (nodes, instances) = (named(|probe| &probe.node), named(|probe| &probe.instance));
     let said = probes.iter().find(|probe| !probe.said.is_empty());

@@ -6,7 +6,7 @@
 
 use crate::decision::{
     migration::{FlagBehaviour, Migration},
-    names::Named,
+    names::NameSummary,
 };
 
 /// Where the cause is found.
@@ -20,7 +20,7 @@ pub fn shown(migration: &Migration, who: &str) -> Option<String> {
 }
 
 /// What is wrong with these nodes, and what to do; `flagged` are those of them that show the flag.
-pub fn says(migration: &Migration, nodes: &Named<'_>, flagged: &Named<'_>) -> String {
+pub fn says(migration: &Migration, nodes: &NameSummary<'_>, flagged: &NameSummary<'_>) -> String {
     let were = if flagged.count() == 1 { "was" } else { "were" };
     let shown = match flagged.is_empty() {
         true => None,

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::decision::{
-    condition::{Holds, Outcome},
-    names::Named,
+    condition::{ConditionOutcome, ConditionStatus},
+    names::NameSummary,
 };
 
 /// What is to be changed, by the runtime's name.
@@ -33,13 +33,13 @@ pub struct Exposed<'a> {
 
 /// The warning about them, `RuntimeExposed`: a streaming server asks nobody for a password, and who
 /// can reach it only needs to see the path of a stream.
-pub fn runtime_exposed<'a>(exposed: impl IntoIterator<Item = Exposed<'a>>) -> Outcome {
+pub fn runtime_exposed<'a>(exposed: impl IntoIterator<Item = Exposed<'a>>) -> ConditionOutcome {
     let exposed: Vec<Exposed<'_>> = exposed.into_iter().collect();
     let Some(first) = exposed.first() else {
         let message = "No runtime is known to listen on more than loopback without need.";
-        return Outcome::new(Holds::False, "NoneExposed", message.to_owned());
+        return ConditionOutcome::new(ConditionStatus::False, "NoneExposed", message.to_owned());
     };
-    let nodes: Named<'_> = exposed.iter().map(|exposed| exposed.node).collect();
+    let nodes: NameSummary<'_> = exposed.iter().map(|exposed| exposed.node).collect();
     let mut message = format!(
         "No kubelet redirects to the streaming server of the runtime on {nodes} any more, but it still \
          listens on the node's own address (such as {} on {}).",
@@ -53,7 +53,7 @@ pub fn runtime_exposed<'a>(exposed: impl IntoIterator<Item = Exposed<'a>>) -> Ou
     if exposed.iter().any(|exposed| LINES.iter().all(|(name, _)| exposed.runtime != *name)) {
         message.push_str(" For other runtimes, have it listen on 127.0.0.1 likewise.");
     }
-    Outcome::new(Holds::True, "RuntimeExposed", message)
+    ConditionOutcome::new(ConditionStatus::True, "RuntimeExposed", message)
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
         let exposed =
             |node, runtime| Exposed { node, runtime, address: "10.0.0.7:10010".parse().unwrap() };
         let none: [Exposed<'_>; 0] = [];
-        assert_eq!(runtime_exposed(none).holds, Holds::False);
+        assert_eq!(runtime_exposed(none).status, ConditionStatus::False);
         for (runtimes, expected, absent) in [
             (&["containerd"][..], "stream_server_address = \"127.0.0.1\"", "crio"),
             (&["cri-o"], "stream_address = \"127.0.0.1\"", "containerd"),
@@ -74,7 +74,7 @@ mod tests {
         ] {
             let all = runtimes.iter().map(|runtime| exposed("old1", runtime));
             let warning = runtime_exposed(all);
-            assert_eq!((warning.holds, warning.reason), (Holds::True, "RuntimeExposed"));
+            assert_eq!((warning.status, warning.reason), (ConditionStatus::True, "RuntimeExposed"));
             let message = warning.message;
             assert!(message.contains(expected) && message.contains("10.0.0.7:10010 on old1"));
             assert!(!message.contains(absent), "{message}");

@@ -16,14 +16,15 @@ use super::policy::GateWish;
 use crate::{
     decision::{
         change::{
-            self, ANSWERS, Attempt, Phase, Proof, TRY_AGAIN, Target, Trial, Trouble, Wanted, Wisher,
+            self, ANSWERS, Attempt, ChangeRequest, Phase, PolicyRef, Proof, TRY_AGAIN, Target,
+            Trial, Trouble,
         },
-        condition::{Holds, Outcome},
-        names::Named,
+        condition::{ConditionOutcome, ConditionStatus},
+        names::NameSummary,
     },
     kubernetes::feature_gates::Setting,
 };
-pub use inputs::{GateScene, Member, Permission, Plan};
+pub use inputs::{GateScene, Member, Permission, RolloutPlan};
 
 /// The exec and port-forward that have to work before anything is changed are tried again after
 /// this long where they do not.
@@ -39,14 +40,14 @@ pub fn baseline(policy: &str, generation: i64) -> String {
 }
 
 /// What is done next, and said.
-pub fn plan(scene: &GateScene<'_>) -> Plan {
-    let mut plan = Plan::default();
+pub fn plan(scene: &GateScene<'_>) -> RolloutPlan {
+    let mut plan = RolloutPlan::default();
     let wanted_still = |node: &str, attempt: &Attempt| {
-        let Some((wisher, wish)) = &scene.wish else { return false };
+        let Some((policy_ref, wish)) = &scene.wish else { return false };
         let member = scene.member(node);
         // While its pod is away the version is unknown, and nothing speaks against it.
         let setting = member.and_then(|member| scene.setting(member.apiserver, *wish));
-        attempt.wanted.policy == wisher.name
+        attempt.wanted.policy == policy_ref.name
             && setting.is_none_or(|setting| attempt.wanted.target == Target::Gate(setting))
     };
     let mut under_way = None;
@@ -54,7 +55,7 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
         if !attempt.is_under_way() {
             continue;
         }
-        if scene.wish.is_some_and(|(wisher, _)| attempt.is_withdrawn(&wisher, scene.now)) {
+        if scene.wish.is_some_and(|(policy_ref, _)| attempt.is_withdrawn(&policy_ref, scene.now)) {
             plan.changes.insert(node.clone(), None);
             continue;
         }
@@ -87,7 +88,7 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
         }
         under_way.get_or_insert((node, attempt));
     }
-    let Some((wisher, wish)) = &scene.wish else {
+    let Some((policy_ref, wish)) = &scene.wish else {
         for (node, _) in scene.gates().filter(|(_, attempt)| !attempt.is_under_way()) {
             plan.changes.insert(node.clone(), None);
         }
@@ -101,7 +102,7 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
         let as_wished = there.is_some_and(|member| scene.is_as_wished(member.apiserver, *wish));
         // Somebody may have done by hand what was refused. What was made and went back stops
         // everything whatever its pod shows: that of the manifest that is gone stays for a while.
-        attempt.blocks(wisher) && !(attempt.phase == Phase::Refused && as_wished)
+        attempt.blocks(policy_ref) && !(attempt.phase == Phase::Refused && as_wished)
     });
     if let Some((node, attempt)) = failed {
         let message = failure(node, attempt);
@@ -113,7 +114,7 @@ pub fn plan(scene: &GateScene<'_>) -> Plan {
         plan.trouble = Some(Trouble { reason, message: message.clone() });
         return plan.stops(reason, message);
     }
-    begin(scene, plan, wisher, *wish)
+    begin(scene, plan, policy_ref, *wish)
 }
 
 /// What went wrong, and what to do about it.
@@ -141,16 +142,16 @@ pub(super) fn lost(node: &str, attempt: &Attempt) -> String {
 /// A change is under way on this node, and on no other that answers.
 fn go_on(
     scene: &GateScene<'_>,
-    mut plan: Plan,
+    mut plan: RolloutPlan,
     wish: GateWish,
     node: &str,
     attempt: &Attempt,
-) -> Plan {
+) -> RolloutPlan {
     let now = scene.now;
     let wanted = attempt.asked_again(now);
     let Target::Gate(setting) = wanted.target else { return plan };
     let goes = scene.goes(setting);
-    let keep = |plan: &mut Plan, wanted| plan.changes.insert(node.to_owned(), Some(wanted));
+    let keep = |plan: &mut RolloutPlan, wanted| plan.changes.insert(node.to_owned(), Some(wanted));
     if let Some(trouble) = plan.trouble.clone().filter(|_| attempt.is_lost(now)) {
         keep(&mut plan, wanted);
         return plan.stops(trouble.reason, trouble.message);
@@ -205,7 +206,7 @@ fn go_on(
         Proof::Passed => {
             let proven = &scene.trials[&id].message;
             plan.canary = Some(passed(proven));
-            keep(&mut plan, Wanted { confirmed: true, ..wanted });
+            keep(&mut plan, ChangeRequest { confirmed: true, ..wanted });
             let message = format!("{node}: {goes} has proven itself.");
             return plan.waits("ChangingApiserver", message);
         }
@@ -223,7 +224,7 @@ fn go_on(
         let enough = SignedDuration::from_secs((back / 2).into());
         if now >= wanted.asked + enough {
             plan.canary = trouble.as_ref().map(failed);
-            keep(&mut plan, Wanted { confirmed: true, ..wanted });
+            keep(&mut plan, ChangeRequest { confirmed: true, ..wanted });
             let message = format!(
                 "{node}: the apiserver is ready with {goes}, which stays whatever else is wrong."
             );
@@ -250,7 +251,12 @@ fn go_on(
 }
 
 /// No change is under way: whether one is begun.
-fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateWish) -> Plan {
+fn begin(
+    scene: &GateScene<'_>,
+    mut plan: RolloutPlan,
+    policy_ref: &PolicyRef<'_>,
+    wish: GateWish,
+) -> RolloutPlan {
     let (now, gate) = (scene.now, scene.migration.gate);
     let others: Vec<_> =
         scene.members.iter().filter(|m| !scene.is_as_wished(m.apiserver, wish)).collect();
@@ -268,18 +274,18 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         let lasts = scene.off_since.map(|since| since + LASTS);
         let refused = matches!(scene.permission, Permission::Refused(_))
             || !(proven || lasts.is_some_and(|at| at <= now));
-        let stays = wisher.paused || (refused && setting == Some(Setting::Off));
+        let stays = policy_ref.paused || (refused && setting == Some(Setting::Off));
         plan.config = setting.filter(|setting| !stays && differs(setting));
         if let Some(at) = lasts.filter(|at| stays && *at > now) {
             plan.looks_at(at);
         }
         // Until it has followed, what has proven itself is not forgotten.
-        if wisher.paused || !setting.as_ref().is_some_and(differs) {
+        if policy_ref.paused || !setting.as_ref().is_some_and(differs) {
             plan.changes.extend(scene.gates().map(|(node, _)| (node.clone(), None)));
         }
         return plan.stops("AsWanted", format!("{gate} is what the policy wants."));
     }
-    if wisher.paused {
+    if policy_ref.paused {
         return plan.stops("Paused", "The policy is paused.".to_owned());
     }
     match scene.permission {
@@ -297,7 +303,7 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         GateWish::Enabled if open.is_empty() => (others.clone(), others),
         GateWish::Enabled => (open.clone(), open),
     };
-    let hidden: Named<'_> = looked_at
+    let hidden: NameSummary<'_> = looked_at
         .iter()
         .filter(|member| member.apiserver.unseen.is_some() || member.apiserver.gates.is_none())
         .map(|member| member.apiserver.name.as_str())
@@ -311,7 +317,7 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
             ),
         );
     }
-    let unable: Named<'_> = others
+    let unable: NameSummary<'_> = others
         .iter()
         .filter(|member| scene.setting(member.apiserver, wish).is_none())
         .map(|member| member.apiserver.name.as_str())
@@ -326,7 +332,7 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
     {
         return plan.stops(trouble.reason, trouble.message);
     }
-    let unready: Named<'_> = looked_at
+    let unready: NameSummary<'_> = looked_at
         .iter()
         .filter(|member| !member.ready)
         .map(|member| member.apiserver.name.as_str())
@@ -342,7 +348,7 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
     if let Some(node) = scene.asked.or_else(|| busy.next().map(|(node, _)| node.as_str())) {
         return plan.waits("NodesChanging", format!("Waiting for the change of {node} to end."));
     }
-    let proves = baseline(wisher.name, wisher.generation);
+    let proves = baseline(policy_ref.name, policy_ref.generation);
     let trouble = match change::proof(scene.trials, &proves, BASELINE_AGAIN, now) {
         Proof::Passed => {
             plan.canary = Some(passed(&scene.trials[&proves].message));
@@ -375,7 +381,7 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
     let broken = scene.attempts.get(node).filter(|attempt| {
         // What became of a kubelet is forgotten before the way back is barred.
         wish == GateWish::Disabled
-            && attempt.blocks(wisher)
+            && attempt.blocks(policy_ref)
             && attempt.wanted.target == Target::KubeletFlag
     });
     if let Some(attempt) = broken {
@@ -386,7 +392,7 @@ fn begin(scene: &GateScene<'_>, mut plan: Plan, wisher: &Wisher<'_>, wish: GateW
         plan.looks_at(at);
         return plan.waits("ChangingApiserver", asked_anew(node, attempt));
     }
-    let wanted = Wanted::new(wisher, Target::Gate(setting), now);
+    let wanted = ChangeRequest::new(policy_ref, Target::Gate(setting), now);
     plan.looks_at(now + ANSWERS);
     plan.changes.insert(node.clone(), Some(wanted));
     let message = format!("{node}: {} is asked for.", scene.goes(setting));
@@ -398,12 +404,12 @@ pub(super) fn asked_anew(node: &str, attempt: &Attempt) -> String {
     format!("{node}: {} ({}) It is asked again soon.", attempt.message, attempt.reason)
 }
 
-pub(super) fn passed(message: &str) -> Outcome {
-    Outcome::new(Holds::True, "Answered", message.to_owned())
+pub(super) fn passed(message: &str) -> ConditionOutcome {
+    ConditionOutcome::new(ConditionStatus::True, "Answered", message.to_owned())
 }
 
-pub(super) fn failed(trouble: &Trouble) -> Outcome {
-    Outcome::new(Holds::False, trouble.reason, capitalised(&trouble.message))
+pub(super) fn failed(trouble: &Trouble) -> ConditionOutcome {
+    ConditionOutcome::new(ConditionStatus::False, trouble.reason, capitalised(&trouble.message))
 }
 
 /// A message that stands alone.

@@ -2,14 +2,14 @@
 
 use super::{crash, node::NodeReason, scene::Scene, trust};
 use crate::decision::{
-    condition::{Holds, Outcome},
+    condition::{ConditionOutcome, ConditionStatus},
     migration::FlagBehaviour,
 };
 
 /// The refusal that the worst of the blocking nodes causes; `None` where no node blocks.
-pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<Outcome> {
+pub(super) fn of_nodes(scene: &Scene<'_>) -> Option<ConditionOutcome> {
     let Scene { migration, survey, .. } = *scene;
-    let no = |reason, message| Outcome::new(Holds::False, reason, message);
+    let no = |reason, message| ConditionOutcome::new(ConditionStatus::False, reason, message);
     let flag = migration.flag;
     let modern = migration
         .kubelet_since(FlagBehaviour::Ignored)

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    gate_rollout::{Plan, asked_anew, failed, lost, passed},
+    gate_rollout::{RolloutPlan, asked_anew, failed, lost, passed},
     trust,
 };
 use crate::decision::{
     change::{
-        self, ANSWERS, Attempt, Attempts, Phase, Proof, TRY_AGAIN, Target, Trial, Trials, Trouble,
-        Wanted, Wisher,
+        self, ANSWERS, Attempt, Attempts, ChangeRequest, Phase, PolicyRef, Proof, TRY_AGAIN,
+        Target, Trial, Trials, Trouble,
     },
-    condition::{Holds, Outcome},
-    names::Named,
+    condition::{ConditionOutcome, ConditionStatus},
+    names::NameSummary,
 };
 
 /// One node in so many may be unready for reasons of its own; where more are, something goes on in
@@ -56,7 +56,7 @@ pub struct Surroundings<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct FlagScene<'a> {
     /// The policy that wants the flags away; `None` where none does.
-    pub wisher: Option<Wisher<'a>>,
+    pub policy_ref: Option<PolicyRef<'a>>,
     /// How many nodes may be changed at once.
     pub at_once: usize,
     /// The nodes that follow it, by name.
@@ -73,16 +73,16 @@ pub struct FlagScene<'a> {
     pub now: Timestamp,
 }
 
-/// What is done next, and said. [`Plan::progress`] is the condition `NodesRemediated`.
-pub fn plan(scene: &FlagScene<'_>) -> Plan {
-    let mut plan = Plan::default();
+/// What is done next, and said. [`RolloutPlan::progress`] is the condition `NodesRemediated`.
+pub fn plan(scene: &FlagScene<'_>) -> RolloutPlan {
+    let mut plan = RolloutPlan::default();
     let flags = || scene.attempts.iter().filter(|(_, a)| a.wanted.target == Target::KubeletFlag);
-    let Some(wisher) = &scene.wisher else {
+    let Some(policy_ref) = &scene.policy_ref else {
         plan.changes.extend(flags().map(|(node, _)| (node.clone(), None)));
         return plan;
     };
     let mine = |node: &str, attempt: &Attempt| {
-        attempt.wanted.policy == wisher.name && scene.nodes.contains_key(node)
+        attempt.wanted.policy == policy_ref.name && scene.nodes.contains_key(node)
     };
     // Nodes that follow another policy now, or none.
     let strangers = flags().filter(|(node, attempt)| !mine(node, attempt));
@@ -90,7 +90,7 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
 
     let (mut busy, mut broken, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (node, attempt) in flags().filter(|(node, attempt)| mine(node, attempt)) {
-        if attempt.is_under_way() && attempt.is_withdrawn(wisher, scene.now) {
+        if attempt.is_under_way() && attempt.is_withdrawn(policy_ref, scene.now) {
             plan.changes.insert(node.clone(), None);
         } else if attempt.is_under_way() {
             if attempt.is_lost(scene.now) {
@@ -98,14 +98,14 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
             }
             busy.push(node.as_str());
             go_on(scene, &mut plan, node, attempt);
-        } else if attempt.blocks(wisher) {
+        } else if attempt.blocks(policy_ref) {
             // Whatever its agent says yet of the flag that has come back.
             broken.push((node.as_str(), attempt));
         }
     }
     let left: Vec<&str> = left(scene);
     if let Some((_, first)) = broken.first() {
-        let nodes: Named<'_> = broken.iter().map(|(node, _)| *node).collect();
+        let nodes: NameSummary<'_> = broken.iter().map(|(node, _)| *node).collect();
         let message = format!(
             "{nodes} could not be changed: {} ({}) No other node is changed. When the cause is \
              mended, have it tried again by any change of the policy's spec, such as pausing it \
@@ -114,34 +114,34 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
         );
         let reason = "RemediationFailed";
         plan.trouble = Some(Trouble { reason, message: message.clone() });
-        return says(plan, Holds::False, reason, message);
+        return says(plan, ConditionStatus::False, reason, message);
     }
     if let Some((node, attempt)) = missing.first() {
         let message = format!("{} No other node is changed.", lost(node, attempt));
         let reason = "ChangeOverdue";
         plan.trouble = Some(Trouble { reason, message: message.clone() });
-        return says(plan, Holds::False, reason, message);
+        return says(plan, ConditionStatus::False, reason, message);
     }
     if left.is_empty() && busy.is_empty() {
         // What has ended is of no more use; the remediators' reports stay.
         plan.changes.extend(flags().map(|(node, _)| (node.clone(), None)));
         if let Some(message) = unknown(scene) {
-            return says(plan, Holds::Unknown, "NodesUnknown", message);
+            return says(plan, ConditionStatus::Unknown, "NodesUnknown", message);
         }
         let message = "No selected kubelet has the flag.".to_owned();
-        return says(plan, Holds::True, "NoFlags", message);
+        return says(plan, ConditionStatus::True, "NoFlags", message);
     }
-    let waiting: Named<'_> = left.iter().copied().collect();
-    if wisher.paused {
+    let waiting: NameSummary<'_> = left.iter().copied().collect();
+    if policy_ref.paused {
         let message = format!("The policy is paused; {waiting} have the flag.");
-        return says(plan, Holds::False, "Paused", message);
+        return says(plan, ConditionStatus::False, "Paused", message);
     }
     let other = scene.attempts.iter().find(|(_, attempt)| {
         attempt.is_under_way() && attempt.wanted.target != Target::KubeletFlag
     });
     if let Some((node, _)) = other {
         let message = format!("Waiting for the change of the apiserver on {node} to end.");
-        return says(plan, Holds::False, "ApiserverChanging", message);
+        return says(plan, ConditionStatus::False, "ApiserverChanging", message);
     }
     let bar = bar(scene, &left, &busy);
     let room = match bar {
@@ -156,7 +156,7 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
     for node in left.iter().filter(can).take(room) {
         let ended = scene.attempts.get(*node);
         // What became of its apiserver must not be forgotten.
-        if ended.is_some_and(|a| a.blocks(wisher) && a.wanted.target != Target::KubeletFlag) {
+        if ended.is_some_and(|a| a.blocks(policy_ref) && a.wanted.target != Target::KubeletFlag) {
             continue;
         }
         let again = ended.and_then(|attempt| match attempt.phase {
@@ -170,32 +170,32 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
             refused = refused.or(ended.filter(|a| a.phase == Phase::Refused).map(|a| (node, a)));
             continue;
         }
-        let wanted = Wanted::new(wisher, Target::KubeletFlag, scene.now);
+        let wanted = ChangeRequest::new(policy_ref, Target::KubeletFlag, scene.now);
         plan.looks_at(scene.now + ANSWERS);
         plan.changes.insert((*node).to_owned(), Some(wanted));
         asked.push(*node);
     }
-    let silent: Named<'_> =
+    let silent: NameSummary<'_> =
         busy.iter().copied().filter(|node| scene.attempts[*node].is_silent(scene.now)).collect();
     if !silent.is_empty() {
         let message = format!(
             "No remediator answers on {silent}. Look for its pod there: the chart brings it with \
              remediators.kubelet.enabled=true."
         );
-        return says(plan, Holds::False, "RemediatorSilent", message);
+        return says(plan, ConditionStatus::False, "RemediatorSilent", message);
     }
     if let Some((reason, message)) = bar {
-        return says(plan, Holds::False, reason, message);
+        return says(plan, ConditionStatus::False, reason, message);
     }
-    let changing: Named<'_> = busy.into_iter().chain(asked).collect();
+    let changing: NameSummary<'_> = busy.into_iter().chain(asked).collect();
     let distrusted: Vec<&str> =
         left.iter().copied().filter(|node| scene.nodes[*node].distrusted).collect();
     let alone = distrusted.len() == left.len();
-    let distrusted: Named<'_> = distrusted.into_iter().collect();
+    let distrusted: NameSummary<'_> = distrusted.into_iter().collect();
     if alone && changing.is_empty() {
         let sentences = std::iter::once(trust::says(&distrusted)).chain(unknown(scene));
         let message = sentences.collect::<Vec<_>>().join(" ");
-        return says(plan, Holds::False, "RuntimeNotTrusted", message);
+        return says(plan, ConditionStatus::False, "RuntimeNotTrusted", message);
     }
     let mut message = match (changing.is_empty(), refused) {
         (true, Some((node, attempt))) => asked_anew(node, attempt),
@@ -205,13 +205,13 @@ pub fn plan(scene: &FlagScene<'_>) -> Plan {
     if !distrusted.is_empty() {
         message = format!("{message} {}", trust::says(&distrusted));
     }
-    says(plan, Holds::False, "Remediating", message)
+    says(plan, ConditionStatus::False, "Remediating", message)
 }
 
 /// What there is to say of kubelets that may have the flag, as far as anybody knows.
 fn unknown(scene: &FlagScene<'_>) -> Option<String> {
     let unknown = scene.nodes.iter().filter(|(_, node)| node.unknown);
-    let unknown: Named<'_> = unknown.map(|(name, _)| *name).collect();
+    let unknown: NameSummary<'_> = unknown.map(|(name, _)| *name).collect();
     (!unknown.is_empty()).then(|| {
         format!(
             "Whether the kubelet of {unknown} has the flag is not known: no agent that is ready says \
@@ -236,12 +236,13 @@ fn bar(scene: &FlagScene<'_>, left: &[&str], busy: &[&str]) -> Option<(&'static 
     }
     let Surroundings { down, unready, nodes } = scene.around;
     if !down.is_empty() {
-        let down: Named<'_> = down.iter().copied().collect();
+        let down: NameSummary<'_> = down.iter().copied().collect();
         let message = format!("Waiting for the apiserver on {down} to be ready.");
         return Some(("ApiserversNotReady", message));
     }
     // A kubelet that is being restarted makes its Node unready, and is meant to.
-    let unready: Named<'_> = unready.iter().copied().filter(|node| !busy.contains(node)).collect();
+    let unready: NameSummary<'_> =
+        unready.iter().copied().filter(|node| !busy.contains(node)).collect();
     let bound = scene.at_once.max(nodes / UNREADY);
     if unready.count() > bound {
         let message = format!(
@@ -252,7 +253,7 @@ fn bar(scene: &FlagScene<'_>, left: &[&str], busy: &[&str]) -> Option<(&'static 
     }
     let is_ready = |node: &&str| scene.nodes[*node].ready;
     if busy.is_empty() && !waiting.iter().any(is_ready) {
-        let waiting: Named<'_> = waiting.into_iter().collect();
+        let waiting: NameSummary<'_> = waiting.into_iter().collect();
         let message = format!(
             "The kubelet of {waiting} still has the flag. The Node is not ready, so a kubelet could \
              not prove itself there."
@@ -262,7 +263,7 @@ fn bar(scene: &FlagScene<'_>, left: &[&str], busy: &[&str]) -> Option<(&'static 
     None
 }
 
-fn go_on(scene: &FlagScene<'_>, plan: &mut Plan, node: &str, attempt: &Attempt) {
+fn go_on(scene: &FlagScene<'_>, plan: &mut RolloutPlan, node: &str, attempt: &Attempt) {
     let wanted = attempt.asked_again(scene.now);
     for at in [attempt.next_ask(scene.now), attempt.lost_at()].into_iter().flatten() {
         plan.looks_at(at);
@@ -287,10 +288,15 @@ fn go_on(scene: &FlagScene<'_>, plan: &mut Plan, node: &str, attempt: &Attempt) 
             }
         }
     }
-    plan.changes.insert(node.to_owned(), Some(Wanted { confirmed, ..wanted }));
+    plan.changes.insert(node.to_owned(), Some(ChangeRequest { confirmed, ..wanted }));
 }
 
-fn says(mut plan: Plan, holds: Holds, reason: &'static str, message: String) -> Plan {
-    plan.progress = Some(Outcome::new(holds, reason, message));
+fn says(
+    mut plan: RolloutPlan,
+    status: ConditionStatus,
+    reason: &'static str,
+    message: String,
+) -> RolloutPlan {
+    plan.progress = Some(ConditionOutcome::new(status, reason, message));
     plan
 }

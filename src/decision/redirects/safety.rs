@@ -8,31 +8,31 @@ use super::{
 };
 use crate::decision::{
     apiserver::GateSummary,
-    condition::{Holds, Outcome},
+    condition::{ConditionOutcome, ConditionStatus},
     gate::Gate,
-    names::Named,
+    names::NameSummary,
 };
 
 /// `SafeToDisable`: the gate may be turned off.
 ///
 /// Refused while any node that no override excepts could answer with a redirect, whatever its
 /// skew, and while the apiservers are not all seen and alike. The worst reason wins.
-pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
+pub fn safe_to_disable(scene: &Scene<'_>) -> ConditionOutcome {
     let Scene { migration, plane, survey, .. } = *scene;
     if let Some(refusal) = refusal::of_nodes(scene) {
         return refusal;
     }
-    let no = |reason, message| Outcome::new(Holds::False, reason, message);
+    let no = |reason, message| ConditionOutcome::new(ConditionStatus::False, reason, message);
     if plane.gate == GateSummary::All(Gate::Removed) {
-        return Outcome::new(
-            Holds::True,
+        return ConditionOutcome::new(
+            ConditionStatus::True,
             "GateRemoved",
             format!("No apiserver has the gate {} any more.", migration.gate),
         );
     }
     if plane.is_unknown() && scene.only_managed_unseen() && survey.counts.overridden == 0 {
-        return Outcome::new(
-            Holds::True,
+        return ConditionOutcome::new(
+            ConditionStatus::True,
             "GateDoesNotMatter",
             format!(
                 "Whether {} is on cannot be seen on {}, and no node could redirect, so nothing \
@@ -66,8 +66,8 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
         );
     }
     if survey.counts.overridden > 0 {
-        return Outcome::new(
-            Holds::True,
+        return ConditionOutcome::new(
+            ConditionStatus::True,
             "OnlyOverriddenNodes",
             format!(
                 "Only {} could redirect, and the policy's overrides accept that exec may fail \
@@ -78,31 +78,45 @@ pub fn safe_to_disable(scene: &Scene<'_>) -> Outcome {
     }
     let nodes = survey.counts.nodes;
     let all = match nodes {
-        0 => return Outcome::new(Holds::True, "NoNodeRedirects", "There is no node.".to_owned()),
+        0 => {
+            return ConditionOutcome::new(
+                ConditionStatus::True,
+                "NoNodeRedirects",
+                "There is no node.".to_owned(),
+            );
+        }
         1 => "The only node proxies".to_owned(),
         n => format!("All {n} nodes proxy"),
     };
-    Outcome::new(Holds::True, "NoNodeRedirects", format!("{all} streams locally."))
+    ConditionOutcome::new(
+        ConditionStatus::True,
+        "NoNodeRedirects",
+        format!("{all} streams locally."),
+    )
 }
 
 /// `RedirectsDisabled`: no apiserver follows redirects any more.
-pub fn redirects_disabled(scene: &Scene<'_>) -> Outcome {
+pub fn redirects_disabled(scene: &Scene<'_>) -> ConditionOutcome {
     let gate = scene.migration.gate;
     let on = || scene.instances_where(|i| i.gate(scene.migration, scene.track) == Gate::Enabled);
     match scene.plane.gate {
-        GateSummary::All(Gate::Removed) => Outcome::new(
-            Holds::True,
+        GateSummary::All(Gate::Removed) => ConditionOutcome::new(
+            ConditionStatus::True,
             "GateRemoved",
             format!("No apiserver has the gate {gate} any more."),
         ),
-        GateSummary::All(Gate::Disabled) => {
-            Outcome::new(Holds::True, "GateOff", format!("{gate} is off on every apiserver."))
-        }
-        GateSummary::All(Gate::Enabled) => {
-            Outcome::new(Holds::False, "GateOn", format!("{gate} is on on {}.", on()))
-        }
-        GateSummary::Mixed => Outcome::new(
-            Holds::False,
+        GateSummary::All(Gate::Disabled) => ConditionOutcome::new(
+            ConditionStatus::True,
+            "GateOff",
+            format!("{gate} is off on every apiserver."),
+        ),
+        GateSummary::All(Gate::Enabled) => ConditionOutcome::new(
+            ConditionStatus::False,
+            "GateOn",
+            format!("{gate} is on on {}.", on()),
+        ),
+        GateSummary::Mixed => ConditionOutcome::new(
+            ConditionStatus::False,
             "GateMixed",
             format!("{gate} is on on {} and off elsewhere.", on()),
         ),
@@ -114,16 +128,22 @@ pub fn redirects_disabled(scene: &Scene<'_>) -> Outcome {
             // One that is on is enough to know, whatever the others are.
             if scene.plane.on_somewhere {
                 let message = format!("{gate} is on on {}. {hidden}", on());
-                return Outcome::new(Holds::False, "GateOn", message);
+                return ConditionOutcome::new(ConditionStatus::False, "GateOn", message);
             }
-            Outcome::new(Holds::Unknown, "GateUnknown", hidden)
+            ConditionOutcome::new(ConditionStatus::Unknown, "GateUnknown", hidden)
         }
     }
 }
 
 /// `Progressing`: the gate is on its way to what the policy wants.
-pub fn progressing(scene: &Scene<'_>, policy: &PolicyFacts, owns: bool, safe: &Outcome) -> Outcome {
-    let no = |reason, message: String| Outcome::new(Holds::False, reason, message);
+pub fn progressing(
+    scene: &Scene<'_>,
+    policy: &PolicyFacts,
+    owns: bool,
+    safe: &ConditionOutcome,
+) -> ConditionOutcome {
+    let no =
+        |reason, message: String| ConditionOutcome::new(ConditionStatus::False, reason, message);
     let gate = scene.migration.gate;
     if !owns {
         let message = match policy.gate {
@@ -161,8 +181,8 @@ pub fn progressing(scene: &Scene<'_>, policy: &PolicyFacts, owns: bool, safe: &O
             Some(GateWish::Enabled) => "on",
             _ => "off",
         };
-        return Outcome::new(
-            Holds::True,
+        return ConditionOutcome::new(
+            ConditionStatus::True,
             "ApiserversDiffer",
             format!("{gate} is {wanted} on some apiservers only."),
         );
@@ -174,10 +194,12 @@ pub fn progressing(scene: &Scene<'_>, policy: &PolicyFacts, owns: bool, safe: &O
         Some(GateWish::Enabled) => {
             no("WaitingForAdmin", format!("{gate} is off; the apiservers' --feature-gates decide."))
         }
-        _ if safe.holds == Holds::True && scene.plane.gate == GateSummary::All(Gate::Unknown) => {
+        _ if safe.status == ConditionStatus::True
+            && scene.plane.gate == GateSummary::All(Gate::Unknown) =>
+        {
             no("GateUnknown", safe.message.clone())
         }
-        _ if safe.holds == Holds::True => no(
+        _ if safe.status == ConditionStatus::True => no(
             "WaitingForAdmin",
             format!(
                 "{gate} may be turned off: start every apiserver with \
@@ -196,7 +218,7 @@ pub fn degraded(
     name: &str,
     owner: Owner<'_>,
     expired: &[&str],
-) -> Outcome {
+) -> ConditionOutcome {
     let Scene { migration, plane, survey, .. } = *scene;
     let gate = migration.gate;
     let mut problems: Vec<(&'static str, String)> = Vec::new();
@@ -267,18 +289,22 @@ pub fn degraded(
         ));
     }
     if !expired.is_empty() {
-        let nodes: Named<'_> = expired.iter().copied().collect();
+        let nodes: NameSummary<'_> = expired.iter().copied().collect();
         problems.push((
             "OverrideExpired",
             format!("The override for {nodes} has expired and no longer counts."),
         ));
     }
     match problems.first() {
-        None => Outcome::new(Holds::False, "AsExpected", "Nothing is wrong.".to_owned()),
+        None => ConditionOutcome::new(
+            ConditionStatus::False,
+            "AsExpected",
+            "Nothing is wrong.".to_owned(),
+        ),
         Some((reason, _)) => {
             let reason = *reason;
             let all: Vec<String> = problems.into_iter().map(|(_, message)| message).collect();
-            Outcome::new(Holds::True, reason, all.join(" "))
+            ConditionOutcome::new(ConditionStatus::True, reason, all.join(" "))
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::decision::{
     apiserver::{Apiserver, ControlPlane, Unseen},
     gate::Gate,
     migration::{Migration, Track},
-    names::{Named, SHOWN},
+    names::{NameSummary, SHOWN},
 };
 
 /// Everything a condition is judged from.
@@ -29,7 +29,7 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     /// The instances for which something holds, by name.
-    pub(super) fn instances_where(&self, is: impl Fn(&Apiserver) -> bool) -> Named<'_> {
+    pub(super) fn instances_where(&self, is: impl Fn(&Apiserver) -> bool) -> NameSummary<'_> {
         self.instances.iter().filter(|i| is(i)).map(|i| i.name.as_str()).collect()
     }
 
@@ -52,8 +52,8 @@ impl Scene<'_> {
         }
     }
 
-    /// Whether only apiservers without a visible pod are unknown, as in managed control planes, and the
-    /// known ones are alike.
+    /// Whether only apiservers without a visible pod are unknown, as in managed control planes, and
+    /// the known ones are alike.
     pub(super) fn only_managed_unseen(&self) -> bool {
         let known = |i: &Apiserver| {
             i.minor.is_some() && i.gate(self.migration, self.track) != Gate::Unknown
@@ -84,7 +84,7 @@ impl Scene<'_> {
 
     /// How the instances differ: each version and gate with one that has it, oldest first.
     pub(super) fn differences(&self) -> String {
-        let mut alike: BTreeMap<_, Named<'_>> = BTreeMap::new();
+        let mut alike: BTreeMap<_, NameSummary<'_>> = BTreeMap::new();
         for i in self.instances {
             let kind = (i.minor, i.gate(self.migration, self.track));
             alike.entry(kind).or_default().add(&i.name);

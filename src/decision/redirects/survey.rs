@@ -10,7 +10,7 @@ use super::{
 use crate::{
     decision::{
         migration::{FlagBehaviour, Migration},
-        names::Named,
+        names::NameSummary,
     },
     kubernetes::arguments::kubelet::FlagValue,
 };
@@ -44,36 +44,36 @@ pub struct Survey<'a> {
     /// The worst blocking nodes, worst first, then by name; at most [`BLOCKING_LISTED`].
     pub worst: BTreeSet<(NodeReason, &'a str)>,
     /// Blocking nodes of the floor case.
-    pub blocking_lagging: Named<'a>,
+    pub blocking_lagging: NameSummary<'a>,
     /// Blocking nodes that redirect (also the lagging ones).
-    pub blocking_on: Named<'a>,
+    pub blocking_on: NameSummary<'a>,
     /// Blocking nodes whose evidence contradicts itself.
-    pub blocking_contradictory: Named<'a>,
+    pub blocking_contradictory: NameSummary<'a>,
     /// Blocking nodes whose kubelet keeps exiting.
-    pub blocking_crashing: Named<'a>,
+    pub blocking_crashing: NameSummary<'a>,
     /// Those of them that show the flag.
-    pub crashing_flagged: Named<'a>,
+    pub crashing_flagged: NameSummary<'a>,
     /// Other blocking nodes that may redirect.
-    pub blocking_unknown: Named<'a>,
+    pub blocking_unknown: NameSummary<'a>,
     /// Those of them whose kubelet has no version that can be read.
-    pub blocking_unversioned: Named<'a>,
+    pub blocking_unversioned: NameSummary<'a>,
     /// Those of them about which something was said that cannot be understood.
-    pub blocking_unreadable: Named<'a>,
+    pub blocking_unreadable: NameSummary<'a>,
     /// Nodes that an override excepts.
-    pub overridden: Named<'a>,
+    pub overridden: NameSummary<'a>,
     /// All nodes that redirect, overridden or not: what fails while the gate is off.
-    pub on: Named<'a>,
+    pub on: NameSummary<'a>,
     /// All nodes that may redirect.
-    pub unknown: Named<'a>,
+    pub unknown: NameSummary<'a>,
     /// Nodes that may redirect and whose runtime a kubelet that proxies would not trust.
-    pub distrusted: Named<'a>,
+    pub distrusted: NameSummary<'a>,
     /// All nodes whose kubelet is newer than an apiserver.
-    pub newer: Named<'a>,
+    pub newer: NameSummary<'a>,
     /// Nodes whose kubelet will not start in a version without the flag: its next start has
     /// the flag, with whatever value.
-    pub flagged: Named<'a>,
+    pub flagged: NameSummary<'a>,
     /// Nodes of which nobody knows that.
-    pub flag_unknown: Named<'a>,
+    pub flag_unknown: NameSummary<'a>,
 }
 
 impl<'a> Survey<'a> {

@@ -4,7 +4,7 @@ use super::{crash, scene::Scene, trust};
 use crate::{
     decision::{
         apiserver::Apiserver,
-        condition::{Holds, Outcome},
+        condition::{ConditionOutcome, ConditionStatus},
         gate::{self, Gate},
         migration::{FlagBehaviour, GateBehaviour},
     },
@@ -126,10 +126,10 @@ pub fn previews(scene: &Scene<'_>, target: Option<Minor>) -> Vec<Preview> {
 }
 
 /// `UpgradeSafe`: an upgrade to `target`, or to the next minor, breaks nothing.
-pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
+pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> ConditionOutcome {
     let (Some(oldest), Some(newest)) = (scene.plane.oldest, scene.plane.newest) else {
-        return Outcome::new(
-            Holds::False,
+        return ConditionOutcome::new(
+            ConditionStatus::False,
             "ApiserverUnknown",
             match scene.instances_where(|_| true) {
                 all if all.is_empty() => "No apiserver can be seen, so no upgrade can be judged. \
@@ -145,8 +145,8 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
     if let Some(target) = target
         && target < newest
     {
-        return Outcome::new(
-            Holds::False,
+        return ConditionOutcome::new(
+            ConditionStatus::False,
             "TargetVersionBehind",
             format!(
                 "The target {target} is behind the {newest} of {}: set spec.targetVersion to what \
@@ -160,9 +160,9 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> Outcome {
     let next = if oldest < scene.migration.last { oldest.next().max(newest) } else { newest };
     let minor = target.unwrap_or(next);
     let preview = preview(scene, minor);
-    let holds = if preview.is_safe() { Holds::True } else { Holds::False };
+    let holds = if preview.is_safe() { ConditionStatus::True } else { ConditionStatus::False };
     let reason = preview.reason().map_or("NothingBreaks", UpgradeReason::as_str);
-    Outcome::new(holds, reason, preview.message())
+    ConditionOutcome::new(holds, reason, preview.message())
 }
 
 pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {

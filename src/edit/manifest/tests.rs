@@ -361,7 +361,7 @@ fn what_is_not_certain_is_refused() {
 fn the_gate_is_named_with_its_line() {
     let at = |args: &str| gate(&kubeadm(args), GATE).unwrap();
     assert_eq!(at("    - --feature-gates=A=true\n"), None);
-    let named = Named {
+    let named = GateLine {
         setting: Setting::On,
         line: 18,
         text: "- --feature-gates=A=true,StreamingProxyRedirects=true # ours".to_owned(),
@@ -373,7 +373,7 @@ fn the_gate_is_named_with_its_line() {
     let named = at(
         "    - --feature-gates=StreamingProxyRedirects=true\n    - --feature-gates\n    - StreamingProxyRedirects=false\n",
     );
-    let expected = Named {
+    let expected = GateLine {
         setting: Setting::Off,
         line: 20,
         text: "- StreamingProxyRedirects=false".to_owned(),

@@ -9,7 +9,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
 use super::candidate::{self, Candidate, Step};
-use super::{Error, Settings, now};
+use super::{Error, LeaseSettings, now};
 
 /// How an attempt ended that met no error.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum Attempt {
 /// One candidate's claim to the Lease.
 pub(super) struct Claim {
     api: Api<Lease>,
-    settings: Settings,
+    settings: LeaseSettings,
     candidate: Candidate,
     /// The object as our last write left it, to renew without reading first.
     /// None after anything went wrong.
@@ -36,7 +36,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    pub(super) fn new(client: Client, settings: Settings) -> Self {
+    pub(super) fn new(client: Client, settings: LeaseSettings) -> Self {
         Self {
             api: Api::namespaced(client, &settings.namespace),
             candidate: Candidate::new(settings.identity.clone(), settings.timing),
@@ -55,7 +55,7 @@ impl Claim {
         }
     }
 
-    pub(super) fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &LeaseSettings {
         &self.settings
     }
 

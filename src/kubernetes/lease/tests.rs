@@ -7,12 +7,12 @@ use kube::Client;
 use tokio::time::{Instant, sleep};
 
 use super::scripted::Scripted;
-use super::{Elector, Error, Leadership, Settings, Timing};
+use super::{Elector, Error, Leadership, LeaseSettings, Timing};
 use crate::controller::metrics::Metrics;
 
 fn elector(client: Client) -> (Elector<Metrics>, Metrics) {
     let metrics = Metrics::new();
-    let settings = Settings {
+    let settings = LeaseSettings {
         namespace: "sluice".to_owned(),
         name: "controller".to_owned(),
         identity: "us".to_owned(),

@@ -203,7 +203,7 @@ proptest! {
     ) {
         let start = Instant::now();
         let (mut now, mut share) = (start, Share::<usize>::new(rate, start));
-        let mut flows: Vec<(Flow, Option<Place>)> = vec![(Flow::default(), None); 20];
+        let mut flows: Vec<(Flow, Option<Slot>)> = vec![(Flow::default(), None); 20];
         for (step, id, ms) in steps {
             now += Duration::from_millis(ms);
             let (flow, place) = &mut flows[id];

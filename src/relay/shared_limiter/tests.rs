@@ -10,10 +10,10 @@ use super::*;
 
 const KIB: u64 = 1 << 10;
 
-fn gauge(connection: u64, node: u64) -> Gauge {
-    let gauge = Gauge::new(now());
-    gauge.set(Limits { connection, node });
-    gauge
+fn limiter(connection: u64, node: u64) -> SharedLimiter {
+    let limiter = SharedLimiter::new(now());
+    limiter.set(Limits { connection, node });
+    limiter
 }
 
 /// Polls once.
@@ -32,8 +32,8 @@ fn drain(meter: &mut Meter<'_>) -> usize {
 }
 
 /// Always wants more.
-async fn greedy(gauge: Arc<Gauge>) {
-    let mut meter = Meter::new(&gauge);
+async fn greedy(limiter: Arc<SharedLimiter>) {
+    let mut meter = Meter::new(&limiter);
     loop {
         let allowed = meter.allowance().await;
         meter.moved(allowed, allowed.bytes);
@@ -42,16 +42,16 @@ async fn greedy(gauge: Arc<Gauge>) {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_nobody_stands_in_line() {
-    let gauge = gauge(0, 0);
-    let mut meter = Meter::new(&gauge);
+    let limiter = limiter(0, 0);
+    let mut meter = Meter::new(&limiter);
     let allowed = meter.allowance().await;
     assert!(allowed.bytes == MOVE_MAX && allowed.turn.is_none(), "{allowed:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_stands_in_line_and_is_not_polled_any_more_holds_up_nobody() {
-    let gauge = gauge(0, KIB * KIB);
-    let (mut first, mut second) = (Meter::new(&gauge), Meter::new(&gauge));
+    let limiter = limiter(0, KIB * KIB);
+    let (mut first, mut second) = (Meter::new(&limiter), Meter::new(&limiter));
     drain(&mut first);
     let mut waits = pin!(first.allowance());
     assert!(poll(waits.as_mut()).is_pending());
@@ -69,8 +69,8 @@ async fn who_stands_in_line_and_is_not_polled_any_more_holds_up_nobody() {
 async fn a_turn_that_came_too_late_is_given_back() {
     let mut left = Vec::new();
     for late in [false, true] {
-        let gauge = gauge(0, KIB * KIB);
-        let mut meter = Meter::new(&gauge);
+        let limiter = limiter(0, KIB * KIB);
+        let mut meter = Meter::new(&limiter);
         drain(&mut meter);
         {
             let mut waits = pin!(meter.allowance());
@@ -83,7 +83,7 @@ async fn a_turn_that_came_too_late_is_given_back() {
         if !late {
             sleep(Duration::from_millis(20)).await;
         }
-        left.push(drain(&mut Meter::new(&gauge)));
+        left.push(drain(&mut Meter::new(&limiter)));
     }
     assert_eq!(left[0], left[1]);
 }
@@ -91,11 +91,11 @@ async fn a_turn_that_came_too_late_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn who_asks_for_little_does_not_wait_for_a_thousand_that_want_all() {
     for node in [64 * KIB, 10 * KIB * KIB] {
-        let gauge = Arc::new(gauge(0, node));
-        let tasks: Vec<_> = (0..1000).map(|_| tokio::spawn(greedy(Arc::clone(&gauge)))).collect();
+        let limiter = Arc::new(limiter(0, node));
+        let tasks: Vec<_> = (0..1000).map(|_| tokio::spawn(greedy(Arc::clone(&limiter)))).collect();
         // Each of them has its quantum first.
         sleep(Duration::from_secs(20)).await;
-        let mut meter = Meter::new(&gauge);
+        let mut meter = Meter::new(&limiter);
         for _ in 0..20 {
             let asked = now();
             let allowed = meter.allowance().await;
@@ -112,13 +112,13 @@ async fn who_asks_for_little_does_not_wait_for_a_thousand_that_want_all() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_sleeps_sees_a_new_limit_at_once() {
     for connection in [0, KIB * KIB * KIB] {
-        let gauge = gauge(KIB, 0);
-        let mut meter = Meter::new(&gauge);
+        let limiter = limiter(KIB, 0);
+        let mut meter = Meter::new(&limiter);
         // Seventeen minutes' worth.
         meter.owe(MOVE_MAX);
         let changed = async {
             sleep(Duration::from_secs(1)).await;
-            gauge.set(Limits { connection, node: 0 });
+            limiter.set(Limits { connection, node: 0 });
             now()
         };
         let (_, changed) = tokio::join!(meter.allowance(), changed);
@@ -129,14 +129,14 @@ async fn a_connection_that_sleeps_sees_a_new_limit_at_once() {
 #[tokio::test(start_paused = true)]
 async fn those_that_stand_in_line_see_a_new_limit_at_once() {
     for node in [0, KIB * KIB * KIB] {
-        let gauge = Arc::new(gauge(0, KIB));
-        let mut meters: Vec<_> = (0..10).map(|_| Meter::new(&gauge)).collect();
+        let limiter = Arc::new(limiter(0, KIB));
+        let mut meters: Vec<_> = (0..10).map(|_| Meter::new(&limiter)).collect();
         for meter in &mut meters {
             drain(meter);
         }
         let changed = async {
             sleep(Duration::from_millis(1)).await;
-            gauge.set(Limits { connection: 0, node });
+            limiter.set(Limits { connection: 0, node });
             now()
         };
         let all = futures::future::join_all(meters.iter_mut().map(Meter::allowance));

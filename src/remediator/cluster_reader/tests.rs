@@ -66,7 +66,7 @@ fn all(names: &[&str]) -> Value {
     json!({"apiVersion": "v1", "kind": "NodeList", "metadata": {}, "items": items})
 }
 
-async fn scene(answers: &[(&str, u16, Value)], change: &Change) -> Result<Scene, Error> {
+async fn scene(answers: &[(&str, u16, Value)], change: &Change) -> Result<PermitInputs, Error> {
     asked(answers, async |apiserver| apiserver.scene(change).await).await
 }
 

@@ -49,14 +49,14 @@ async fn a_change_that_is_confirmed_stays() {
     assert_eq!(node.said(), "Confirmed Confirmed");
     assert!(is_tidy(&node));
     // Whatever comes later, it stays.
-    for (second, sight) in [
+    for (second, desired) in [
         (1, wants(&change)),
         (1_000, wants(&change)),
         (1_000, NOTHING_WANTED),
-        (1_000, Sight::Nothing),
+        (1_000, DesiredChange::Nothing),
     ] {
         set_clock(second);
-        settle(&mut node.gate_remediator(), &sight).await;
+        settle(&mut node.gate_remediator(), &desired).await;
         assert_eq!(node.said(), "Confirmed Confirmed");
         assert!(node.read(MANIFEST).contains("StreamingProxyRedirects=false"));
     }
@@ -65,21 +65,21 @@ async fn a_change_that_is_confirmed_stays() {
 #[tokio::test]
 async fn the_original_comes_back_when_the_time_is_over_or_nobody_wants_the_change() {
     let other = change("b", GATE);
-    for (seconds, sight, expected) in [
+    for (seconds, desired, expected) in [
         (180, None, "RolledBack DeadlineExceeded"),
-        (180, Some(Sight::Nothing), "RolledBack DeadlineExceeded"),
+        (180, Some(DesiredChange::Nothing), "RolledBack DeadlineExceeded"),
         (1, Some(NOTHING_WANTED), "RolledBack Withdrawn"),
         (1, Some(wants(&other)), "RolledBack Withdrawn"),
     ] {
         let (node, change) = applied("a").await;
         advance(seconds);
-        let sight = sight.unwrap_or_else(|| wants(&change));
+        let desired = desired.unwrap_or_else(|| wants(&change));
         // One turn after the other: the next one may begin another change.
         let mut remediator = node.gate_remediator();
-        remediator.turn(&sight).await.unwrap();
+        remediator.turn(&desired).await.unwrap();
         assert_eq!(node.said(), expected);
         assert_eq!(node.read(MANIFEST), ORIGINAL);
-        remediator.turn(&sight).await.unwrap();
+        remediator.turn(&desired).await.unwrap();
         assert!(is_tidy(&node));
         // It is not made again.
         settle(&mut remediator, &wants(&change)).await;
@@ -133,7 +133,7 @@ async fn nothing_is_changed_without_a_guard() {
     // One that has watched over another attempt, or long ago, does not count.
     let folder = node.store(GATE).folder().to_owned();
     let armed =
-        |id: &str, second| crate::remediator::guard::Armed { id: id.into(), at: at(second) };
+        |id: &str, second| crate::remediator::guard::Heartbeat { id: id.into(), at: at(second) };
     for armed in [armed("z", 0), armed("a", -11)] {
         armed.write(&folder).unwrap();
         settle(&mut remediator, &wants(&change)).await;
@@ -304,7 +304,7 @@ async fn an_original_that_cannot_come_back_is_told_and_tried_again() {
 #[tokio::test]
 async fn a_journal_that_is_gone_begins_nothing_again() {
     let (node, change) = applied("a").await;
-    let stored = Sight::Node {
+    let stored = DesiredChange::Node {
         wanted: Some(Box::new(change.clone())),
         reported: node.report().map(Box::new),
     };
@@ -431,7 +431,7 @@ async fn a_journal_that_cannot_be_read_still_lets_the_original_come_back() {
         let guard = node.guard().unwrap();
         advance(179);
         guard.turn().await.unwrap();
-        let armed = crate::remediator::guard::Armed::read(node.store(GATE).folder()).unwrap();
+        let armed = crate::remediator::guard::Heartbeat::read(node.store(GATE).folder()).unwrap();
         assert_eq!(armed.at, at(179));
         assert_ne!(node.read(MANIFEST), ORIGINAL);
         advance(1);
@@ -480,9 +480,9 @@ async fn what_another_machine_of_this_name_has_reported_is_not_lost_here() {
     let mut reports = Vec::new();
     for id in ["old", "old", "new"] {
         let reported = reports.last().cloned();
-        let sight = Sight::Node { wanted: Some(Box::new(change.clone())), reported };
+        let desired = DesiredChange::Node { wanted: Some(Box::new(change.clone())), reported };
         let _ = std::fs::remove_dir_all(node.state());
-        settle(&mut node.gate_remediator().on(machine(id)), &sight).await;
+        settle(&mut node.gate_remediator().on(machine(id)), &desired).await;
         let report = node.report().unwrap();
         assert_eq!(report.machine_id.as_deref(), Some(id));
         reports.push(Box::new(report));

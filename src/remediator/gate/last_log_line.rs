@@ -17,7 +17,7 @@ const TAIL: u64 = 512 * 1024;
 const SHOWN: usize = 300;
 
 /// The last line that says something in the newest log of an apiserver in this folder.
-pub fn last_word(logs: &Path) -> Option<String> {
+pub fn last_log_line(logs: &Path) -> Option<String> {
     let mut found = apiserver_logs(logs).unwrap_or_default();
     found.sort_by_key(|(modified, _)| std::cmp::Reverse(*modified));
     // A container that has just been started again has said nothing yet.
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn the_newest_log_with_something_in_it() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(last_word(folder.path()), None);
-        assert_eq!(last_word(&folder.path().join("none")), None);
+        assert_eq!(last_log_line(folder.path()), None);
+        assert_eq!(last_log_line(&folder.path().join("none")), None);
         let old = SystemTime::UNIX_EPOCH;
         let mut age = 0;
         let mut add = |pod: &str, container: &str, name: &str, text: &str| {
@@ -172,6 +172,6 @@ mod tests {
         add("kube-system_kube-apiserver-cp1_2", name, "7.log.gz", &log(&["F Error: packed"]));
         add("kube-system_etcd-cp1_2", "etcd", "0.log", &log(&["F Error: etcd"]));
         add("default_kube-apiserver-x_2", name, "0.log", &log(&["F Error: a stranger's"]));
-        assert_eq!(last_word(folder.path()).as_deref(), Some("Error: new"));
+        assert_eq!(last_log_line(folder.path()).as_deref(), Some("Error: new"));
     }
 }

@@ -1,13 +1,13 @@
 use super::*;
 use crate::remediator::test_support::{MANIFEST, Node, ORIGINAL, change, fresh};
 
-async fn plan(text: &[u8], gate: Option<GateSetting>) -> Result<Plan, Why> {
+async fn plan(text: &[u8], gate: Option<GateSetting>) -> Result<EditPlan, Termination> {
     fresh();
     let node = Node::new();
     std::fs::write(node.path(MANIFEST), text).unwrap();
     let change = Change { gate, ..change("a", ChangeKind::ApiserverGate) };
     let store = node.store(ChangeKind::ApiserverGate);
-    let mut trade = ApiserverGate {
+    let mut handler = ApiserverGate {
         manifest: MANIFEST.to_owned(),
         host: node.host(),
         state: store.folder().to_owned(),
@@ -20,7 +20,7 @@ async fn plan(text: &[u8], gate: Option<GateSetting>) -> Result<Plan, Why> {
             log_format: String::new(),
         },
     };
-    trade.plan(&store, &change).await
+    handler.plan(&store, &change).await
 }
 
 #[tokio::test]
@@ -36,8 +36,8 @@ async fn what_a_change_comes_to() {
         (&on, GateSetting::Disabled, Some("StreamingProxyRedirects=false")),
     ] {
         match (plan(text.as_bytes(), Some(gate)).await.unwrap(), expected) {
-            (Plan::Nothing(reason, _), None) => assert_eq!(reason, "AlreadySo"),
-            (Plan::Files(edits), Some(expected)) => {
+            (EditPlan::Nothing(reason, _), None) => assert_eq!(reason, "AlreadySo"),
+            (EditPlan::Files(edits), Some(expected)) => {
                 assert_eq!(edits.len(), 1);
                 assert_eq!(
                     (edits[0].path.as_str(), &*edits[0].original.bytes),

@@ -40,13 +40,13 @@ fn every_case() {
     ] {
         let watched = Duration::from_secs(watched);
         let act = match decide(Some(&journal(stage)), own, at(second), watched, MINUTE) {
-            Act::Undo(why) => format!("Undo {}", why.reason),
+            GuardAction::Undo(why) => format!("Undo {}", why.reason),
             act => format!("{act:?}"),
         };
         assert_eq!(act, expected, "{stage:?} {own} {second} {watched:?}");
     }
-    assert_eq!(decide(None, "a", at(0), MINUTE / 2, MINUTE), Act::Wait);
-    assert_eq!(decide(None, "a", at(0), MINUTE, MINUTE), Act::Leave);
+    assert_eq!(decide(None, "a", at(0), MINUTE / 2, MINUTE), GuardAction::Wait);
+    assert_eq!(decide(None, "a", at(0), MINUTE, MINUTE), GuardAction::Leave);
 }
 
 #[tokio::test]
@@ -80,8 +80,8 @@ async fn it_says_that_it_watches_every_few_seconds() {
     for (second, said) in [(0, 0), (3, 0), (4, 4), (7, 4), (8, 8)] {
         crate::remediator::test_support::set_clock(second);
         guard.turn().await.unwrap();
-        let armed = Armed::read(&folder).unwrap();
-        assert_eq!(armed, Armed { id: "a".to_owned(), at: at(said) });
+        let armed = Heartbeat::read(&folder).unwrap();
+        assert_eq!(armed, Heartbeat { id: "a".to_owned(), at: at(said) });
         assert!(armed.watches("a", now()) && !armed.watches("b", now()));
     }
 }

@@ -7,20 +7,20 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Act, Armed, MANIFEST, decide};
+use super::{GuardAction, Heartbeat, MANIFEST, decide};
 use crate::{
     api::ChangeKind,
     node::host::Host,
     process::shutdown::{self, Shutdown},
     remediator::{
         gate,
-        journal::{Journal, Stage, Store, Why, store, wayback},
+        journal::{Journal, Stage, Store, Termination, store, wayback},
     },
 };
 
 /// How a guard is started.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct GuardSettings {
     /// The id of the attempt that it was started for.
     pub change: String,
     /// The remediators' state folder.
@@ -60,7 +60,7 @@ impl Error {
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(settings: Settings) -> Result<(), Error> {
+pub async fn run(settings: GuardSettings) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
     let host = Host::new(settings.host.clone());
     let store = Store::open(&settings.state, ChangeKind::ApiserverGate, host.clone())?;
@@ -80,7 +80,7 @@ pub struct Guard {
     /// The node's folders.
     pub host: Host,
     /// How it was started.
-    pub settings: Settings,
+    pub settings: GuardSettings,
     /// When it was.
     pub began: Instant,
     /// The node's clock.
@@ -115,15 +115,15 @@ impl Guard {
         let watched = self.began.elapsed();
         let (own, leave) = (&self.settings.change, self.settings.leave);
         match (decide(journal.as_ref(), own, now, watched, leave), journal) {
-            (Act::Arm, Some(journal)) => self.arm(journal.id),
-            (Act::Undo(mut why), Some(journal)) => {
+            (GuardAction::Arm, Some(journal)) => self.arm(journal.id),
+            (GuardAction::Undo(mut why), Some(journal)) => {
                 if let Some(word) = gate::said(&journal, &self.host.path(gate::LOGS)) {
                     why.message = format!("{} {word}", why.message);
                 }
                 self.undo(journal, why)
             }
-            (Act::GoOnUndoing, Some(journal)) => self.go_on_undoing(journal),
-            (Act::Leave, _) => {
+            (GuardAction::GoOnUndoing, Some(journal)) => self.go_on_undoing(journal),
+            (GuardAction::Leave, _) => {
                 tracing::info!("nobody else takes the guard away");
                 store::remove(&self.settings.manifests.join(MANIFEST))
             }
@@ -133,9 +133,9 @@ impl Guard {
 
     fn arm(&self, id: String) -> Result<(), store::Error> {
         let (folder, now) = (self.store.folder(), (self.clock)());
-        match Armed::read(folder) {
+        match Heartbeat::read(folder) {
             Some(armed) if armed.beats(&id, now) => Ok(()),
-            _ => Armed { id, at: now }.write(folder),
+            _ => Heartbeat { id, at: now }.write(folder),
         }
     }
 
@@ -155,7 +155,7 @@ impl Guard {
         }
     }
 
-    fn undo(&self, journal: Journal, why: Why) -> Result<(), store::Error> {
+    fn undo(&self, journal: Journal, why: Termination) -> Result<(), store::Error> {
         let next = journal.undoing(why);
         tracing::warn!(id = next.id, reason = next.reason, "going back");
         // With a full disk the original comes back all the same.

@@ -1,15 +1,15 @@
 //! The way back of an attempt, in the one form that every version reads.
 //!
-//! The journal grows with Sluice, and a remediator that was brought back to an older version may not
-//! understand it. What has to be known to put the originals back is written down beside it, before
-//! anything is touched, and is taken away when the attempt has ended. Whoever changes this form adds
-//! fields that may be missing, and changes the meaning of none.
+//! The journal grows with Sluice, and a remediator that was brought back to an older version may
+//! not understand it. What has to be known to put the originals back is written down beside it,
+//! before anything is touched, and is taken away when the attempt has ended. Whoever changes this
+//! form adds fields that may be missing, and changes the meaning of none.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Journal, Restart, Stage, Touched, Why, is_overdue,
+    Journal, Restart, Stage, Termination, Touched, is_overdue,
     store::{self, Error, Store},
 };
 use crate::remediator::file;
@@ -153,10 +153,10 @@ impl Store {
 }
 
 /// Why an attempt goes back whose journal says nothing.
-pub fn unreadable() -> Why {
+pub fn unreadable() -> Termination {
     let message = "The remediator's journal could not be read, as after a return to an older version of \
                    Sluice.";
-    Why::rolled_back("JournalUnreadable", message.to_owned())
+    Termination::rolled_back("JournalUnreadable", message.to_owned())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::{
     node::systemd::Files,
     remediator::{
         cluster_reader::Readiness,
-        executor::Carrier,
+        executor::Executor,
         test_support::{
             Answers, NOTHING_WANTED, Node, advance, at, change, confirms, fresh, now, settle,
             timing, wants,
@@ -159,10 +159,10 @@ fn node_with(files: &[(&str, &str)]) -> (Node, FakeSystemd) {
     (node, FakeSystemd(Arc::new(Mutex::new(state))))
 }
 
-fn remediator(node: &Node, systemd: &FakeSystemd) -> Carrier<KubeletFlag<FakeSystemd>, Answers> {
-    let trade = KubeletFlag::new(node.host(), systemd.clone());
+fn remediator(node: &Node, systemd: &FakeSystemd) -> Executor<KubeletFlag<FakeSystemd>, Answers> {
+    let handler = KubeletFlag::new(node.host(), systemd.clone());
     let (answers, told) = (node.answers.clone(), node.told.clone());
-    Carrier::new(node.store(KIND), trade, answers, "cp1".to_owned(), timing(), told)
+    Executor::new(node.store(KIND), handler, answers, "cp1".to_owned(), timing(), told)
 }
 
 fn runs_with_flag(node: &Node) -> bool {
@@ -218,15 +218,15 @@ async fn a_kubelet_that_does_not_become_ready_gets_its_flag_back() {
     let (node, systemd) = node();
     systemd.edit(|state| state.needs_flag = true);
     let change = change("a", KIND);
-    let mut carrier = remediator(&node, &systemd);
-    settle(&mut carrier, &wants(&change)).await;
+    let mut executor = remediator(&node, &systemd);
+    settle(&mut executor, &wants(&change)).await;
     assert_eq!(node.said(), "Preparing Preparing");
     // It goes on where another process has stopped, and has the kubelet restarted once.
     advance(100);
     settle(&mut remediator(&node, &systemd), &wants(&change)).await;
     assert_eq!(systemd.calls(), ["restart"]);
     advance(80);
-    settle(&mut carrier, &wants(&change)).await;
+    settle(&mut executor, &wants(&change)).await;
     assert_eq!(node.said(), "RolledBack KubeletNotReady");
     assert_eq!(systemd.calls(), ["restart"]);
     assert!(runs_with_flag(&node));
@@ -332,12 +332,12 @@ async fn what_is_not_understood_is_left_alone() {
 async fn while_the_apiserver_is_away_no_kubelet_is_restarted() {
     let (node, systemd) = node();
     let change = change("a", KIND);
-    let mut carrier = remediator(&node, &systemd);
+    let mut executor = remediator(&node, &systemd);
     node.answers.edit(|known| known.readiness = None);
-    settle(&mut carrier, &wants(&change)).await;
+    settle(&mut executor, &wants(&change)).await;
     assert_eq!((node.said().as_str(), systemd.calls().len()), ("Preparing Preparing", 0));
     advance(180);
-    settle(&mut carrier, &wants(&change)).await;
+    settle(&mut executor, &wants(&change)).await;
     // Nobody has started the kubelet with what was written.
     assert_eq!((node.said().as_str(), systemd.calls().len()), ("RolledBack DeadlineExceeded", 0));
     assert_eq!(node.read(KUBEADM), KUBEADM_TEXT);
@@ -350,15 +350,15 @@ async fn a_heartbeat_of_before_the_restart_proves_nothing() {
     node.answers
         .edit(|known| known.readiness = Some(Readiness { ready: true, heartbeat: Some(now()) }));
     let change = change("a", KIND);
-    let mut carrier = remediator(&node, &systemd);
-    settle(&mut carrier, &wants(&change)).await;
+    let mut executor = remediator(&node, &systemd);
+    settle(&mut executor, &wants(&change)).await;
     assert_eq!(systemd.calls().len(), 0);
     advance(1);
-    settle(&mut carrier, &wants(&change)).await;
+    settle(&mut executor, &wants(&change)).await;
     assert_eq!((node.said().as_str(), systemd.calls().len()), ("Applied Applied", 1));
 
     let journal = node.journal(KIND).unwrap();
-    let mut trade = KubeletFlag::new(node.host(), systemd.clone());
+    let mut handler = KubeletFlag::new(node.host(), systemd.clone());
     for (ready, heartbeat, made) in [
         (true, Some(at(10)), false),
         (true, Some(at(11)), true),
@@ -366,7 +366,7 @@ async fn a_heartbeat_of_before_the_restart_proves_nothing() {
         (true, None, false),
     ] {
         node.answers.edit(|known| known.readiness = Some(Readiness { ready, heartbeat }));
-        let proof = trade.prove(&journal, &node.answers).await;
+        let proof = handler.prove(&journal, &node.answers).await;
         assert_eq!(matches!(proof, Proof::Made(_)), made, "{ready} {heartbeat:?} {proof:?}");
     }
     assert_eq!(systemd.calls(), [""; 0]);
@@ -376,15 +376,15 @@ async fn a_heartbeat_of_before_the_restart_proves_nothing() {
 async fn an_unreachable_systemd_is_asked_again() {
     let (node, systemd) = node();
     let change = change("a", KIND);
-    let mut carrier = remediator(&node, &systemd);
-    settle(&mut carrier, &wants(&change)).await;
+    let mut executor = remediator(&node, &systemd);
+    settle(&mut executor, &wants(&change)).await;
     systemd.edit(|state| state.reachable = false);
-    settle(&mut carrier, &NOTHING_WANTED).await;
+    settle(&mut executor, &NOTHING_WANTED).await;
     assert_eq!(node.said(), "Failed RestoreFailed");
     assert!(node.report().unwrap().message.contains("the kubelet cannot be restarted"));
     assert_eq!(node.read(KUBEADM), KUBEADM_TEXT);
     systemd.edit(|state| state.reachable = true);
-    settle(&mut carrier, &NOTHING_WANTED).await;
+    settle(&mut executor, &NOTHING_WANTED).await;
     assert_eq!(node.said(), "RolledBack Withdrawn");
     assert!(runs_with_flag(&node));
 }

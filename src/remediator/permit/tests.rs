@@ -22,10 +22,14 @@ fn off() -> Change {
     change(ChangeKind::ApiserverGate, Some(GateSetting::Disabled))
 }
 
-fn judge(change: &Change, policy: StreamingPolicy, blocking: &[&str]) -> Result<(), Why> {
+fn judge(change: &Change, policy: StreamingPolicy, blocking: &[&str]) -> Result<(), Termination> {
     let blocking = blocking.iter().map(|name| (*name).to_owned()).collect();
     let policy = Policy::Is(Box::new(policy));
-    check(change, &Scene { policy, blocking, unjudged: Vec::new(), trust: Trust::Given }, "cp1")
+    check(
+        change,
+        &PermitInputs { policy, blocking, unjudged: Vec::new(), trust: Trust::Given },
+        "cp1",
+    )
 }
 
 /// The reason; nothing where it is permitted.
@@ -78,7 +82,7 @@ fn the_gate_goes_off_only_as_it_was_judged() {
     let unjudged = vec!["new1".to_owned()];
     let why = check(
         &off(),
-        &Scene { policy, blocking: Vec::new(), unjudged, trust: Trust::Given },
+        &PermitInputs { policy, blocking: Vec::new(), unjudged, trust: Trust::Given },
         "cp1",
     )
     .unwrap_err();
@@ -194,7 +198,7 @@ fn the_flag_stays_where_a_kubelet_that_proxies_may_not_trust_the_runtime() {
         let remediation = Remediation::KubeletFlag;
         wanted.spec.nodes = Some(NodesWish { remediation, ..NodesWish::default() });
         let policy = Policy::Is(Box::new(wanted));
-        let scene = Scene { policy, blocking: Vec::new(), unjudged: Vec::new(), trust };
+        let scene = PermitInputs { policy, blocking: Vec::new(), unjudged: Vec::new(), trust };
         let refused = check(&flag, &scene, "old1").err();
         assert_eq!(refused.map_or("", |why| why.reason), expected, "{trust:?}");
     }
@@ -206,8 +210,12 @@ fn a_policy_that_is_not_there_permits_nothing() {
         (Policy::Missing, "NotWanted"),
         (Policy::Unreadable("apply: no such thing".to_owned()), "PolicyUnreadable"),
     ] {
-        let scene =
-            Scene { policy, blocking: Vec::new(), unjudged: Vec::new(), trust: Trust::Given };
+        let scene = PermitInputs {
+            policy,
+            blocking: Vec::new(),
+            unjudged: Vec::new(),
+            trust: Trust::Given,
+        };
         assert_eq!(check(&off(), &scene, "cp1").unwrap_err().reason, expected);
     }
 }

@@ -40,8 +40,8 @@ fn journal(stage: Stage) -> Journal {
     Journal { stage, ..Journal::begun(&change("a", false), vec![touched()], None, at(0)) }
 }
 
-fn seen<'a>(wanted: Wanted<'a>, guard: Guard, second: i64) -> Seen<'a> {
-    Seen {
+fn seen<'a>(wanted: Desired<'a>, guard: Guard, second: i64) -> Observed<'a> {
+    Observed {
         kind: ChangeKind::ApiserverGate,
         wanted,
         reported: None,
@@ -54,9 +54,9 @@ fn seen<'a>(wanted: Wanted<'a>, guard: Guard, second: i64) -> Seen<'a> {
 }
 
 /// The act's name, and with what reason something goes back.
-fn name(act: &Act) -> String {
+fn name(act: &Action) -> String {
     match act {
-        Act::Undo(why) => format!("Undo {} {}", why.end.as_str(), why.reason),
+        Action::Undo(why) => format!("Undo {} {}", why.end.as_str(), why.reason),
         act => format!("{act:?}"),
     }
 }
@@ -65,8 +65,8 @@ fn name(act: &Act) -> String {
 fn an_attempt_in_progress() {
     let (own, confirmed, other) = (change("a", false), change("a", true), change("b", false));
     let (own, confirmed, other) =
-        (Wanted::Change(&own), Wanted::Change(&confirmed), Wanted::Change(&other));
-    let (unknown, nothing) = (Wanted::Unknown, Wanted::Nothing);
+        (Desired::Change(&own), Desired::Change(&confirmed), Desired::Change(&other));
+    let (unknown, nothing) = (Desired::Unknown, Desired::Nothing);
     use Guard::{Absent, Armed, NotNeeded, Placed};
     use Stage::{Applied, Edited, Kept, Restarted, Undoing};
     for (stage, wanted, guard, second, expected) in [
@@ -107,7 +107,7 @@ fn an_attempt_in_progress() {
     ] {
         let act = decide(Some(&journal(stage)), &seen(wanted, guard, second));
         assert_eq!(name(&act), expected, "{stage:?} {wanted:?} {guard:?} {second}");
-        if let Act::Undo(why) = act {
+        if let Action::Undo(why) = act {
             assert!(why.message.ends_with('.'), "{}", why.message);
         }
     }
@@ -117,7 +117,7 @@ fn an_attempt_in_progress() {
 fn an_original_that_is_there_again_proves_nothing() {
     let (own, confirmed) = (change("a", false), change("a", true));
     for change in [&own, &confirmed] {
-        let seen = Seen { reverted: true, ..seen(Wanted::Change(change), Guard::Armed, 1) };
+        let seen = Observed { reverted: true, ..seen(Desired::Change(change), Guard::Armed, 1) };
         let act = decide(Some(&journal(Stage::Applied)), &seen);
         assert_eq!(name(&act), "Undo RolledBack Reverted");
     }
@@ -128,7 +128,7 @@ fn what_touches_no_file_needs_no_guard() {
     let own = change("a", false);
     let journal = Journal { files: Vec::new(), ..journal(Stage::Applied) };
     let act =
-        |second| name(&decide(Some(&journal), &seen(Wanted::Change(&own), Guard::Absent, second)));
+        |second| name(&decide(Some(&journal), &seen(Desired::Change(&own), Guard::Absent, second)));
     assert_eq!(act(1), "Rest");
     assert_eq!(act(180), "Undo RolledBack DeadlineExceeded");
 }
@@ -144,26 +144,26 @@ fn beginnings() {
     };
     let other = journal(Stage::Ended(End::RolledBack));
     for (journal, wanted, expected) in [
-        (None, Wanted::Unknown, Act::Rest),
-        (None, Wanted::Nothing, Act::Rest),
-        (None, Wanted::Change(&kubelet), Act::Rest),
-        (None, Wanted::Change(&new), Act::Begin),
-        (None, Wanted::Change(&confirmed), Act::Lose),
-        (Some(&other), Wanted::Change(&new), Act::Begin),
-        (Some(&other), Wanted::Change(&change("a", false)), Act::Rest),
+        (None, Desired::Unknown, Action::Rest),
+        (None, Desired::Nothing, Action::Rest),
+        (None, Desired::Change(&kubelet), Action::Rest),
+        (None, Desired::Change(&new), Action::Begin),
+        (None, Desired::Change(&confirmed), Action::Lose),
+        (Some(&other), Desired::Change(&new), Action::Begin),
+        (Some(&other), Desired::Change(&change("a", false)), Action::Rest),
         // An attempt before the last one.
-        (Some(&ended(Stage::Confirmed)), Wanted::Change(&new), Act::Rest),
-        (Some(&ended(Stage::Ended(End::Refused))), Wanted::Change(&new), Act::Rest),
+        (Some(&ended(Stage::Confirmed)), Desired::Change(&new), Action::Rest),
+        (Some(&ended(Stage::Ended(End::Refused))), Desired::Change(&new), Action::Rest),
     ] {
         assert_eq!(decide(journal, &seen(wanted, Guard::Absent, 1)), expected, "{wanted:?}");
         // First what is left of the last one goes.
-        assert_eq!(decide(journal, &seen(wanted, Guard::Placed, 1)), Act::Tidy);
-        let untidy = Seen { untidy: true, ..seen(wanted, Guard::NotNeeded, 1) };
-        assert_eq!(decide(journal, &untidy), Act::Tidy);
+        assert_eq!(decide(journal, &seen(wanted, Guard::Placed, 1)), Action::Tidy);
+        let untidy = Observed { untidy: true, ..seen(wanted, Guard::NotNeeded, 1) };
+        assert_eq!(decide(journal, &untidy), Action::Tidy);
     }
     // It was reported, and nothing is written down.
-    let lost = Seen { reported: Some("n"), ..seen(Wanted::Change(&new), Guard::Absent, 1) };
-    assert_eq!(decide(None, &lost), Act::Lose);
+    let lost = Observed { reported: Some("n"), ..seen(Desired::Change(&new), Guard::Absent, 1) };
+    assert_eq!(decide(None, &lost), Action::Lose);
 }
 
 proptest! {
@@ -185,26 +185,26 @@ proptest! {
     ) {
         let wanted = change(id, confirmed);
         let wanted = match told {
-            0 => Wanted::Unknown,
-            1 => Wanted::Nothing,
-            _ => Wanted::Change(&wanted),
+            0 => Desired::Unknown,
+            1 => Desired::Nothing,
+            _ => Desired::Change(&wanted),
         };
         let journal = journal(stage);
-        let act = decide(Some(&journal), &Seen { untidy, ..seen(wanted, guard, second) });
-        let own = matches!(wanted, Wanted::Change(change) if change.id == "a");
-        if act == Act::Edit {
+        let act = decide(Some(&journal), &Observed { untidy, ..seen(wanted, guard, second) });
+        let own = matches!(wanted, Desired::Change(change) if change.id == "a");
+        if act == Action::Edit {
             prop_assert!(own && matches!(guard, Guard::NotNeeded | Guard::Armed));
             prop_assert!(second < 180 && stage == Stage::Kept);
         }
         if !journal.is_ended() && !(-5..180).contains(&second) {
-            let back = matches!(act, Act::Undo(_) | Act::GoOnUndoing);
-            prop_assert!(back || act == Act::Confirm && own && confirmed, "{act:?}");
+            let back = matches!(act, Action::Undo(_) | Action::GoOnUndoing);
+            prop_assert!(back || act == Action::Confirm && own && confirmed, "{act:?}");
         }
-        if act == Act::Confirm {
+        if act == Action::Confirm {
             prop_assert!(own && confirmed && stage == Stage::Applied);
         }
         if journal.is_ended() && id == "a" {
-            prop_assert!(matches!(act, Act::Rest | Act::Tidy), "{act:?}");
+            prop_assert!(matches!(act, Action::Rest | Action::Tidy), "{act:?}");
         }
     }
 }

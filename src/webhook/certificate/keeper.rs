@@ -64,7 +64,7 @@ pub enum Maker {
 
 /// What is kept where.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct KeeperSettings {
     /// Who makes the certificate.
     pub maker: Maker,
     /// The Secret's namespace.
@@ -81,7 +81,7 @@ pub struct Settings {
 pub struct Keeper {
     secrets: Api<Secret>,
     configurations: Api<ValidatingWebhookConfiguration>,
-    settings: Settings,
+    settings: KeeperSettings,
     serving: Serving,
     provider: Arc<CryptoProvider>,
     metrics: Metrics,
@@ -96,7 +96,7 @@ struct Known {
     configuration: Option<Option<ValidatingWebhookConfiguration>>,
 }
 
-enum Seen {
+enum StoredPair {
     Secret(Box<Option<Secret>>),
     Configuration(Box<Option<ValidatingWebhookConfiguration>>),
     Failed(watcher::Error),
@@ -107,7 +107,7 @@ impl Keeper {
     /// knows.
     pub fn new(
         client: &Client,
-        settings: Settings,
+        settings: KeeperSettings,
         serving: Serving,
         provider: Arc<CryptoProvider>,
         (metrics, health): (Metrics, Health),
@@ -159,22 +159,23 @@ impl Keeper {
         }
     }
 
-    fn watches(&self) -> impl Stream<Item = Seen> + use<> {
-        let secrets =
-            one(self.secrets.clone(), &self.settings.secret, |seen| Seen::Secret(Box::new(seen)));
+    fn watches(&self) -> impl Stream<Item = StoredPair> + use<> {
+        let secrets = one(self.secrets.clone(), &self.settings.secret, |seen| {
+            StoredPair::Secret(Box::new(seen))
+        });
         let configurations =
             one(self.configurations.clone(), &self.settings.configuration, |seen| {
-                Seen::Configuration(Box::new(seen))
+                StoredPair::Configuration(Box::new(seen))
             });
         // Who brings a certificate from elsewhere brings the bundle, too.
         let own = self.settings.maker == Maker::Managed;
         stream::select(secrets, stream::iter(own.then_some(configurations)).flatten())
     }
 
-    fn see(&mut self, seen: Seen) {
+    fn see(&mut self, seen: StoredPair) {
         match seen {
-            Seen::Secret(secret) => self.take(*secret),
-            Seen::Configuration(configuration) => {
+            StoredPair::Secret(secret) => self.take(*secret),
+            StoredPair::Configuration(configuration) => {
                 if configuration.is_none() {
                     self.metrics.error("WebhookNotConfigured");
                     let name = &self.settings.configuration;
@@ -186,7 +187,7 @@ impl Keeper {
                 }
                 self.known.configuration = Some(*configuration);
             }
-            Seen::Failed(error) => {
+            StoredPair::Failed(error) => {
                 self.metrics.error(reason(&error));
                 let advice = "the ServiceAccount has to be able to get, list and watch it";
                 tracing::warn!(%error, advice, "the watch of the webhook's objects was interrupted");
@@ -336,10 +337,14 @@ impl Keeper {
 }
 
 /// One object of this name, whenever it changes.
-fn one<K>(api: Api<K>, name: &str, wrap: fn(Option<K>) -> Seen) -> BoxStream<'static, Seen>
+fn one<K>(
+    api: Api<K>,
+    name: &str,
+    wrap: fn(Option<K>) -> StoredPair,
+) -> BoxStream<'static, StoredPair>
 where
     K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let stream = watch_object(api, name).backoff(WatchBackoff::default());
-    stream.map(move |seen| seen.map_or_else(Seen::Failed, wrap)).boxed()
+    stream.map(move |seen| seen.map_or_else(StoredPair::Failed, wrap)).boxed()
 }

@@ -49,16 +49,16 @@ fn account(part: Part) -> &'static Account {
     ACCOUNTS.all.iter().find(|account| account.part == part).unwrap()
 }
 
-fn named() -> Named {
-    Named { name: "agent-x".to_owned(), uid: "u1".to_owned(), node: None }
+fn named() -> ClaimedPod {
+    ClaimedPod { name: "agent-x".to_owned(), uid: "u1".to_owned(), node: None }
 }
 
 /// What an agent, or whoever has this part, is let go on with.
-fn let_on(part: Part) -> Result<Ask<'static>, Denial> {
-    Ok(Ask::Pod(named(), account(part)))
+fn let_on(part: Part) -> Result<Question<'static>, Denial> {
+    Ok(Question::Pod(named(), account(part)))
 }
 
-fn not_its_part(part: Part, path: &str) -> Result<Ask<'static>, Denial> {
+fn not_its_part(part: Part, path: &str) -> Result<Question<'static>, Denial> {
     Err(Denial::NotItsPart { part, path: path.to_owned() })
 }
 
@@ -66,7 +66,7 @@ fn not_its_part(part: Part, path: &str) -> Result<Ask<'static>, Denial> {
 fn asked<'a>(
     new: &'a Value,
     change: impl FnOnce(&mut Request<'a>),
-) -> Result<Ask<'static>, Denial> {
+) -> Result<Question<'static>, Denial> {
     static EXTRA: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(bound);
     static OLD: LazyLock<Value> = LazyLock::new(stored);
     let mut request = Request {
@@ -104,7 +104,7 @@ fn nobody_but_the_programs_on_the_nodes_is_judged() {
             request.subresource = "";
             (request.old, request.new) = (None, None);
         });
-        assert_eq!(answer, Ok(Ask::Nothing), "{user}");
+        assert_eq!(answer, Ok(Question::Nothing), "{user}");
     }
     assert_eq!(asked(&stored(), |_| {}), let_on(Part::Agent));
     assert_eq!(asked(&stored(), |request| request.user = REMEDIATOR), let_on(Part::Change));
@@ -245,7 +245,7 @@ fn a_token_has_to_name_its_pod_once() {
     let node = Some("a".to_owned());
     let object = stored();
     let answer = asked(&object, |request| request.extra = &of);
-    assert_eq!(answer, Ok(Ask::Pod(Named { node, ..named() }, account(Part::Agent))));
+    assert_eq!(answer, Ok(Question::Pod(ClaimedPod { node, ..named() }, account(Part::Agent))));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn the_pod_decides() {
         Found::Pod(Pod { uid: uid.to_owned(), account: account.to_owned(), node })
     };
     let here = pod("u1", "sluice-agent", Some("a"));
-    let token = |node: &str| Named { node: Some(node.to_owned()), ..named() };
+    let token = |node: &str| ClaimedPod { node: Some(node.to_owned()), ..named() };
     for (object, named, found, expected) in [
         ("a", named(), here.clone(), ""),
         ("a", token("a"), here.clone(), ""),

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use sluice::relay::{Limits, Listener, Relay, Settings, Upstream, raise_descriptors};
+use sluice::relay::{Limits, Listener, Relay, RelaySettings, Upstream, raise_descriptors};
 
 use crate::server;
 
@@ -84,7 +84,7 @@ fn relay(backend: SocketAddr, limits: Limits) {
     // The relay has threads of its own for its streams; this one takes connections.
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         raise_descriptors();
-        let relay = Relay::new(Settings::new(Upstream::Fixed(backend)));
+        let relay = Relay::new(RelaySettings::new(Upstream::Fixed(backend)));
         relay.set_limits(limits);
         let listener = Listener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();

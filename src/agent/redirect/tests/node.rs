@@ -141,7 +141,7 @@ impl Node {
         let playing = Played::of(&url(address)).start();
         let cri_socket = Some(playing.socket().display().to_string());
         let runtime = RuntimeSettings { cri_socket, own: own() };
-        let settings = Settings { listeners, nft: "nft".into(), runtime };
+        let settings = RedirectSettings { listeners, nft: "nft".into(), runtime };
         let (wishes, wish) = watch::channel(proxy(policy));
         let (kubelet, kubelets) = watch::channel(Kubelet::default());
         let (attaching, attached) = watch::channel(None);

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Place, Unread};
+use super::{ObjectLocation, Unread};
 use crate::{
     api::{GROUP, StreamingNode, StreamingPolicy, StreamingPolicySpec},
     cli::plan::objects::{Objects, PolicyObject},
@@ -26,7 +26,7 @@ const NOT_OURS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 /// do not say it themselves.
 pub(super) fn add(
     objects: &mut Objects,
-    place: &Place,
+    place: &ObjectLocation,
     value: Value,
     listed: Option<(&str, &str)>,
 ) {
@@ -37,7 +37,7 @@ pub(super) fn add(
 
 fn take(
     objects: &mut Objects,
-    place: &Place,
+    place: &ObjectLocation,
     mut value: Value,
     listed: Option<(&str, &str)>,
 ) -> Result<(), Unread> {
@@ -58,7 +58,7 @@ fn take(
         let listed = (!of.is_empty()).then_some((version.as_str(), of));
         for (index, item) in items.into_iter().enumerate() {
             let item_place =
-                Place { item: format!("{}, items[{index}]", place.item), ..place.clone() };
+                ObjectLocation { item: format!("{}, items[{index}]", place.item), ..place.clone() };
             add(objects, &item_place, item, listed);
         }
         return Ok(());
@@ -68,7 +68,7 @@ fn take(
         fields.entry("apiVersion").or_insert_with(|| version.clone().into());
         fields.entry("kind").or_insert_with(|| kind.clone().into());
     }
-    let named = Named::new(place, &kind, value);
+    let named = NamedObject::new(place, &kind, value);
     match (version.as_str(), kind.as_str()) {
         ("v1", "Node") => {
             let (name, view) = named.read::<NodeView>()?;
@@ -127,11 +127,11 @@ fn group(version: &str) -> &str {
     version.split('/').next().unwrap_or_default()
 }
 
-fn again(objects: &mut Objects, place: &Place, kind: &str, name: &str) {
+fn again(objects: &mut Objects, place: &ObjectLocation, kind: &str, name: &str) {
     objects.warnings.push(format!("{kind} {name} is there twice; the one of {place} counts"));
 }
 
-fn malformed(place: &Place, object: &str, why: String) -> Unread {
+fn malformed(place: &ObjectLocation, object: &str, why: String) -> Unread {
     Unread::Malformed { place: place.clone(), object: object.to_owned(), why }
 }
 
@@ -171,15 +171,15 @@ fn without_nulls(value: &mut Value) {
 }
 
 /// An object with the words for its errors.
-struct Named<'a> {
-    place: &'a Place,
+struct NamedObject<'a> {
+    place: &'a ObjectLocation,
     kind: &'a str,
     name: Option<String>,
     value: Value,
 }
 
-impl<'a> Named<'a> {
-    fn new(place: &'a Place, kind: &'a str, value: Value) -> Self {
+impl<'a> NamedObject<'a> {
+    fn new(place: &'a ObjectLocation, kind: &'a str, value: Value) -> Self {
         let name = value.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
         Self { place, kind, name: name.filter(|name| !name.is_empty()), value }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     api::{Change as Wish, GateSetting},
-    controller::changes::{Published as Flags, Settings},
+    controller::changes::{ChangesSettings, Published as Flags},
     decision::change::{Phase, Tried, Trouble},
 };
 
@@ -29,7 +29,7 @@ const CONFIGURATION: &str = "apiServer:\n  extraArgs:\n    authorization-mode: N
 /// One apiserver on `cp1`, and a policy that has Sluice turn the gate off; all is written.
 fn stage() -> Stage {
     let flags = Flags { namespace: "sluice-system".to_owned(), name: "sluice-flags".to_owned() };
-    let settings = Settings { flags: Some(flags), kubeadm: true };
+    let settings = ChangesSettings { flags: Some(flags), kubeadm: true };
     let mut stage = Stage::with(State::new(None).with_changes(settings));
     stage.list_all(vec![node("cp1", "v1.20.2"), node("w1", "v1.20.2")]);
     stage.list(|event| WatchEvent::KubeadmConfig(Box::new(event)), vec![kubeadm(CONFIGURATION, 1)]);
@@ -228,7 +228,7 @@ fn a_new_controller_does_not_try_again_what_is_proven() {
         (0, 2, false, false),
         (0, 1, true, false),
     ] {
-        let mut new = Stage::with(State::new(None).with_changes(Settings::default()));
+        let mut new = Stage::with(State::new(None).with_changes(ChangesSettings::default()));
         new.version = 500;
         new.spec = old.spec.clone();
         if remediates {

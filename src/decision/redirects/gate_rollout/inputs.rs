@@ -8,8 +8,8 @@ use super::super::{flags, policy::GateWish};
 use crate::{
     decision::{
         apiserver::Apiserver,
-        change::{Attempt, Attempts, Target, Trial, Trials, Trouble, Wanted, Wisher},
-        condition::{Holds, Outcome},
+        change::{Attempt, Attempts, ChangeRequest, PolicyRef, Target, Trial, Trials, Trouble},
+        condition::{ConditionOutcome, ConditionStatus},
         gate::Gate,
         migration::{Migration, Track},
     },
@@ -44,7 +44,7 @@ pub struct GateScene<'a> {
     /// The release plan that the binaries follow.
     pub track: Track,
     /// The policy that turns the gate, and what it wants of it; `None` where none does.
-    pub wish: Option<(Wisher<'a>, GateWish)>,
+    pub wish: Option<(PolicyRef<'a>, GateWish)>,
     /// Whether that may be done.
     pub permission: &'a Permission,
     /// The apiservers, by name.
@@ -65,36 +65,41 @@ pub struct GateScene<'a> {
 
 /// What is to be done, and said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct RolloutPlan {
     /// What is wanted of nodes: a change, or that the one they have is taken away. Of a node that is
     /// not in here nothing else is wanted than before.
-    pub changes: BTreeMap<String, Option<Wanted>>,
+    pub changes: BTreeMap<String, Option<ChangeRequest>>,
     /// What has to be tried now.
     pub trial: Option<Trial>,
     /// What kubeadm's configuration has to say of the gate, where it says something else.
     pub config: Option<Setting>,
     /// How it goes on, where this plan has a word in it.
-    pub progress: Option<Outcome>,
+    pub progress: Option<ConditionOutcome>,
     /// What went wrong.
     pub trouble: Option<Trouble>,
     /// What the canary found.
-    pub canary: Option<Outcome>,
+    pub canary: Option<ConditionOutcome>,
     /// When time alone changes the plan.
     pub next: Option<Timestamp>,
 }
 
-impl Plan {
-    pub(super) fn says(mut self, holds: Holds, reason: &'static str, message: String) -> Self {
-        self.progress = Some(Outcome::new(holds, reason, message));
+impl RolloutPlan {
+    pub(super) fn says(
+        mut self,
+        status: ConditionStatus,
+        reason: &'static str,
+        message: String,
+    ) -> Self {
+        self.progress = Some(ConditionOutcome::new(status, reason, message));
         self
     }
 
     pub(super) fn waits(self, reason: &'static str, message: String) -> Self {
-        self.says(Holds::True, reason, message)
+        self.says(ConditionStatus::True, reason, message)
     }
 
     pub(super) fn stops(self, reason: &'static str, message: String) -> Self {
-        self.says(Holds::False, reason, message)
+        self.says(ConditionStatus::False, reason, message)
     }
 
     /// Looks again at this time, if not before.

@@ -4,7 +4,7 @@ use crate::{
     decision::{
         gate::Gate,
         migration::{FlagBehaviour, Migration},
-        names::Named,
+        names::NameSummary,
         redirects::{
             crash,
             evidence::{ENVIRONMENT_FILES, Source},
@@ -39,13 +39,13 @@ pub(super) enum Kubelet {
     Look,
     /// Its version cannot be read, so that nothing that is said about it counts.
     Except,
-    RemoveFlag(Place),
+    RemoveFlag(FlagOrigin),
     Upgrade,
 }
 
 /// Where a kubelet's flag comes from, as far as is known.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum FlagOrigin {
     /// The files of its next start name it: these, where the agent says which.
     Files(Vec<String>),
     /// It runs with it, and none of the files that its agent looks at names it.
@@ -56,7 +56,7 @@ pub(super) enum Place {
     Unknown,
 }
 
-impl Place {
+impl FlagOrigin {
     fn of(facts: &NodeFacts) -> Self {
         let claimed = |source| {
             facts
@@ -133,7 +133,7 @@ pub(super) fn to_do(
             true,
             match judged.redirects {
                 Redirects::On if behaviour == Some(FlagBehaviour::AlwaysLegacy) => Kubelet::Upgrade,
-                Redirects::On => Kubelet::RemoveFlag(Place::of(facts)),
+                Redirects::On => Kubelet::RemoveFlag(FlagOrigin::of(facts)),
                 _ if behaviour.is_none() => Kubelet::Except,
                 _ => Kubelet::Look,
             },
@@ -143,7 +143,7 @@ pub(super) fn to_do(
         return None;
     }
     match survey::next_start_has_flag(migration, facts, judged) {
-        Some(true) => Some((false, Kubelet::RemoveFlag(Place::of(facts)))),
+        Some(true) => Some((false, Kubelet::RemoveFlag(FlagOrigin::of(facts)))),
         None => Some((false, Kubelet::Look)),
         Some(false) => None,
     }
@@ -197,7 +197,7 @@ pub(super) fn step(
     let (action, files, changes, remedy) = match what {
         Kubelet::Trust => {
             let files = trust::FILES.map(str::to_owned).into();
-            let named: Named<'_> = nodes.iter().map(String::as_str).collect();
+            let named: NameSummary<'_> = nodes.iter().map(String::as_str).collect();
             let message = trust::says(&named);
             return Step {
                 action: Action::TrustRuntime,
@@ -209,8 +209,8 @@ pub(super) fn step(
             };
         }
         Kubelet::Mend(flagged) => {
-            let named: Named<'_> = nodes.iter().map(String::as_str).collect();
-            let none = Named::default();
+            let named: NameSummary<'_> = nodes.iter().map(String::as_str).collect();
+            let none = NameSummary::default();
             let says = crash::says(migration, &named, if flagged { &named } else { &none });
             return Step {
                 action: Action::LookAtKubelet,

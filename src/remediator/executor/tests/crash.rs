@@ -6,7 +6,7 @@ use super::*;
 use crate::remediator::{
     file::fault::died,
     gate::ApiserverGate,
-    guard::Armed,
+    guard::Heartbeat,
     test_support::{Answers, now},
 };
 
@@ -20,7 +20,7 @@ enum Event {
     /// Time passes, in seconds.
     Time(i64),
     /// This is wanted from now on.
-    Wanted(Wish),
+    Desired(Wish),
     /// The apiserver is there, or is not.
     Apiserver(bool),
     /// The disk is full, or is not.
@@ -44,7 +44,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         6 => death().prop_map(Event::Remediator),
         4 => death().prop_map(Event::Guard),
         2 => (0i64..70).prop_map(Event::Time),
-        2 => prop::sample::select(wishes).prop_map(Event::Wanted),
+        2 => prop::sample::select(wishes).prop_map(Event::Desired),
         1 => any::<bool>().prop_map(Event::Apiserver),
         1 => any::<bool>().prop_map(Event::Full),
     ];
@@ -53,9 +53,9 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 
 struct Story {
     node: Node,
-    remediator: Option<Carrier<ApiserverGate, Answers>>,
+    remediator: Option<Executor<ApiserverGate, Answers>>,
     change: Change,
-    sight: Sight,
+    desired: DesiredChange,
     full: bool,
     ended: Option<(String, Stage)>,
 }
@@ -64,8 +64,8 @@ impl Story {
     fn new() -> Self {
         fresh();
         let change = change("a", GATE);
-        let sight = wants(&change);
-        Self { node: Node::new(), remediator: None, change, sight, full: false, ended: None }
+        let desired = wants(&change);
+        Self { node: Node::new(), remediator: None, change, desired, full: false, ended: None }
     }
 
     async fn happen(&mut self, event: &Event) {
@@ -73,7 +73,7 @@ impl Story {
             Event::Remediator(death) => self.remediator(*death).await,
             Event::Guard(death) => self.guard(*death).await,
             Event::Time(seconds) => advance(*seconds),
-            Event::Wanted(wish) => self.want(*wish),
+            Event::Desired(wish) => self.want(*wish),
             Event::Apiserver(there) => self.node.answers.reach(*there),
             Event::Full(full) => self.full = *full,
         }
@@ -81,8 +81,8 @@ impl Story {
     }
 
     fn want(&mut self, wish: Wish) {
-        self.sight = match wish {
-            Wish::Unknown => Sight::Nothing,
+        self.desired = match wish {
+            Wish::Unknown => DesiredChange::Nothing,
             Wish::Nothing => NOTHING_WANTED,
             // The controller confirms what was reported as made, and nothing else.
             Wish::Confirmed if self.node.said().starts_with("Applied") => confirms(&self.change),
@@ -105,7 +105,7 @@ impl Story {
         let mut remediator = self.remediator.take().unwrap_or_else(|| self.node.gate_remediator());
         self.fault(death);
         // What cannot be done is tried again.
-        let _ = remediator.turn(&self.sight).await;
+        let _ = remediator.turn(&self.desired).await;
         if !died() {
             self.remediator = Some(remediator);
         }
@@ -114,8 +114,8 @@ impl Story {
             let journal = journal.unwrap();
             assert!(armed, "changed without a guard");
             assert!(!journal.is_overdue(now()), "changed after the deadline");
-            let wanted = self.sight.wanted();
-            assert!(matches!(wanted, step::Wanted::Change(change) if change.id == journal.id));
+            let wanted = self.desired.wanted();
+            assert!(matches!(wanted, step::Desired::Change(change) if change.id == journal.id));
         }
     }
 
@@ -136,7 +136,7 @@ impl Story {
 
     fn is_armed(&self) -> bool {
         let journal = self.node.journal(GATE);
-        let armed = Armed::read(self.node.store(GATE).folder());
+        let armed = Heartbeat::read(self.node.store(GATE).folder());
         self.node.guard_is_placed()
             && journal.zip(armed).is_some_and(|(journal, armed)| armed.watches(&journal.id, now()))
     }
@@ -216,7 +216,7 @@ fn a_death_at_each_step_in_turn() {
         remediator.clone(),
         guard.clone(),
         remediator.clone(),
-        Event::Wanted(Wish::Confirmed),
+        Event::Desired(Wish::Confirmed),
         remediator.clone(),
         remediator,
     ];

@@ -33,7 +33,8 @@ fn whoever_is_first_puts_the_original_back() {
                 }
             });
         });
-        let mut remediator = node.gate_remediator_with(Timing { now: Timestamp::now, ..timing() });
+        let mut remediator =
+            node.gate_remediator_with(ExecutorTiming { now: Timestamp::now, ..timing() });
         runtime().block_on(async {
             both.wait();
             for _ in 0..50 {

@@ -14,17 +14,17 @@ async fn tell(turns: &[(Option<usize>, Wish)]) -> (Node, FakeSystemd) {
     let change = change("a", KIND);
     let mut alive = None;
     for (death, wish) in turns {
-        let sight = match wish {
+        let desired = match wish {
             Wish::Confirmed if node.said().starts_with("Applied") => confirms(&change),
             Wish::This | Wish::Confirmed => wants(&change),
             Wish::Nothing => NOTHING_WANTED,
         };
-        let mut carrier = alive.take().unwrap_or_else(|| remediator(&node, &systemd));
+        let mut executor = alive.take().unwrap_or_else(|| remediator(&node, &systemd));
         script(death.map_or(Fault::None, Fault::Death));
         // What cannot be done is tried again.
-        let _ = carrier.turn(&sight).await;
+        let _ = executor.turn(&desired).await;
         if !died() {
-            alive = Some(carrier);
+            alive = Some(executor);
         }
         script(Fault::None);
         advance(1);
