@@ -4,6 +4,8 @@
 //! `cargo bench --bench controller` takes about ten minutes, `-- --quick` one. The apiserver, etcd
 //! and the load run on the same machine as the controller and compete with it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "../apiserver/mod.rs"]
 mod apiserver;
 mod fleet;

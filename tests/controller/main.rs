@@ -1,5 +1,7 @@
 //! The controller as a process against a real apiserver of Kubernetes 1.20.15.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod admission;
 #[path = "../apiserver/mod.rs"]
 mod apiserver;

@@ -4,6 +4,8 @@
 //! [`cluster`] builds inputs. The rest are the tests: [`table`] over every pair of versions,
 //! [`properties`] over random clusters, [`policies`] over several policies, [`upgrades`], [`trust`], [`steps`] and [`messages`].
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod cluster;
 mod crash;
 mod messages;

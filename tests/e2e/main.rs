@@ -3,6 +3,8 @@
 //! Every test is ignored by default, since it starts a cluster if there is none. `make e2e` shares the tests out over
 //! several clusters; `cargo test --test e2e -- --ignored --test-threads=1` takes them one by one to the default one.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod agent;
 mod api;
 mod bed;

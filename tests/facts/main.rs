@@ -6,6 +6,8 @@
 //!
 //! `make facts`, or `cargo test --test facts -- --ignored --nocapture` to see the answers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "../apiserver/mod.rs"]
 mod apiserver;
 mod apiservers;

@@ -3,6 +3,8 @@
 //! Needs the program of `tests/flags/pflag`, which `make flags-test` builds; its path is in
 //! `PFLAG_ANSWERS`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{
     io::Write,
     process::{Command, Stdio},

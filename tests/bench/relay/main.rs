@@ -4,6 +4,8 @@
 //! part. The load runs on the same machine and competes with whatever carries it. Each contender is
 //! a process of its own, so that what it uses can be told from the rest.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod contender;
 mod delay;
 mod idle;
