@@ -121,16 +121,23 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Reads the name that a remediator uses.
-    pub fn read(text: &str) -> Self {
-        match text {
-            "Applied" => Self::Applied,
-            "Confirmed" => Self::Confirmed,
-            "RolledBack" => Self::RolledBack,
-            "Refused" => Self::Refused,
-            "Failed" => Self::Failed,
-            _ => Self::Preparing,
+    /// The name in a remediator's report; none before there is one.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "",
+            Self::Preparing => "Preparing",
+            Self::Applied => "Applied",
+            Self::Confirmed => "Confirmed",
+            Self::RolledBack => "RolledBack",
+            Self::Refused => "Refused",
+            Self::Failed => "Failed",
         }
+    }
+
+    /// Reads the name in a remediator's report. One that is not known is that of something under way.
+    pub fn read(text: &str) -> Self {
+        let later = [Self::Applied, Self::Confirmed, Self::RolledBack, Self::Refused, Self::Failed];
+        later.into_iter().find(|phase| phase.as_str() == text).unwrap_or(Self::Preparing)
     }
 
     /// Whether nothing more will come of it by itself.
@@ -163,17 +170,72 @@ const SEEN_SOON: SignedDuration = SignedDuration::from_secs(10);
 /// The node has trouble of its own, which ends by itself or by somebody's hand.
 const MENDED_LATER: SignedDuration = SignedDuration::from_secs(60);
 
-/// Refusals for something that passes: the reason, and after how long the change is asked for again.
-const PASSING: [(&str, SignedDuration); 8] = [
-    ("VerdictStale", SEEN_SOON),
-    ("VerdictChanged", SEEN_SOON),
-    ("VerdictUnseen", SEEN_SOON),
-    ("KubeletUnknown", MENDED_LATER),
-    ("RuntimeUntold", MENDED_LATER),
-    ("RuntimeNotTrusted", MENDED_LATER),
-    ("SystemdUnreachable", MENDED_LATER),
-    ("SystemdTimeout", MENDED_LATER),
-];
+/// Why a change is refused for something that passes: it is asked for again. The remediator says these,
+/// and the controller reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassingRefusal {
+    /// The decision is too old, or of another clock.
+    VerdictStale,
+    /// What is stored now is not what was decided on.
+    VerdictChanged,
+    /// The verdict of a node is not stored yet.
+    VerdictUnseen,
+    /// Nothing can be said of the kubelet's process.
+    KubeletUnknown,
+    /// The agent has not told of the runtime since the node's last start.
+    RuntimeUntold,
+    /// A kubelet that proxies would not trust the runtime's streaming server.
+    RuntimeNotTrusted,
+    /// systemd cannot be asked.
+    SystemdUnreachable,
+    /// systemd does not answer.
+    SystemdTimeout,
+}
+
+impl PassingRefusal {
+    /// Each.
+    pub const ALL: [Self; 8] = [
+        Self::VerdictStale,
+        Self::VerdictChanged,
+        Self::VerdictUnseen,
+        Self::KubeletUnknown,
+        Self::RuntimeUntold,
+        Self::RuntimeNotTrusted,
+        Self::SystemdUnreachable,
+        Self::SystemdTimeout,
+    ];
+
+    /// The reason in a report.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::VerdictStale => "VerdictStale",
+            Self::VerdictChanged => "VerdictChanged",
+            Self::VerdictUnseen => "VerdictUnseen",
+            Self::KubeletUnknown => "KubeletUnknown",
+            Self::RuntimeUntold => "RuntimeUntold",
+            Self::RuntimeNotTrusted => "RuntimeNotTrusted",
+            Self::SystemdUnreachable => "SystemdUnreachable",
+            Self::SystemdTimeout => "SystemdTimeout",
+        }
+    }
+
+    /// Reads a report's reason; `None` for one that does not pass.
+    pub fn read(reason: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| refusal.as_str() == reason)
+    }
+
+    /// How long after the change was asked for it is asked for again.
+    fn asked_again_after(self) -> SignedDuration {
+        match self {
+            Self::VerdictStale | Self::VerdictChanged | Self::VerdictUnseen => SEEN_SOON,
+            Self::KubeletUnknown
+            | Self::RuntimeUntold
+            | Self::RuntimeNotTrusted
+            | Self::SystemdUnreachable
+            | Self::SystemdTimeout => MENDED_LATER,
+        }
+    }
+}
 
 impl Attempt {
     /// The same as if nobody had answered.
@@ -216,9 +278,8 @@ impl Attempt {
 
     /// When it is asked for anew, if it was refused for something that passes.
     pub fn anew_at(&self) -> Option<Timestamp> {
-        let passing = PASSING.iter().find(|(reason, _)| *reason == self.reason);
-        let (_, after) = passing.filter(|_| self.phase == Phase::Refused)?;
-        Some(self.wanted.asked + *after)
+        let passing = PassingRefusal::read(&self.reason).filter(|_| self.phase == Phase::Refused);
+        Some(self.wanted.asked + passing?.asked_again_after())
     }
 
     /// Whether it stands against another attempt for the same policy as it is now: whoever wants

@@ -5,6 +5,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, connection, proxy::CacheProperties};
 
+use crate::decision::change::PassingRefusal;
+
 /// The node's system bus.
 pub const SOCKET: &str = "/run/dbus/system_bus_socket";
 
@@ -35,8 +37,8 @@ impl Error {
     /// A short, stable name.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Bus(_) => "SystemdUnreachable",
-            Self::Timeout => "SystemdTimeout",
+            Self::Bus(_) => PassingRefusal::SystemdUnreachable.as_str(),
+            Self::Timeout => PassingRefusal::SystemdTimeout.as_str(),
             Self::Job(_) => "SystemdJobFailed",
         }
     }

@@ -14,6 +14,7 @@ use super::file::Owner;
 use crate::{
     api::{Change, ChangeKind, ChangeReport},
     cluster::whole_seconds,
+    decision::change::{PassingRefusal, Phase},
 };
 pub use store::Store;
 
@@ -265,11 +266,13 @@ impl Journal {
     /// What is to be said of it; `None` while what was said last still holds.
     pub fn report(&self) -> Option<ChangeReport> {
         let (phase, reason) = match (self.stage, &self.trouble) {
-            (Stage::Kept | Stage::Edited | Stage::Restarted, _) => ("Preparing", &*self.reason),
-            (Stage::Applied, _) => ("Applied", &*self.reason),
-            (Stage::Confirmed, _) => ("Confirmed", &*self.reason),
-            (Stage::Ended(end), _) => (end.as_str(), &*self.reason),
-            (Stage::Undoing(_), Some(_)) => ("Failed", "RestoreFailed"),
+            (Stage::Kept | Stage::Edited | Stage::Restarted, _) => {
+                (Phase::Preparing, &*self.reason)
+            }
+            (Stage::Applied, _) => (Phase::Applied, &*self.reason),
+            (Stage::Confirmed, _) => (Phase::Confirmed, &*self.reason),
+            (Stage::Ended(end), _) => (end.phase(), &*self.reason),
+            (Stage::Undoing(_), Some(_)) => (Phase::Failed, "RestoreFailed"),
             (Stage::Undoing(_), None) => return None,
         };
         let message = match &self.trouble {
@@ -278,7 +281,7 @@ impl Journal {
         };
         Some(ChangeReport {
             id: self.id.clone(),
-            phase: phase.to_owned(),
+            phase: phase.as_str().to_owned(),
             reason: reason.to_owned(),
             message,
             since: whole_seconds(self.since),
@@ -300,11 +303,11 @@ impl Journal {
 
 impl End {
     /// The phase in reports.
-    pub fn as_str(self) -> &'static str {
+    pub fn phase(self) -> Phase {
         match self {
-            Self::RolledBack => "RolledBack",
-            Self::Refused => "Refused",
-            Self::Failed => "Failed",
+            Self::RolledBack => Phase::RolledBack,
+            Self::Refused => Phase::Refused,
+            Self::Failed => Phase::Failed,
         }
     }
 }
@@ -318,6 +321,11 @@ impl Termination {
     /// It is not permitted.
     pub fn refused(reason: &'static str, message: String) -> Self {
         Self { end: End::Refused, reason, message }
+    }
+
+    /// It is not begun for something that passes.
+    pub fn refused_for_now(refusal: PassingRefusal, message: String) -> Self {
+        Self::refused(refusal.as_str(), message)
     }
 
     /// It cannot be made.

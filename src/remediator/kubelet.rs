@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{Change, ChangeKind},
-    decision::migration::STREAMING_REDIRECTS,
+    decision::{change::PassingRefusal, migration::STREAMING_REDIRECTS},
     edit::{self, Edited},
     kubernetes::arguments::{self, kubelet::FlagValue},
     node::{
@@ -64,7 +64,10 @@ impl<S: Systemd> ChangeHandler for KubeletFlag<S> {
 
     async fn plan(&mut self, store: &Store, _: &Change) -> Result<EditPlan, Termination> {
         let kubelet = self.kubelet().map_err(|why| {
-            Termination::refused("KubeletUnknown", format!("Nothing was changed: {why}."))
+            Termination::refused_for_now(
+                PassingRefusal::KubeletUnknown,
+                format!("Nothing was changed: {why}."),
+            )
         })?;
         let files = self.systemd.files().await.map_err(|error| {
             Termination::refused(error.reason(), format!("Nothing was changed: {error}."))

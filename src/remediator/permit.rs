@@ -9,6 +9,7 @@ use crate::{
         StreamingPolicy, condition,
     },
     decision::{
+        change::PassingRefusal,
         migration::{GateBehaviour, STREAMING_REDIRECTS, Track},
         names::NameSummary,
         redirects::trust,
@@ -73,8 +74,8 @@ pub fn fresh(change: &Change, now: Timestamp) -> Result<(), Termination> {
     if apart <= FRESH {
         return Ok(());
     }
-    Err(Termination::refused(
-        "VerdictStale",
+    Err(Termination::refused_for_now(
+        PassingRefusal::VerdictStale,
         format!(
             "The decision is {} s away from this node's time, and good for {} s. Where that repeats \
              itself, the clocks of this node and of the controller's differ.",
@@ -115,7 +116,7 @@ pub fn check(change: &Change, scene: &PermitInputs, node: &str) -> Result<(), Te
 fn same(change: &Change, policy: &StreamingPolicy) -> Result<(), Termination> {
     let changed = |what: String| {
         let message = format!("The policy {} {what}: it has to be judged anew.", change.policy);
-        Err(Termination::refused("VerdictChanged", message))
+        Err(Termination::refused_for_now(PassingRefusal::VerdictChanged, message))
     };
     let (judged, is) = (change.verdict.generation, policy.metadata.generation);
     if is != Some(judged) {
@@ -164,7 +165,7 @@ fn gate(
     }
     if let Some(refusal) = unsafe_verdict(policy) {
         let message = format!("The policy {} {refusal}", change.policy);
-        return Err(Termination::refused("VerdictChanged", message));
+        return Err(Termination::refused_for_now(PassingRefusal::VerdictChanged, message));
     }
     let named = |nodes: &[String]| {
         nodes.iter().map(String::as_str).collect::<NameSummary<'_>>().to_string()
@@ -178,7 +179,7 @@ fn gate(
     }
     if !scene.unjudged.is_empty() {
         let message = format!("No verdict is stored of {}.", named(&scene.unjudged));
-        return Err(Termination::refused("VerdictUnseen", message));
+        return Err(Termination::refused_for_now(PassingRefusal::VerdictUnseen, message));
     }
     Ok(())
 }
@@ -221,7 +222,7 @@ fn flag(
         Trust::Given => Ok(()),
         Trust::Missing => {
             let message = trust::says(&std::iter::once(node).collect());
-            Err(Termination::refused("RuntimeNotTrusted", message))
+            Err(Termination::refused_for_now(PassingRefusal::RuntimeNotTrusted, message))
         }
         Trust::Untold => {
             let message = format!(
@@ -229,7 +230,7 @@ fn flag(
                  whether a kubelet that proxies trusts the runtime's streaming server is not known. \
                  See status.agent of kubectl get streamingnode {node} -o yaml."
             );
-            Err(Termination::refused("RuntimeUntold", message))
+            Err(Termination::refused_for_now(PassingRefusal::RuntimeUntold, message))
         }
     }
 }

@@ -59,6 +59,11 @@ async fn what_is_not_understood_is_left_alone() {
         (ORIGINAL.as_bytes(), None),
     ] {
         let why = plan(text, gate).await.unwrap_err();
-        assert_eq!((why.end.as_str(), why.reason), ("Refused", "EditRefused"), "{}", why.message);
+        assert_eq!(
+            (why.end.phase().as_str(), why.reason),
+            ("Refused", "EditRefused"),
+            "{}",
+            why.message
+        );
     }
 }

@@ -39,7 +39,7 @@ fn reason(change: &Change, edit: impl Fn(&mut StreamingPolicy), blocking: &[&str
     match judge(change, policy, blocking) {
         Ok(()) => "",
         Err(why) => {
-            assert_eq!(why.end.as_str(), "Refused");
+            assert_eq!(why.end.phase().as_str(), "Refused");
             assert!(why.message.ends_with('.'), "{}", why.message);
             why.reason
         }

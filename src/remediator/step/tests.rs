@@ -56,7 +56,7 @@ fn seen<'a>(wanted: Desired<'a>, guard: Guard, second: i64) -> Observed<'a> {
 /// The act's name, and with what reason something goes back.
 fn name(act: &Action) -> String {
     match act {
-        Action::Undo(why) => format!("Undo {} {}", why.end.as_str(), why.reason),
+        Action::Undo(why) => format!("Undo {} {}", why.end.phase().as_str(), why.reason),
         act => format!("{act:?}"),
     }
 }
