@@ -28,6 +28,18 @@ pub const GROUP: &str = "sluice.dev";
 
 /// The condition types of a [`StreamingPolicy`].
 pub mod condition {
+    /// Every type.
+    pub const ALL: [&str; 9] = [
+        SAFE_TO_DISABLE,
+        REDIRECTS_DISABLED,
+        UPGRADE_SAFE,
+        PROGRESSING,
+        PROXY_READY,
+        CANARY_PASSED,
+        NODES_REMEDIATED,
+        RUNTIME_EXPOSED,
+        DEGRADED,
+    ];
     /// The gate may be turned off.
     pub const SAFE_TO_DISABLE: &str = "SafeToDisable";
     /// The gate is off on every apiserver.

@@ -9,7 +9,7 @@ pub mod agents;
 mod canary_runner;
 pub mod changes;
 mod engine;
-mod event_records;
+pub(crate) mod event_records;
 pub mod health;
 pub mod metrics;
 mod published;

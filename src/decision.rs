@@ -17,4 +17,5 @@ pub mod gate;
 pub mod migration;
 pub(crate) mod names;
 pub mod proxy;
+pub mod reasons;
 pub mod redirects;

@@ -8,6 +8,8 @@ pub mod cli;
 pub mod cluster;
 pub mod controller;
 pub mod decision;
+#[cfg(test)]
+mod docs;
 pub mod edit;
 pub mod kubernetes;
 pub mod node;

@@ -174,6 +174,7 @@ mod tests {
         let metrics = Metrics::new(relay, stands);
         metrics.reported("ok");
         let text = metrics.encode(3).unwrap();
+        crate::docs::assert_metrics("The agent", &text);
         // The series of a family come in any order.
         let mut series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         series.sort_unstable();

@@ -94,3 +94,47 @@ pub struct ChangeReport {
     #[serde(default, rename = "machineID", skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<String>,
 }
+
+impl ChangeReport {
+    /// Every phase.
+    pub const PHASES: [&str; 6] =
+        ["Preparing", "Applied", "Confirmed", "RolledBack", "Refused", "Failed"];
+
+    /// Every reason. `docs/reasons.md` explains each, and a test holds it against this list.
+    pub const REASONS: [&str; 34] = [
+        "AlreadySo",
+        "Applied",
+        "Confirmed",
+        "DeadlineExceeded",
+        "DiskFull",
+        "EditRefused",
+        "FileAltered",
+        "FileGone",
+        "FlagSourceUnknown",
+        "FlagStays",
+        "GuardNotArmed",
+        "JournalUnreadable",
+        "JournalUnwritable",
+        "KubeletNotReady",
+        "KubeletUnknown",
+        "NodesBlock",
+        "NotWanted",
+        "NotWritable",
+        "NothingToDo",
+        "PolicyPaused",
+        "PolicyUnreadable",
+        "Preparing",
+        "RestoreFailed",
+        "Reverted",
+        "RuntimeNotTrusted",
+        "RuntimeUntold",
+        "StateLost",
+        "SystemdTimeout",
+        "SystemdUnreachable",
+        "VerdictChanged",
+        "VerdictStale",
+        "VerdictUnseen",
+        "Withdrawn",
+        "WriteFailed",
+    ];
+}

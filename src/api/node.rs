@@ -173,6 +173,33 @@ pub struct AgentReport {
     pub followed_redirect: Option<FollowedRedirect>,
 }
 
+impl AgentReport {
+    /// Every reason. `docs/reasons.md` explains each, and a test holds it against this list.
+    pub const REASONS: [&str; 21] = [
+        "Ending",
+        "KernelTooOld",
+        "NftMissing",
+        "NotWanted",
+        "RelayBind",
+        "RelayFails",
+        "Relaying",
+        "RulesRefused",
+        "RulesSlow",
+        "RulesWithoutEffect",
+        "RuntimeNotOurs",
+        "RuntimeRefuses",
+        "RuntimeSlow",
+        "RuntimeUnreachable",
+        "Starting",
+        "StreamingHostUnknown",
+        "StreamingNotHttp",
+        "StreamingSlow",
+        "StreamingUnreachable",
+        "StreamingUrlUnreadable",
+        "StreamsThroughKubelet",
+    ];
+}
+
 /// A kubelet that keeps exiting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

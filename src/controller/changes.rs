@@ -1,5 +1,6 @@
 //! What the controller changes beside its own objects, and what it tells of changes.
 
+use super::event_records::REASONS;
 use crate::{
     cluster::{Cluster, Node},
     decision::change::{Attempt, Phase},
@@ -48,6 +49,7 @@ pub(super) fn of_step(
         Phase::Refused => ("ChangeRefused", Severity::Warning),
         Phase::Failed => ("ChangeFailed", Severity::Warning),
     };
+    debug_assert!(REASONS.contains(&reason), "{reason}");
     let what = after.wanted.target.as_str();
     let message = match after.message.as_str() {
         "" => format!("{node}: {what} is asked for."),

@@ -8,6 +8,19 @@ use crate::{
     kubernetes::events::{EventRecord, Regarding, Severity},
 };
 
+/// The reasons of Events beside those of conditions and of StreamingNodes. `docs/reasons.md`
+/// explains each, and a test holds it against this list.
+pub const REASONS: [&str; 8] = [
+    "AgentsRemoved",
+    "AgentsRolledOut",
+    "ChangeApplied",
+    "ChangeAsked",
+    "ChangeConfirmed",
+    "ChangeFailed",
+    "ChangeRefused",
+    "ChangeRolledBack",
+];
+
 /// Conditions whose transitions are told, and the status that is good news.
 const TOLD: [(&str, &str); 8] = [
     (condition::SAFE_TO_DISABLE, "True"),
@@ -63,6 +76,7 @@ pub(super) fn of_agents(
             format!("No policy wants agents any more: DaemonSet {namespace}/{name} is deleted."),
         ),
     };
+    debug_assert!(REASONS.contains(&reason), "{reason}");
     let told = cluster.policies().iter().filter(|(_, policy)| wants(policy));
     told.map(|(policy_name, policy)| EventRecord {
         regarding: regarding(policy_name, policy),

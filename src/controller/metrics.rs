@@ -337,6 +337,7 @@ mod tests {
             assert!(text.lines().any(|have| have == line), "{line} in:\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+        crate::docs::assert_metrics("The controller", &text);
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub enum Unseen {
 }
 
 impl Unseen {
+    /// Every reason.
+    pub const REASONS: [&str; 4] =
+        ["NoMirrorPod", "HiddenCommand", "FeatureGatesUnreadable", "VersionUnreadable"];
+
     /// A short, stable name.
     pub fn reason(&self) -> &'static str {
         match self {

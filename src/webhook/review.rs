@@ -71,13 +71,16 @@ struct Refusal {
 impl From<Denial> for Refusal {
     fn from(denial: Denial) -> Self {
         let (reason, passing) = (denial.reason(), denial.is_passing());
+        debug_assert!(Denial::REASONS.contains(&reason), "{reason}");
         Self { message: denial.to_string(), reason, passing }
     }
 }
 
 impl From<policy::rule::Denial> for Refusal {
     fn from(denial: policy::rule::Denial) -> Self {
-        Self { message: denial.to_string(), reason: denial.reason(), passing: false }
+        let reason = denial.reason();
+        debug_assert!(policy::rule::Denial::REASONS.contains(&reason), "{reason}");
+        Self { message: denial.to_string(), reason, passing: false }
     }
 }
 

@@ -217,6 +217,21 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// Every reason.
+    pub const REASONS: [&str; 11] = [
+        "NotStatus",
+        "Incomplete",
+        "NotItsPart",
+        "TokenUnbound",
+        "PodUnknown",
+        "PodGone",
+        "PodReplaced",
+        "OtherAccount",
+        "NoNode",
+        "NodesDiffer",
+        "OtherNode",
+    ];
+
     /// A short, stable name for metrics and logs.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use proptest::{prelude::*, sample::select};
 use sluice::{
+    api::condition,
     decision::{
         apiserver::Apiserver,
         change::{
@@ -12,6 +13,7 @@ use sluice::{
         },
         condition::ConditionStatus,
         migration::{STREAMING_REDIRECTS, Track},
+        reasons,
         redirects::{
             gate_rollout::{GateScene, Member, Permission, RolloutPlan, plan},
             policy::GateWish,
@@ -280,8 +282,7 @@ impl Stage {
 fn said(plan: &RolloutPlan) -> (ConditionStatus, &'static str) {
     let progress = plan.progress.as_ref().expect("something is said");
     assert!(!progress.message.is_empty());
-    let readme = include_str!("../../README.md");
-    assert!(readme.contains(&format!("`{}`", progress.reason)), "{}", progress.reason);
+    assert!(reasons::of(condition::PROGRESSING).contains(&progress.reason), "{}", progress.reason);
     (progress.status, progress.reason)
 }
 
@@ -529,7 +530,7 @@ fn a_change_of_which_nobody_speaks_any_more_is_said_to_be_stuck() {
             GateWish::Disabled => assert_eq!(stage.manifests(), [new, old], "nothing goes on"),
             GateWish::Enabled => assert_eq!(stage.manifests(), [new, new], "the other goes back"),
         }
-        // What the README says helps.
+        // What docs/reasons.md says helps.
         stage.generation += 1;
         assert_eq!(stage.control().changes.get("cp1"), Some(&None));
         let then = match wish {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::rules::LIFETIME;
-use crate::api::{FailurePolicy, Proxy, ProxyMode};
+use crate::api::{AgentReport, FailurePolicy, Proxy, ProxyMode};
 
 /// Why streams come to no port of the runtime, so that nothing here can limit or refuse them.
 pub const THROUGH_KUBELET: &str = "StreamsThroughKubelet";
@@ -112,7 +112,9 @@ impl Standing {
 
     /// What becomes of streams.
     pub fn judge(&self, now: Instant) -> StreamsState {
-        judge(self.want, self.relays(now), self.refusing, self.failure.as_ref())
+        let state = judge(self.want, self.relays(now), self.refusing, self.failure.as_ref());
+        debug_assert!(AgentReport::REASONS.contains(&state.reason), "{}", state.reason);
+        state
     }
 }
 

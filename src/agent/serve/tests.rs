@@ -46,12 +46,12 @@ async fn each_agent_answers_for_itself() {
 async fn an_agent_that_was_killed_is_not_asked() {
     let folder = tempfile::tempdir().unwrap();
     let left = folder.path().join("killed.sock");
-    drop(UnixListener::http::bind_everywhere(&left).unwrap());
+    drop(UnixListener::bind(&left).unwrap());
     assert!(streams(folder.path()).await.is_err(), "nobody has answered");
     let (_one, shown) = agent(folder.path(), "one");
     assert!(!left.exists());
     // An earlier process of the same pod has left its own.
-    drop(UnixListener::http::bind_everywhere(&left).unwrap());
+    drop(UnixListener::bind(&left).unwrap());
     assert_eq!(streams(folder.path()).await.unwrap(), []);
     assert_eq!(shown.sockets.draining().await, 0);
     drop(shown.sockets.bind().unwrap());

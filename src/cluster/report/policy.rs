@@ -13,6 +13,7 @@ use crate::{
         apiserver::{Apiserver, Unseen},
         condition::{ConditionOutcome, ConditionStatus},
         migration::{STREAMING_REDIRECTS, Track},
+        reasons,
         redirects::{Judgement, policy::PolicyFacts, upgrade::Preview},
     },
 };
@@ -108,7 +109,7 @@ fn refuse<'a>(
     reason: &'static str,
     message: String,
 ) -> Judgement<'a> {
-    let outcome = |holds| ConditionOutcome { holds, reason, message: message.clone() };
+    let outcome = |status| ConditionOutcome { status, reason, message: message.clone() };
     judgement.safe_to_disable = outcome(ConditionStatus::False);
     judgement.upgrade_safe = outcome(ConditionStatus::False);
     judgement.progressing = outcome(ConditionStatus::False);
@@ -177,6 +178,11 @@ fn condition(
     old: &[Condition],
     now: Timestamp,
 ) -> Condition {
+    debug_assert!(
+        reasons::of(kind).contains(&outcome.reason),
+        "{} is not listed as a reason of {kind}",
+        outcome.reason
+    );
     let status = outcome.status.as_str();
     let unchanged = old.iter().find(|c| c.type_ == kind && c.status == status);
     Condition {

@@ -133,6 +133,20 @@ pub enum NodeReason {
 }
 
 impl NodeReason {
+    /// Every reason, worst first.
+    pub const ALL: [Self; 10] = [
+        Self::RedirectsWhileLagging,
+        Self::Redirects,
+        Self::ContradictoryEvidence,
+        Self::KubeletCrashLoops,
+        Self::KubeletVersionUnknown,
+        Self::EvidenceUnreadable,
+        Self::NoEvidence,
+        Self::FlagOff,
+        Self::FlagIgnored,
+        Self::FlagRemoved,
+    ];
+
     /// The stable name.
     pub fn as_str(self) -> &'static str {
         match self {

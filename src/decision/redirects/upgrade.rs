@@ -46,6 +46,22 @@ pub enum UpgradeReason {
 }
 
 impl UpgradeReason {
+    /// Every reason, worst first.
+    pub const ALL: [Self; 12] = [
+        Self::ApiserverRefusesGate,
+        Self::GateGone,
+        Self::GateOffByDefault,
+        Self::GateOff,
+        Self::KubeletCrashLoops,
+        Self::NodesUnknown,
+        Self::GateUnknown,
+        Self::ApiserverUnknown,
+        Self::KubeletRefusesFlag,
+        Self::KubeletFlagUnknown,
+        Self::RuntimeNotTrusted,
+        Self::DependsOnRedirects,
+    ];
+
     /// The stable name.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -68,6 +68,9 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// Every reason.
+    pub const REASONS: [&str; 2] = ["OverrideExpired", "OverrideWithoutNode"];
+
     /// A short, stable name for metrics and logs.
     pub fn reason(&self) -> &'static str {
         match self {
