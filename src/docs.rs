@@ -14,7 +14,7 @@ const REASONS: &str = include_str!("../docs/reasons.md");
 
 /// The names in the first column of the tables of each section: the words in backticks. A section
 /// begins with a line `## Title`.
-pub fn sections(document: &str) -> Vec<(&str, Vec<&str>)> {
+fn sections(document: &str) -> Vec<(&str, Vec<&str>)> {
     let mut sections: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in document.lines() {
         if let Some(title) = line.strip_prefix("## ") {
@@ -64,7 +64,7 @@ fn every_reason_is_explained_and_nothing_else() {
 ///
 /// # Panics
 /// Where docs/metrics.md explains others under this title.
-pub fn assert_metrics(title: &str, text: &str) {
+pub(crate) fn assert_metrics(title: &str, text: &str) {
     const METRICS: &str = include_str!("../docs/metrics.md");
     let suffixed = |family: &str| {
         let mut words = family.split(' ');
