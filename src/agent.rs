@@ -113,7 +113,7 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
     let (kubelets, kubelet) = watch::channel(Kubelet::default());
     let (attaching, attached) = watch::channel(None);
     let (roles, role) = watch::channel(Role::Waiting);
-    // The client's own retries take minutes; what is late is said anew.
+    // The client's own retries take minutes; what is late is said again.
     config.default_retry = false;
     let client = Client::try_from(config).map_err(Error::Client)?;
 

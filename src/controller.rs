@@ -1,6 +1,6 @@
 //! The controller: one leader that watches the cluster and keeps the statuses true.
 //!
-//! `state` is its state and decides what to write, without I/O; `engine` is the loop around
+//! `state` is what it knows, and decides what to write, without I/O; `engine` is the loop around
 //! it. kube's own `Controller` keeps every watched object and wakes for every heartbeat; this one
 //! keeps a projection and wakes for what it uses. The rest is the process around the engine: who
 //! leads, when to stop, what is said to Prometheus, to the kubelet's probes and to people.
@@ -75,8 +75,8 @@ impl Shared {
     }
 }
 
-/// A client that does not retry by itself: the client's own retries take minutes, and repeat what
-/// has long been judged again.
+/// A client that does not retry by itself: the client's own retries take minutes, and would repeat
+/// writes that a later judgement has overtaken.
 ///
 /// # Errors
 /// When the configuration does not make a client.

@@ -117,7 +117,7 @@ impl Error {
 /// When it cannot start.
 pub async fn run(mut config: Config, settings: RemediatorSettings) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
-    // The client's own retries take minutes; what is late is said anew.
+    // The client's own retries take minutes; what is late is said again.
     config.default_retry = false;
     let pace = match settings.kind {
         ChangeKind::ApiserverGate => Pace::Few,

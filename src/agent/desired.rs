@@ -47,7 +47,8 @@ impl Memory {
         Self(folder.join(FILE))
     }
 
-    /// The last desired state. One that cannot be read counts as none, and with none nothing is touched.
+    /// The last desired state. One that cannot be read counts as none, and with none nothing is
+    /// touched.
     pub fn recall(&self) -> Option<Proxy> {
         let text = match fs::read_to_string(&self.0) {
             Ok(text) => text,

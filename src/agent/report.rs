@@ -67,7 +67,7 @@ impl Sources {
     fn report(&mut self, composer: &mut Composer) -> Option<Report> {
         let stored = self.stored.borrow_and_update();
         let known = match &*stored {
-            // Without what is stored, times would start anew.
+            // Without what is stored, times would start again.
             Stored::Unknown => return None,
             Stored::NoNode => None,
             Stored::Report(report) => report.as_deref(),

@@ -134,7 +134,8 @@ impl Phase {
         }
     }
 
-    /// Reads the name in a remediator's report. One that is not known is that of something under way.
+    /// Reads the name in a remediator's report. One that is not known is that of something under
+    /// way.
     pub fn read(text: &str) -> Self {
         let later = [Self::Applied, Self::Confirmed, Self::RolledBack, Self::Refused, Self::Failed];
         later.into_iter().find(|phase| phase.as_str() == text).unwrap_or(Self::Preparing)
@@ -170,8 +171,8 @@ const SEEN_SOON: SignedDuration = SignedDuration::from_secs(10);
 /// The node has trouble of its own, which ends by itself or by somebody's hand.
 const MENDED_LATER: SignedDuration = SignedDuration::from_secs(60);
 
-/// Why a change is refused for something that passes: it is asked for again. The remediator says these,
-/// and the controller reads them.
+/// Why a change is refused for something that passes: it is asked for again. The remediator says
+/// these, and the controller reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassingRefusal {
     /// The decision is too old, or of another clock.
@@ -276,7 +277,7 @@ impl Attempt {
         !same && (self.is_lost(now) || self.is_silent(now))
     }
 
-    /// When it is asked for anew, if it was refused for something that passes.
+    /// When it is asked for again, if it was refused for something that passes.
     pub fn anew_at(&self) -> Option<Timestamp> {
         let passing = PassingRefusal::read(&self.reason).filter(|_| self.phase == Phase::Refused);
         Some(self.wanted.asked + passing?.asked_again_after())

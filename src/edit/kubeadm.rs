@@ -1,4 +1,4 @@
-//! kubeadm's ClusterConfiguration, from which its next upgrade writes the manifests anew.
+//! kubeadm's ClusterConfiguration, from which its next upgrade writes the manifests again.
 //!
 //! `apiServer.extraArgs` is a map of flags without dashes up to v1beta3, and a list of names and
 //! values from v1beta4 on (`cmd/kubeadm/app/apis/kubeadm` of the releases).

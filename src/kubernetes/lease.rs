@@ -17,7 +17,7 @@
 //! This holds as long as the machines' clocks *run* equally fast to within the
 //! ratio of lease duration and renew deadline (3:2 by default). A Lease that is
 //! deleted by hand is outside of it: a candidate that has never seen its holder
-//! creates it anew at once, and the holder learns of that at its next renewal.
+//! creates it again at once, and the holder learns of that at its next renewal.
 //!
 //! What to do, [`candidate`], is kept apart from doing it, so that it can be
 //! checked against a simulated Lease with lost, late and reordered messages.

@@ -113,7 +113,7 @@ pub trait Systemd {
     /// The files that the unit is made of.
     async fn files(&self) -> Result<Files, Error>;
 
-    /// Reads all units anew.
+    /// Reads all units again.
     async fn reload(&self) -> Result<(), Error>;
 
     /// Restarts the unit, and waits a while for the end of that.

@@ -242,7 +242,7 @@ fn says(kubelet: &Process) -> FlagValue {
     arguments::kubelet::boolean(kubelet.args.iter().skip(1).map(String::as_str), FLAG)
 }
 
-/// A unit or a drop-in, which systemd has to read anew.
+/// A unit or a drop-in, which systemd has to read again.
 fn is_unit(path: &str) -> bool {
     path.ends_with(".service") || path.ends_with(".conf")
 }

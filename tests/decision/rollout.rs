@@ -614,7 +614,7 @@ fn pausing_stops_between_steps() {
 /// What may go wrong in a second.
 #[derive(Clone, Copy, Debug)]
 enum Mishap {
-    /// The controller starts anew, and knows no trial.
+    /// The controller starts again, and knows no trial.
     NewController,
     /// Nothing is done by the controller.
     NoController,

@@ -111,7 +111,7 @@ fn the_only_apiserver_goes_back_by_itself_even_across_a_power_failure() {
         let message = ends(&bed, "Degraded", "True", "ChangeRolledBack");
         assert!(message.contains("unrecognized feature gate: NoSuchGate"), "{message}");
         assert_eq!(kubeadm_gates(&bed), None);
-        // Another policy of this name starts anew.
+        // Another policy of this name starts again.
         bed.no_policy().succeeded();
         bed.wait_for("nothing to be wanted", SECONDS, || {
             (change(&bed, "cp1") == (None, None)).then_some(())

@@ -257,7 +257,7 @@ mod tests {
         ] {
             assert!(!waiting.agrees(&other, &known), "{other:?}");
         }
-        // Written before the machine was started anew.
+        // Written before the machine was started again.
         assert!(!Composer::default().agrees(&one, &known));
     }
 

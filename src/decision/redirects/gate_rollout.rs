@@ -2,7 +2,7 @@
 //!
 //! Nothing is remembered here: everything follows from what the nodes' remediators say, from the
 //! command lines that the apiservers run with, and from what the canary found, so that a controller
-//! that starts anew goes on where the last one was.
+//! that starts again goes on where the last one was.
 //!
 //! Turning the gate on is the way back, which mends execs that fail. So nothing bars it that may be
 //! broken just then: not execs, not a node that stands in the way, not another apiserver or a node

@@ -3,7 +3,7 @@
 //! The rules are those of client-go's `tools/leaderelection/leaderelection.go`
 //! (`tryAcquireOrRenew`), with two differences, both on the side of caution:
 //! a holder counts its deadline from the *start* of the last request that
-//! succeeded, and a Lease that was deleted is created anew by others only once
+//! succeeded, and a Lease that was deleted is created again by others only once
 //! the holder they had seen in it can no longer believe that it leads.
 
 use std::time::{Duration, Instant};

@@ -36,7 +36,7 @@ enum Whim {
     None,
     /// The process is replaced by one that knows nothing.
     Restart,
-    /// The holder gives the Lease back and applies anew.
+    /// The holder gives the Lease back and applies again.
     Release,
 }
 

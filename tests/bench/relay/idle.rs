@@ -27,7 +27,7 @@ fn table(backend: &Process, wanted: usize) -> Table {
         &["streams", "resident_MiB", "KiB_per_stream"],
     );
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // Each anew: memory that one had before is not given back.
+    // Each a new one: memory that one had before is not given back.
     for contender in contenders(backend).into_iter().skip(1) {
         let possible = descriptors.saturating_sub(OTHER) / contender.descriptors;
         let count = wanted.min(usize::try_from(possible).unwrap_or(wanted));
