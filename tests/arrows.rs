@@ -103,7 +103,8 @@ fn what_counts_as_naming() {
         ("use crate::decision::{self, crash};", vec!["decision"]),
         ("use super::api;", vec![]),
     ] {
-        assert_eq!(named(code), expected.into_iter().map(str::to_owned).collect(), "{code}");
+        let expected: BTreeSet<String> = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!(named(code), expected, "{code}");
     }
     let source = "use crate::a;\n// crate::b\n#[cfg(test)]\nmod c;\n#[cfg(test)]\nmod tests {\n crate::d\n}\n";
     assert_eq!(named(&code(source)), BTreeSet::from(["a".to_owned()]));
