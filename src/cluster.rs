@@ -11,6 +11,7 @@ mod change;
 mod node;
 mod origin;
 mod policy;
+pub mod reasons;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};

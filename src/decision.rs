@@ -17,5 +17,4 @@ pub mod gate;
 pub mod migration;
 pub(crate) mod names;
 pub mod proxy;
-pub mod reasons;
 pub mod redirects;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::{
     api::{AgentReport, ChangeReport, condition},
+    cluster::reasons,
     controller::event_records,
-    decision::{apiserver::Unseen, reasons, redirects::node::NodeReason},
+    decision::{apiserver::Unseen, redirects::node::NodeReason},
     relay::Refusal,
     webhook,
 };

@@ -3,14 +3,12 @@
 use proptest::prelude::*;
 use sluice::{
     api::condition,
-    decision::{
-        reasons,
-        redirects::{
-            evidence::Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
-            node::NodeReason,
-            policy::GateWish,
-            upgrade::UpgradeReason,
-        },
+    cluster::reasons,
+    decision::redirects::{
+        evidence::Source::{self, Agent, Annotation, EnvFiles, NodeArgs},
+        node::NodeReason,
+        policy::GateWish,
+        upgrade::UpgradeReason,
     },
     kubernetes::arguments::kubelet::FlagValue::{self, Absent, Off, On, Unreadable},
 };

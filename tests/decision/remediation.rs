@@ -6,12 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use sluice::{
     api::condition,
+    cluster::reasons,
     decision::{
         change::{
             Attempt, Attempts, ChangeRequest, Phase, PolicyRef, Target, Trials, Tried, Trouble,
         },
         condition::ConditionStatus,
-        reasons,
         redirects::{
             gate_rollout::RolloutPlan,
             remediation::{Candidate, FlagScene, Surroundings, plan},

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::{prelude::*, sample::select};
 use sluice::{
     api::condition,
+    cluster::reasons,
     decision::{
         apiserver::Apiserver,
         change::{
@@ -13,7 +14,6 @@ use sluice::{
         },
         condition::ConditionStatus,
         migration::{STREAMING_REDIRECTS, Track},
-        reasons,
         redirects::{
             gate_rollout::{GateScene, Member, Permission, RolloutPlan, plan},
             policy::GateWish,

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{super::Told, Moment, seconds};
+use super::{
+    super::{Told, reasons},
+    Moment, seconds,
+};
 use crate::{
     api::{
         ApiserverStatus, ApiserversStatus, BlockingNode, NodeCounts, StreamingPolicyStatus,
@@ -13,7 +16,6 @@ use crate::{
         apiserver::{Apiserver, Unseen},
         condition::{ConditionOutcome, ConditionStatus},
         migration::{STREAMING_REDIRECTS, Track},
-        reasons,
         redirects::{Judgement, policy::PolicyFacts, upgrade::Preview},
     },
 };

@@ -3,8 +3,10 @@
 //! Reasons are part of the API: alerts and scripts match them. `docs/reasons.md` explains each, and
 //! a test holds it against these lists. A reason that is said and not listed here fails the tests.
 
-use super::{canary::Answer, redirects::upgrade::UpgradeReason};
-use crate::api::condition;
+use crate::{
+    api::condition,
+    decision::{canary::Answer, redirects::upgrade::UpgradeReason},
+};
 
 /// What outweighs everything judged: the policy cannot be read, or the cluster cannot be watched.
 const UNKNOWABLE: [&str; 2] = ["PolicyUnreadable", "WatchLost"];
