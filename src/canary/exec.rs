@@ -6,11 +6,14 @@ use kube::Client;
 
 use super::{
     CONTAINER, CanaryPod, PROGRAM,
-    upgrade::{self, Channels, Heard},
+    upgrade::{self, CHANNELS, CLOSING_CHANNELS, Channels, Heard},
 };
 use crate::decision::canary::{Answer, exec_ended, words};
 
-/// The channels of `v4.channel.k8s.io` for an exec (`pkg/kubelet/cri/streaming/remotecommand`).
+/// As kubectl speaks to apiservers that know it, and else as all know it.
+const PROTOCOLS: [&str; 2] = [CLOSING_CHANNELS, CHANNELS];
+
+/// The channels of both for an exec (`pkg/kubelet/cri/streaming/remotecommand`).
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const STATUS: u8 = 3;
@@ -21,7 +24,7 @@ const KEPT: usize = 4 << 10;
 /// Has the canary say a word that nobody else can know.
 pub(super) async fn exec(client: &Client, pod: &CanaryPod) -> Heard {
     let word = word();
-    match upgrade::open(client, &path(pod, &word)).await {
+    match upgrade::open(client, &path(pod, &word), &PROTOCOLS).await {
         Ok(mut channels) => {
             let heard = listen(&mut channels, &word).await;
             channels.close().await;

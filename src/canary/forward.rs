@@ -4,7 +4,7 @@ use kube::Client;
 
 use super::{
     CanaryPod, PORT, greeting,
-    upgrade::{self, Channels, Heard},
+    upgrade::{self, CHANNELS, Channels, Heard},
 };
 use crate::decision::canary::{Answer, forward_ended};
 
@@ -21,7 +21,7 @@ const KEPT: usize = 4 << 10;
 pub(super) async fn forward(client: &Client, pod: &CanaryPod) -> Heard {
     let CanaryPod { namespace, name, .. } = pod;
     let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/portforward?ports={PORT}");
-    match upgrade::open(client, &path).await {
+    match upgrade::open(client, &path, &[CHANNELS]).await {
         Ok(mut channels) => {
             let heard = listen(&mut channels, &greeting(name)).await;
             channels.close().await;

@@ -26,7 +26,12 @@ use crate::decision::canary::{Answer, classify, words};
 
 /// The channels' protocol: the first byte of a message is its channel. Every kubelet and apiserver
 /// from 1.18 to 1.37 speaks it (`staging/src/k8s.io/apiserver/pkg/util/wsstream`).
-pub(super) const PROTOCOL: &str = "v4.channel.k8s.io";
+pub(super) const CHANNELS: &str = "v4.channel.k8s.io";
+
+/// The same for exec since 1.29, and what kubectl speaks. An apiserver that knows it translates it, or has
+/// the kubelet do that (KEP-4006), while it passes [`CHANNELS`] through to the runtime: a canary that
+/// spoke nothing else would be answered where no kubectl is.
+pub(super) const CLOSING_CHANNELS: &str = "v5.channel.k8s.io";
 
 /// So many bytes of a refusal are read. Statuses are a few hundred.
 const BODY_MAX: usize = 16 << 10;
@@ -61,15 +66,21 @@ pub(super) struct Channels(WebSocketStream<TokioIo<Upgraded>>);
 /// Asks for an upgrade; the error is what came instead.
 ///
 /// kube has the same in its feature `ws`, but that takes every answer below 400 for one and hides what
-/// others hold. Nothing here follows a redirect.
-pub(super) async fn open(client: &Client, path: &str) -> Result<Channels, Heard> {
+/// others hold. Nothing here follows a redirect. Of `protocols` the server takes the first that it
+/// speaks.
+pub(super) async fn open(
+    client: &Client,
+    path: &str,
+    protocols: &[&str],
+) -> Result<Channels, Heard> {
+    let offered = protocols.join(", ");
     let key = generate_key();
     let request = Request::get(path)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, &key)
-        .header(SEC_WEBSOCKET_PROTOCOL, PROTOCOL)
+        .header(SEC_WEBSOCKET_PROTOCOL, &offered)
         .body(Body::empty())
         .map_err(|error| Heard::other(Answer::NotUnderstood, &chain(&error)))?;
     let response = client.send(request).await;
@@ -81,8 +92,8 @@ pub(super) async fn open(client: &Client, path: &str) -> Result<Channels, Heard>
         let said = if text.trim().is_empty() { status.to_string() } else { words(&text) };
         return Err(Heard { answer: classify(status.as_u16(), &text), said });
     }
-    if !is_ours(&response, &key) {
-        let said = format!("the upgrade does not lead to a WebSocket that speaks {PROTOCOL}");
+    if !is_ours(&response, &key, protocols) {
+        let said = format!("the upgrade does not lead to a WebSocket that speaks {offered}");
         return Err(Heard::other(Answer::NotUnderstood, &said));
     }
     let upgraded = hyper::upgrade::on(response)
@@ -96,12 +107,12 @@ pub(super) async fn open(client: &Client, path: &str) -> Result<Channels, Heard>
     Ok(Channels(WebSocketStream::from_raw_socket(io, Role::Client, Some(limits)).await))
 }
 
-/// RFC 6455, 4.1: the server has read our key, and took the protocol that we speak.
-fn is_ours(response: &Response<Body>, key: &str) -> bool {
+/// RFC 6455, 4.1: the server has read our key, and took a protocol that we speak.
+fn is_ours(response: &Response<Body>, key: &str, protocols: &[&str]) -> bool {
     let says =
         |name, value: &str| response.headers().get(name).is_some_and(|header| header == value);
     says(SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
-        && says(SEC_WEBSOCKET_PROTOCOL, PROTOCOL)
+        && protocols.iter().any(|protocol| says(SEC_WEBSOCKET_PROTOCOL, protocol))
 }
 
 /// What a body holds. Where it breaks off, what came until then.

@@ -27,7 +27,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
-use super::super::{ApiserverAddress, CanaryPod, Instance, connect, upgrade::PROTOCOL};
+use super::super::{ApiserverAddress, CanaryPod, Instance, connect, upgrade::CHANNELS};
 
 /// What it does to a request.
 #[derive(Clone, Debug)]
@@ -141,12 +141,12 @@ fn answer(
             Response::builder().status(302).header(LOCATION, to).body(String::new()).unwrap()
         }
         Reply::Say(messages) => {
-            let (response, upgrade) = accept(PROTOCOL);
+            let (response, upgrade) = accept(CHANNELS);
             tokio::spawn(say(upgrade, messages, true));
             response
         }
         Reply::BreakOff(messages) => {
-            let (response, upgrade) = accept(PROTOCOL);
+            let (response, upgrade) = accept(CHANNELS);
             tokio::spawn(say(upgrade, messages, false));
             response
         }

@@ -61,8 +61,12 @@ async fn a_sound_node_answers_both() {
             format!("{of_pod}/portforward?ports=8080"),
         ]
     );
-    for (_, headers) in seen.iter() {
-        assert_eq!(headers["sec-websocket-protocol"], "v4.channel.k8s.io");
+    for (asked, headers) in seen.iter() {
+        // As kubectl does, and as kubelets before 1.30 do.
+        let exec = word(asked).is_some();
+        let offered =
+            if exec { "v5.channel.k8s.io, v4.channel.k8s.io" } else { "v4.channel.k8s.io" };
+        assert_eq!(headers["sec-websocket-protocol"], offered);
     }
 }
 
@@ -163,7 +167,7 @@ async fn an_upgrade_is_not_yet_an_answer() {
         (
             Reply::OtherProtocol,
             Answer::NotUnderstood,
-            "the upgrade does not lead to a WebSocket that speaks v4.channel.k8s.io",
+            "the upgrade does not lead to a WebSocket that speaks v5.channel.k8s.io, v4.channel.k8s.io",
         ),
         (
             Reply::Say(vec![(1, vec![b'x'; 100 << 10])]),
