@@ -185,7 +185,7 @@ pub(super) fn next_start_has_flag(
 /// The same for a kubelet that has reported a version without the flag, so it was started without.
 /// A person's annotation is from before that start. What the node shows now is what the next start
 /// gets, and a command line with the flag is that of a kubelet which starts again and again. An
-/// agent's [`Says::Unreadable`] is a kubelet that does not run at the moment, such as in a restart.
+/// agent's [`FlagValue::Unreadable`] is a kubelet that does not run at the moment, such as in a restart.
 fn past_its_end(facts: &NodeFacts) -> Option<bool> {
     let said = |source, says: &[FlagValue]| {
         facts.claims.iter().any(|claim| claim.source == source && says.contains(&claim.says))
