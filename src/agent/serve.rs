@@ -125,7 +125,9 @@ impl Sockets {
         let bind = || {
             fs::create_dir_all(&self.folder)?;
             for path in sockets(&self.folder)? {
-                if path == self.own || std::os::unix::net::UnixStream::connect(&path).is_err() {
+                let connected = std::os::unix::net::UnixStream::connect(&path);
+                let left = connected.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+                if path == self.own || left {
                     fs::remove_file(&path)?;
                 }
             }
