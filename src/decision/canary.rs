@@ -157,11 +157,11 @@ pub fn classify(status: u16, body: &str) -> Answer {
     let text = of_apiserver.as_ref().map_or(body, |status| &status.message);
     let says = |all: &[&str]| all.iter().any(|words| text.contains(words));
     // Before the fix of CVE-2020-8559 the kubelet's redirect itself came back.
-    if (300..400).contains(&status) || says(REDIRECT) {
+    if (300..400).contains(&status) {
         return Answer::RedirectRefused;
     }
-    if says(OTHER_HOST) {
-        return Answer::HostnameMismatch;
+    if let Some(answer) = redirected(text) {
+        return answer;
     }
     if status == 426 || says(HEADERS) {
         return Answer::UpgradeHeadersMissing;
@@ -183,12 +183,23 @@ pub fn classify(status: u16, body: &str) -> Answer {
     }
 }
 
-/// The gate is off; or it is on, and where the redirect leads cannot be followed.
+/// What an apiserver says of a kubelet's redirect.
+fn redirected(text: &str) -> Option<Answer> {
+    let says = |all: &[&str]| all.iter().any(|words| text.contains(words));
+    if says(REDIRECT) {
+        return Some(Answer::RedirectRefused);
+    }
+    says(OTHER_HOST).then_some(Answer::HostnameMismatch)
+}
+
+/// The gate is off; or it is on, and where the redirect leads cannot be followed. The last is of an
+/// apiserver that translates, and has neither.
 const REDIRECT: &[&str] = &[
     "invalid upgrade response: status code 3",
     "too many redirects (",
     "response missing Location header",
     "malformed Location header",
+    "redirect not allowed",
 ];
 
 /// `ValidateProxyRedirects`.
@@ -245,9 +256,19 @@ pub fn exec_ended(status: &str, output: &str, word: &str) -> Answer {
         // The canary ran, and did something else.
         Some(status) if status.status == "Success" => Answer::NotUnderstood,
         Some(status) if status.reason == "NonZeroExitCode" => Answer::NotUnderstood,
-        Some(_) => Answer::RuntimeUnreachable,
+        Some(status) => not_begun(&status.message),
         None => Answer::NotUnderstood,
     }
+}
+
+/// What it means that no command ran. An apiserver that translates has made the upgrade itself by then,
+/// and says here what it would have answered instead of one.
+fn not_begun(text: &str) -> Answer {
+    let at_kubelet = || match dialled(text).is_some_and(is_kubelet) {
+        true => Answer::KubeletUnreachable,
+        false => Answer::RuntimeUnreachable,
+    };
+    redirected(text).unwrap_or_else(at_kubelet)
 }
 
 /// What a port-forward that was upgraded came to: `error` is what came on its channel of errors,

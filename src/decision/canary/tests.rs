@@ -185,6 +185,18 @@ fn what_a_stream_came_to() {
         (&exit.to_string(), "word", Answer::NotUnderstood),
         (&failed.to_string(), "", Answer::RuntimeUnreachable),
         ("", "word", Answer::NotUnderstood),
+        // Where an apiserver translates. Those of 1.34 to 1.37 have said the first of a kubelet that
+        // redirects; the second has the words of Go for one that is not there.
+        (
+            r#"{"metadata":{},"status":"Failure","message":"Internal error occurred: error sending request: Post \"http://127.0.0.1:43305/exec/token\": redirect not allowed","reason":"InternalError","code":500}"#,
+            "",
+            Answer::RedirectRefused,
+        ),
+        (
+            r#"{"metadata":{},"status":"Failure","message":"Internal error occurred: error sending request: Post \"https://10.0.0.1:10250/exec/a/b/c\": dial tcp 10.0.0.1:10250: connect: connection refused","reason":"InternalError","code":500}"#,
+            "",
+            Answer::KubeletUnreachable,
+        ),
     ] {
         assert_eq!(exec_ended(status, output, "word"), expected, "{status} {output}");
     }
