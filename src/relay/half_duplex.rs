@@ -1,4 +1,7 @@
 //! One direction of a stream: bytes from one socket to the other, until the stream's end.
+//!
+//! A future is as large as the largest that it may wait for. What an idle stream does not wait for is
+//! boxed, so that it takes memory only while it is waited for.
 
 use std::{
     io,
@@ -44,11 +47,11 @@ pub enum First {
 }
 
 /// What is carried.
-pub enum Carried<'a> {
+pub enum Carried {
     /// A stream.
     Stream(Open),
     /// The agent's own probe, of which nothing is counted.
-    Probe(&'a Probe),
+    Probe(Probe),
 }
 
 /// What the side that is written takes, as it was seen some moves ago: asking the kernel each time
@@ -82,33 +85,36 @@ pub struct HalfDuplex<'a> {
     pub direction: Direction,
     pub limiter: &'a SharedLimiter,
     pub pipes: &'a Pipes,
-    pub carried: &'a Carried<'a>,
+    pub carried: &'a Carried,
     /// Whether the socket that is read has been reset, which a write has been told: an error is told
     /// once only, and what looks like the stream's end after that is none.
     pub from_reset: &'a AtomicBool,
 }
 
-impl HalfDuplex<'_> {
+impl<'a> HalfDuplex<'a> {
     /// Moves what there is until the stream's end, and passes that on, too. The other direction goes
     /// on: that is what half-closed means.
-    pub async fn run(self, first: First) -> Result<(), Broken> {
-        let mut meter = Meter::new(self.limiter);
-        let ended = match first {
-            First::Head(bytes) => {
-                self.pass(&bytes, &mut meter).await?;
-                false
+    #[expect(clippy::manual_async_fn, reason = "it would hold its arguments twice")]
+    pub fn run(self, first: First) -> impl Future<Output = Result<(), Broken>> + Send + use<'a> {
+        async move {
+            let mut meter = Meter::new(self.limiter);
+            let ended = match first {
+                First::Head(bytes) => {
+                    Box::pin(self.pass(&bytes, &mut meter)).await?;
+                    false
+                }
+                First::Answer => Box::pin(self.answer(&mut meter)).await?,
+            };
+            if !ended {
+                self.pump(&mut meter).await?;
             }
-            First::Answer => self.answer(&mut meter).await?,
-        };
-        if !ended {
-            self.pump(&mut meter).await?;
-        }
-        if self.from_reset.load(Ordering::Relaxed) {
-            return Err(Broken::From(io::ErrorKind::ConnectionReset.into()));
-        }
-        match SockRef::from(self.to).shutdown(Shutdown::Write) {
-            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(Broken::To(error)),
-            _ => Ok(()),
+            if self.from_reset.load(Ordering::Relaxed) {
+                return Err(Broken::From(io::ErrorKind::ConnectionReset.into()));
+            }
+            match SockRef::from(self.to).shutdown(Shutdown::Write) {
+                Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(Broken::To(error)),
+                _ => Ok(()),
+            }
         }
     }
 
@@ -152,14 +158,14 @@ impl HalfDuplex<'_> {
                 Ok(Moved { taken, left }) => {
                     room.took(taken);
                     if !left.is_empty() {
-                        self.write(&left).await.map_err(Broken::To)?;
+                        Box::pin(self.write(&left)).await.map_err(Broken::To)?;
                         room = Room::default();
                     }
                     self.moved(taken, meter);
                     turn += taken;
                 }
                 // What there is to move waits where it is.
-                Err(Failed::Pipe) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
+                Err(Failed::Pipe) => Box::pin(tokio::time::sleep(ACCEPT_RETRY_DELAY)).await,
                 Err(Failed::From(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(Failed::From(error)) => return Err(Broken::From(error)),
                 Err(Failed::To(error)) => return Err(Broken::To(error)),
@@ -179,12 +185,20 @@ impl HalfDuplex<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 room => return room.map_err(Broken::To),
             }
-            // The stream's end needs no room.
-            if self.from.peek(&mut [0]).await.map_err(Broken::From)? == 0 {
+            if Box::pin(self.ended_or_writable()).await? {
+                // The stream's end needs no room.
                 return Ok(1);
             }
-            self.to.writable().await.map_err(Broken::To)?;
         }
+    }
+
+    /// Waits until the side that is written can be, and tells whether the stream has ended instead.
+    async fn ended_or_writable(&self) -> Result<bool, Broken> {
+        if self.from.peek(&mut [0]).await.map_err(Broken::From)? == 0 {
+            return Ok(true);
+        }
+        self.to.writable().await.map_err(Broken::To)?;
+        Ok(false)
     }
 
     async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {

@@ -71,7 +71,8 @@ impl SharedLimiter {
         let changed = self.changed.notified();
         // It may have changed before `changed` listened.
         if self.connection.load(Ordering::SeqCst) == rate {
-            let _ = timeout(wait, changed).await;
+            // Boxed for the sake of streams that wait for nothing (see `half_duplex`).
+            let _ = Box::pin(timeout(wait, changed)).await;
         }
     }
 }
@@ -167,7 +168,7 @@ impl<'a> Meter<'a> {
             return turn;
         }
         let asked = now();
-        let turn = waiting.wait().await;
+        let turn = Box::pin(waiting.wait()).await;
         self.throttled += now().saturating_duration_since(asked);
         turn
     }

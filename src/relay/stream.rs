@@ -52,43 +52,54 @@ pub struct Route {
     pub probe: Option<Probe>,
 }
 
+/// A stream that has begun.
+struct Begun {
+    client: TcpStream,
+    runtime: TcpStream,
+    carried: Carried,
+    started: Instant,
+    /// What its sockets are prepared for.
+    limits: Limits,
+    changes: watch::Receiver<Limits>,
+    _port: PortGuard,
+}
+
 /// Carries a connection to its end.
-pub async fn carry(shared: &Arc<Shared>, mut client: TcpStream, route: Route) {
-    let mut changes = shared.limits.subscribe();
-    let limits = *changes.borrow_and_update();
-    // A socket that cannot be prepared is gone already, as reading it tells.
-    let _ = socket::prepare(&client, !route.remote);
-    match begin(shared, &mut client, &route, limits).await {
-        Ok((head, bytes, runtime, _port)) => {
-            let carried = match &route.probe {
-                Some(probe) => Carried::Probe(probe),
-                None => Carried::Stream(shared.registry.open(head, route.peer, route.remote)),
-            };
-            let started = Instant::now();
-            let ended = relay(shared, &client, &runtime, bytes, &carried, (limits, changes)).await;
-            let broken = match ended {
-                End::Both => None,
-                End::Broken { error, client: client_is_broken, complete } => {
-                    if route.probe.is_none() {
-                        shared.registry.refused(Refusal::Reset);
-                    }
-                    let (gone, other) =
-                        if client_is_broken { (client, runtime) } else { (runtime, client) };
-                    socket::reset(gone);
-                    end(other, complete).await;
-                    Some(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()))
-                }
-            };
-            if let Carried::Stream(open) = carried {
-                log(&open, started, broken);
+///
+/// What comes before and after the stream is boxed: most of its life it waits for neither, and a
+/// future is as large as the largest that it may wait for.
+pub fn carry(
+    shared: &Arc<Shared>,
+    client: TcpStream,
+    route: Route,
+) -> impl Future<Output = ()> + Send {
+    // Arguments of an `async fn` would stay in its future for as long as that lives.
+    let beginning = Box::pin(begin(shared, client, route));
+    async move {
+        let Some((mut begun, head)) = beginning.await else { return };
+        let ended = relay(shared, &mut begun, head).await;
+        Box::pin(finish(shared, begun, ended)).await;
+    }
+}
+
+/// Ends what is still there of a stream, and tells of it.
+async fn finish(shared: &Arc<Shared>, begun: Begun, ended: End) {
+    let Begun { client, runtime, carried, started, .. } = begun;
+    let broken = match ended {
+        End::Both => None,
+        End::Broken { error, client: client_is_broken, complete } => {
+            if let Carried::Stream(_) = carried {
+                shared.registry.refused(Refusal::Reset);
             }
+            let (gone, other) =
+                if client_is_broken { (client, runtime) } else { (runtime, client) };
+            socket::reset(gone);
+            end(other, complete).await;
+            Some(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()))
         }
-        Err(refusal) => {
-            if route.probe.is_none() {
-                shared.registry.refused(refusal);
-                tracing::info!(peer = %route.peer, reason = refusal.reason(), "stream refused");
-            }
-        }
+    };
+    if let Carried::Stream(open) = carried {
+        log(&open, started, broken);
     }
 }
 
@@ -112,15 +123,43 @@ fn log(open: &Open, started: Instant, broken: Option<io::Error>) {
     );
 }
 
-type Begun = (Head, Vec<u8>, TcpStream, PortGuard);
+/// Begins a stream; `None` for a connection that was refused.
+async fn begin(
+    shared: &Arc<Shared>,
+    mut client: TcpStream,
+    route: Route,
+) -> Option<(Begun, Vec<u8>)> {
+    let mut changes = shared.limits.subscribe();
+    let limits = *changes.borrow_and_update();
+    // A socket that cannot be prepared is gone already, as reading it tells.
+    let _ = socket::prepare(&client, !route.remote);
+    match connect(shared, &mut client, &route, limits).await {
+        Ok((head, bytes, runtime, port)) => {
+            let carried = match route.probe {
+                Some(probe) => Carried::Probe(probe),
+                None => Carried::Stream(shared.registry.open(head, route.peer, route.remote)),
+            };
+            let started = Instant::now();
+            let begun = Begun { client, runtime, carried, started, limits, changes, _port: port };
+            Some((begun, bytes))
+        }
+        Err(refusal) => {
+            if route.probe.is_none() {
+                shared.registry.refused(refusal);
+                tracing::info!(peer = %route.peer, reason = refusal.reason(), "stream refused");
+            }
+            None
+        }
+    }
+}
 
 /// Reads the head and connects to the runtime.
-async fn begin(
+async fn connect(
     shared: &Arc<Shared>,
     client: &mut TcpStream,
     route: &Route,
     limits: Limits,
-) -> Result<Begun, Refusal> {
+) -> Result<(Head, Vec<u8>, TcpStream, PortGuard), Refusal> {
     let mut bytes = Vec::new();
     let read = timeout(shared.settings.head_timeout, read_head(client, &mut bytes)).await;
     let head = match read.unwrap_or(Err(Refusal::HeadTimeout)) {
@@ -194,14 +233,9 @@ enum End {
 
 /// Moves bytes both ways until both have ended. When one side's connection is broken, the other
 /// still gets what that side had sent before; nothing waits for a side that is gone.
-async fn relay(
-    shared: &Arc<Shared>,
-    client: &TcpStream,
-    runtime: &TcpStream,
-    head: Vec<u8>,
-    carried: &Carried<'_>,
-    (mut limits, mut changes): (Limits, watch::Receiver<Limits>),
-) -> End {
+async fn relay(shared: &Arc<Shared>, begun: &mut Begun, head: Vec<u8>) -> End {
+    let Begun { client, runtime, carried, limits, changes, .. } = begun;
+    let (client, runtime, carried) = (&*client, &*runtime, &*carried);
     let (client_reset, runtime_reset) = (AtomicBool::new(false), AtomicBool::new(false));
     let way = |from, to, direction, from_reset| HalfDuplex {
         from,
@@ -238,9 +272,9 @@ async fn relay(
             _ = client.ready(Interest::ERROR) => break (true, None, up_ended),
             _ = runtime.ready(Interest::ERROR) => break (false, None, down_ended),
             Ok(()) = changes.changed() => {
-                let before = std::mem::replace(&mut limits, *changes.borrow_and_update());
+                let before = std::mem::replace(limits, *changes.borrow_and_update());
                 for socket in [client, runtime] {
-                    socket::reshape(socket, before, limits);
+                    socket::reshape(socket, before, *limits);
                 }
             }
         }
@@ -263,7 +297,7 @@ async fn relay(
     }
     if !read_out {
         let rest = async { if client_is_broken { up.await } else { down.await } };
-        complete = matches!(timeout(FINISH, rest).await, Ok(Ok(())));
+        complete = matches!(Box::pin(timeout(FINISH, rest)).await, Ok(Ok(())));
     }
     End::Broken { error, client: client_is_broken, complete }
 }
@@ -283,4 +317,20 @@ async fn end(stream: TcpStream, complete: bool) {
 async fn discard(mut stream: TcpStream) {
     let rest = async { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await };
     let _ = timeout(LINGER, rest).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::{Relay, RelaySettings, Upstream, pipe::tests::connection};
+
+    #[tokio::test]
+    async fn an_idle_stream_takes_no_memory_for_what_it_does_not_wait_for() {
+        let address = ([127, 0, 0, 1], 1).into();
+        let relay = Relay::new(RelaySettings::new(Upstream::Fixed(address)));
+        let (_client, stream) = connection().await;
+        let route = Route { peer: address, remote: false, runtime: address, probe: None };
+        let size = size_of_val(&carry(&relay.0, stream, route));
+        assert!(size <= 1800, "{size} bytes");
+    }
 }
