@@ -7,7 +7,6 @@
 mod claim;
 mod cri;
 mod desired;
-mod health;
 mod kubelet;
 mod metrics;
 mod redirect;
@@ -27,15 +26,26 @@ use crate::{
     api::Proxy,
     cluster::AGENT_CONTAINER,
     node::{host::Host, machine::Machine},
-    process::shutdown::{self, Shutdown},
+    process::{
+        health::Health,
+        shutdown::{self, Shutdown},
+    },
     relay::{self, Listener, Relay, Upstream},
 };
 use claim::{Claim, Role};
 use desired::{Memory, Stored};
-use health::Health;
 use kubelet::Kubelet;
 use metrics::Metrics;
 use redirect::{Channels, DETACH_GRACE, RELAY_MARK, RuntimeSettings, Standing, Want};
+
+/// A loop that has not turned for so long is stuck. The slowest turn is a few time-outs in a row.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// So old may the last look at the kubelet be.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the probes say until the report in the StreamingNode is what this process sees.
+const UNREPORTED: &str = "the apiserver does not hold what this agent sees";
 
 /// How the agent is started.
 #[derive(Clone, Debug)]
@@ -107,7 +117,7 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
     // Before the first connection, whose buffers follow the limits that it meets.
     relay.set_limits(redirect::limits(last.as_ref()));
     let (standing, stands) = watch::channel(Standing::new(Want::of(last.as_ref())));
-    let (health, metrics) = (Health::new(Instant::now()), Metrics::new(relay.clone(), stands));
+    let (health, metrics) = (Health::default(), Metrics::new(relay.clone(), stands));
     let (wishes, wish) = watch::channel(last);
     let (stored, stores) = watch::channel(Stored::default());
     let (kubelets, kubelet) = watch::channel(Kubelet::default());
@@ -128,8 +138,9 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
     tasks.spawn(serve::serve_socket(shown.sockets.bind()?, shown.clone()));
     tasks.spawn(serve::serve_metrics(settings.port, shown, role.clone()));
     tasks.spawn(desired::follow(client.clone(), settings.node.clone(), memory, wishes, stored));
-    let looked = health.clone();
-    tasks.spawn(kubelet::observe(host.clone(), kubelets, move || looked.looked(Instant::now())));
+    let looked =
+        health.ready_while("the kubelet has not been looked at", LOOK_LIMIT, Instant::now());
+    tasks.spawn(kubelet::observe(host.clone(), kubelets, move || looked.beat(Instant::now())));
     tasks.spawn(limit(wish.clone(), relay.clone()));
     let mut unwanted = wish.clone();
     let sources = report::Sources {
@@ -140,13 +151,16 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
         role: role.clone(),
     };
     let reporter = report::Reporter::new(client, settings.node, Machine::read(&host));
-    let reporting = tasks.spawn(reporter.clone().keep(sources, health.clone(), metrics));
+    // The controller believes no other agent that says a kubelet does not redirect.
+    let reported = health.ready_with(UNREPORTED);
+    let reporting = tasks.spawn(reporter.clone().keep(sources, reported, metrics));
 
     let claim = tokio::select! {
         claim = Claim::wait(&settings.run) => claim?,
         () = shutdown.requested() => return Ok(()),
     };
-    health.attached(Instant::now());
+    let attaches =
+        health.alive_while("the streams have not been looked after", STALL_LIMIT, Instant::now());
     roles.send_replace(Role::Acting);
     let mut carrying = JoinSet::new();
     // Connections are taken for as long as the kernel brings any.
@@ -165,7 +179,7 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
     };
     let channels =
         Channels { wishes: wish, kubelet, attached: attaching, standing, unattached, role: roles };
-    let turned = move || health.attached(Instant::now());
+    let turned = move || attaches.beat(Instant::now());
     let stop = shutdown.requested();
     let attaching =
         tokio::spawn(redirect::run(attachment, relay.clone(), host, channels, claim, turned, stop));

@@ -10,15 +10,18 @@ mod canary_runner;
 pub mod changes;
 mod engine;
 pub(crate) mod event_records;
-pub mod health;
 pub mod metrics;
 mod published;
 mod state;
 pub(crate) mod watch;
 mod write;
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use axum::{Router, routing::get};
 use kube::{Client, Config};
 use tokio::task::JoinHandle;
 
@@ -29,13 +32,16 @@ use crate::{
         lease::{self, Elector, lease_client},
     },
     process::{
+        health::Health,
         server,
         shutdown::{self, Shutdown},
     },
 };
 use engine::Engine;
-use health::Health;
-use metrics::Metrics;
+use metrics::{Kind, Metrics};
+
+/// How long the engine's loop may stand still before the process counts as stuck.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the controller is started.
 #[derive(Clone, Debug)]
@@ -71,7 +77,7 @@ impl Shared {
     /// When signals cannot be waited for.
     pub fn start() -> Result<Self, Error> {
         let shutdown = Shutdown::on_signals()?;
-        Ok(Self { metrics: Metrics::new(), health: Health::new(Instant::now()), shutdown })
+        Ok(Self { metrics: Metrics::new(), health: Health::default(), shutdown })
     }
 }
 
@@ -126,7 +132,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let Shared { metrics, health, shutdown } = shared;
     let listener = server::bind(settings.listen).await?;
-    let router = health::router(metrics.clone(), health.clone(), Instant::now);
+    let router = router(metrics.clone(), &health);
     let server = tokio::spawn(server::serve(listener, router, shutdown.requested()));
 
     let identity = settings.lease.identity.clone();
@@ -144,11 +150,16 @@ pub async fn run(
     };
     tracing::info!(identity, "leading");
     metrics.leader(true);
-    health.leading(true, Instant::now());
+    let stopped = "the engine has not turned";
+    let turns = health.alive_while(stopped, STALL_LIMIT, Instant::now());
+    // A standby is ready without them.
+    let synced =
+        Kind::ALL.map(|kind| (kind, health.ready_with(format!("{} is not synced", kind.as_str()))));
     let publisher = Publisher::new(client.clone(), identity, metrics.clone());
     let fence = leadership.fence();
     let agents = settings.agents;
-    let engine = Engine { client, fence, publisher, metrics, health, agents, changes, canary };
+    let engine =
+        Engine { client, fence, publisher, metrics, turns, synced, agents, changes, canary };
     tokio::select! {
         biased;
         error = leadership.lost() => return Err(error.into()),
@@ -158,6 +169,12 @@ pub async fn run(
         tracing::warn!(error = %error, "the lease was not given back and will expire by itself");
     }
     finish(server).await
+}
+
+/// The pages: `/metrics`, `/healthz` and `/readyz`.
+fn router(metrics: Metrics, health: &Health) -> Router {
+    let page = async move || server::metrics(metrics.encode());
+    Router::new().route("/metrics", get(page)).merge(health.router(Instant::now))
 }
 
 async fn finish(server: JoinHandle<Result<(), server::Error>>) -> Result<(), Error> {

@@ -17,7 +17,6 @@ mod foreign;
 pub mod gate;
 pub mod guard;
 mod handler;
-mod health;
 pub mod journal;
 mod kubelet;
 mod permit;
@@ -44,6 +43,7 @@ use crate::{
         watch::{PATIENCE, Pace},
     },
     process::{
+        health::Health,
         server as http,
         shutdown::{self, Shutdown},
     },
@@ -53,9 +53,12 @@ use desired::DesiredChange;
 use executor::{Executor, ExecutorTiming};
 use gate::ApiserverGate;
 use handler::ChangeHandler;
-use health::Health;
 use journal::{Store, store};
 use kubelet::KubeletFlag;
+
+/// A loop that has not turned for so long is stuck. The slowest turn asks the apiserver, and waits
+/// for a restart of the kubelet.
+const STALL_LIMIT: Duration = Duration::from_secs(180);
 
 /// A connection on which nothing comes for so long leads nowhere: a watch is ended before that.
 const READ: Duration = Duration::from_secs(PATIENCE as u64 + 10);
@@ -131,10 +134,13 @@ pub async fn run(mut config: Config, settings: RemediatorSettings) -> Result<(),
     let store = Store::open(&settings.state, settings.kind, host.clone())?;
     let machine = Machine::read(&host);
     let listener = http::bind_everywhere(settings.port).await?;
-    let health = Health::new(Instant::now());
+    let health = Health::default();
+    let stopped = "changes have not been looked after";
+    let turns = health.alive_while(stopped, STALL_LIMIT, Instant::now());
+    let told_what = health.ready_with("the apiserver has not told what is wanted");
 
     let mut tasks = JoinSet::new();
-    let (router, stop) = (health.clone().router(), shutdown.requested());
+    let (router, stop) = (health.router(Instant::now), shutdown.requested());
     tasks.spawn(async move {
         if let Err(error) = http::serve(listener, router, stop).await {
             tracing::error!(%error, "probes are no longer served");
@@ -145,17 +151,16 @@ pub async fn run(mut config: Config, settings: RemediatorSettings) -> Result<(),
     let (telling, told) = watch::channel(None);
     let writer = Writer::new(client.clone(), settings.node.clone(), report::MANAGER, "change");
     tasks.spawn(report::keep(writer, told, desired_changes.clone()));
-    let (first, ready) = (desired_changes.clone(), health.clone());
+    let mut first = desired_changes.clone();
     tasks.spawn(async move {
-        let mut first = first;
         if first.wait_for(|desired| *desired != DesiredChange::Nothing).await.is_ok() {
-            ready.told();
+            told_what.met(true);
         }
     });
 
     let ask = Apiserver::new(client, settings.node.clone());
     desired_changes.mark_changed();
-    let turned = move || health.turned(Instant::now());
+    let turned = move || turns.beat(Instant::now());
     let carrying = async {
         match settings.kind {
             ChangeKind::ApiserverGate => {

@@ -19,8 +19,8 @@ use kube::Client;
 use tokio::task::JoinHandle;
 
 use crate::{
-    controller::{health::Health, metrics::Metrics},
-    process::shutdown::Shutdown,
+    controller::metrics::Metrics,
+    process::{health::Health, shutdown::Shutdown},
 };
 pub use certificate::keeper::Maker;
 use certificate::{
@@ -114,8 +114,8 @@ pub async fn start(
         configuration: settings.configuration.clone(),
         names: settings.names(),
     };
-    health.needs_certificate();
-    let told = (metrics.clone(), health.clone());
+    let certified = health.ready_with("the webhook has no certificate");
+    let told = (metrics.clone(), certified);
     let keeper = Keeper::new(client, keeper, serving, provider, told);
     let router = review::router(Reviewer::new(settings.accounts, client.clone(), metrics.clone()));
     // The certificate is kept for as long as it is served.

@@ -8,16 +8,14 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
 
-use super::{
-    claim::Role, desired::Stored, health::Health, kubelet::Kubelet, metrics::Metrics,
-    redirect::Attached,
-};
+use super::{claim::Role, desired::Stored, kubelet::Kubelet, metrics::Metrics, redirect::Attached};
 use crate::{
     api::AgentReport,
     node::{
         machine::Machine,
         status::{RETRY_MAX, RETRY_MIN, Writer},
     },
+    process::health::Need,
     relay::RemotePeer,
 };
 use compose::Composer;
@@ -102,8 +100,9 @@ impl Reporter {
         Self { writer: Writer::new(client, node, MANAGER, "agent"), machine }
     }
 
-    /// Keeps the report in the StreamingNode true while this agent acts.
-    pub async fn keep(self, mut sources: Sources, health: Health, metrics: Metrics) {
+    /// Keeps the report in the StreamingNode true while this agent acts; `reported` is met while the
+    /// apiserver holds what this agent sees.
+    pub async fn keep(self, mut sources: Sources, reported: Need, metrics: Metrics) {
         let mut composer = Composer::of(self.machine);
         let mut retry: Option<(Instant, Duration)> = None;
         loop {
@@ -121,7 +120,7 @@ impl Reporter {
             let role = *sources.role.borrow_and_update();
             match role {
                 Role::Waiting => {
-                    health.reported(sources.agree(&composer));
+                    reported.met(sources.agree(&composer));
                     continue;
                 }
                 Role::Acting => {}
@@ -130,18 +129,18 @@ impl Reporter {
             match sources.report(&mut composer) {
                 None => {}
                 Some(Report::Stored) => {
-                    health.reported(true);
+                    reported.met(true);
                     retry = None;
                 }
                 Some(Report::Due(report)) => match self.writer.write(Some(report)).await {
                     Ok(()) => {
                         metrics.reported("ok");
-                        health.reported(true);
+                        reported.met(true);
                         retry = None;
                     }
                     Err(error) => {
                         metrics.reported(error.reason());
-                        health.reported(false);
+                        reported.met(false);
                         tracing::warn!(reason = error.reason(), %error, "the report is not stored");
                         let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
                         retry = Some((Instant::now() + wait, wait));

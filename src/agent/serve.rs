@@ -16,7 +16,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     extract::State,
     http::{Request, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
 use futures::future::join_all;
@@ -28,10 +28,11 @@ use tokio::{
     sync::watch,
 };
 
-use super::{claim::Role, health::Health, metrics::Metrics};
+use super::{claim::Role, metrics::Metrics};
 use crate::{
     process::{
-        server::{self as http, probe},
+        health::{HEALTHZ, Health, READYZ},
+        server as http,
         shutdown::Shutdown,
     },
     relay::{Relay, StreamInfo},
@@ -49,9 +50,7 @@ const ANSWER_MAX: usize = 64 << 20;
 /// What follows an agent's name in the name of its socket.
 const SOCKET: &str = "sock";
 
-/// Where the kubelet's probes, and those who want to see the streams, ask.
-const HEALTHZ: &str = "/healthz";
-const READYZ: &str = "/readyz";
+/// Where those who want to see the streams ask.
 const STREAMS: &str = "/streams";
 
 /// Why nothing is served, or nothing can be read.
@@ -197,7 +196,8 @@ pub async fn serve_metrics(port: u16, shown: Shown, mut role: watch::Receiver<Ro
             std::future::pending::<()>().await;
         }
     };
-    let router = router().route("/metrics", get(metrics)).with_state(shown);
+    let health = shown.health.router(Instant::now);
+    let router = Router::new().route("/metrics", get(metrics)).with_state(shown).merge(health);
     if let Err(error) = http::serve(listener, router, succeeded).await {
         tracing::error!(%error, "metrics are no longer served");
     }
@@ -206,24 +206,16 @@ pub async fn serve_metrics(port: u16, shown: Shown, mut role: watch::Receiver<Ro
 /// Serves `/healthz`, `/readyz` and `/streams` at the agent's own socket.
 pub async fn serve_socket(listener: UnixListener, shown: Shown) {
     let streams = get(async |State(shown): State<Shown>| Json(shown.streams()));
-    let router = router().route(STREAMS, streams).with_state(shown);
+    let health = shown.health.router(Instant::now);
+    let router = Router::new().route(STREAMS, streams).with_state(shown).merge(health);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "streams are no longer shown");
     }
 }
 
-fn router() -> Router<Shown> {
-    let live = async |State(shown): State<Shown>| probe(shown.health.live(Instant::now()));
-    let ready = async |State(shown): State<Shown>| probe(shown.health.ready(Instant::now()));
-    Router::new().route(HEALTHZ, get(live)).route(READYZ, get(ready))
-}
-
 async fn metrics(State(shown): State<Shown>) -> Response {
     let own = if shown.shutdown.is_requested() { shown.relay.streams().len() } else { 0 };
-    match shown.metrics.encode(own + shown.sockets.draining().await) {
-        Ok(body) => ([(header::CONTENT_TYPE, http::OPENMETRICS)], body).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+    http::metrics(shown.metrics.encode(own + shown.sockets.draining().await))
 }
 
 /// Asks the agents that share this folder for their open streams: those of each one oldest first.

@@ -16,15 +16,17 @@ use super::{
     agents,
     canary_runner::CanaryRunner,
     changes::{self, KUBEADM_CONFIG},
-    health::Health,
     metrics::{Kind, Metrics, WriteResult},
     state::{State, WatchEvent},
     watch,
     write::{self, Body, Key, Stored, Write},
 };
-use crate::kubernetes::{
-    events::{EventRecord, Publisher},
-    lease::Fence,
+use crate::{
+    kubernetes::{
+        events::{EventRecord, Publisher},
+        lease::Fence,
+    },
+    process::health::{Need, Pulse},
 };
 
 /// Changes that come together are judged together: a restart of many kubelets is one verdict.
@@ -49,8 +51,10 @@ pub struct Engine {
     pub publisher: Publisher<Metrics>,
     /// Counters.
     pub metrics: Metrics,
-    /// Liveness and readiness.
-    pub health: Health,
+    /// Beats with the loop.
+    pub turns: Pulse,
+    /// Which objects have all been seen.
+    pub synced: [(Kind, Need); Kind::ALL.len()],
     /// How agents are rolled out, if they are.
     pub agents: Option<agents::AgentsSettings>,
     /// What is changed or published beside our own objects.
@@ -75,7 +79,7 @@ impl Engine {
         let mut stop = std::pin::pin!(stop);
         loop {
             let now = Instant::now();
-            self.health.turned(now);
+            self.turns.beat(now);
             let turn = now + TURN;
             let wake = state.wake(Timestamp::now(), now).map_or(turn, |at| at.min(turn));
             let wake = dirty_since.map_or(wake, |since| wake.min(since + SETTLE));
@@ -136,8 +140,8 @@ impl Engine {
         if let Some((kind, effect)) = state.apply(change) {
             self.metrics.watch_event(kind, effect);
         }
-        for kind in Kind::ALL {
-            self.health.synced(kind, state.synced(kind));
+        for (kind, synced) in &self.synced {
+            synced.met(state.synced(*kind));
         }
     }
 

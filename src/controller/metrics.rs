@@ -183,8 +183,7 @@ impl Metrics {
         self.0.certificate_until.set(seconds);
     }
 
-    /// All metrics in the OpenMetrics text format, of
-    /// [`OPENMETRICS`](crate::process::server::OPENMETRICS).
+    /// All metrics in the OpenMetrics text format.
     ///
     /// # Errors
     ///

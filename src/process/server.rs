@@ -1,20 +1,20 @@
 //! The HTTP server for Prometheus and for the kubelet's probes.
 
 use std::{
-    io,
+    fmt, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use axum::{
     Router,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use tokio::net::TcpListener;
 
 /// The content type of metrics in the OpenMetrics text format.
-pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How long requests in progress may take once the process is to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -59,6 +59,14 @@ pub fn probe(result: Result<(), String>) -> Response {
     match result {
         Ok(()) => (StatusCode::OK, "ok\n").into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+/// The page of metrics.
+pub fn metrics(encoded: Result<String, fmt::Error>) -> Response {
+    match encoded {
+        Ok(body) => ([(header::CONTENT_TYPE, OPENMETRICS)], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
@@ -123,6 +131,14 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpStream;
+
+    #[tokio::test]
+    async fn metrics_are_openmetrics() {
+        let page = metrics(Ok("sluice_leader 0\n".to_owned()));
+        assert_eq!(page.status(), StatusCode::OK);
+        assert_eq!(page.headers()[header::CONTENT_TYPE], OPENMETRICS);
+        assert_eq!(metrics(Err(fmt::Error)).status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 
     #[tokio::test]
     async fn serves_until_told_to_end() {

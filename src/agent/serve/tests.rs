@@ -3,23 +3,24 @@
 use super::*;
 use crate::{
     agent::redirect::{Standing, Want},
-    process::shutdown::Trigger,
+    process::{health::Need, shutdown::Trigger},
     relay::{RelaySettings, Upstream},
 };
 
 /// What an agent of this name shows, served; dropping the trigger tells it to end.
-fn agent(folder: &Path, name: &str) -> (Trigger, Shown) {
+fn agent(folder: &Path, name: &str) -> (Trigger, Shown, Need) {
     let relay = Relay::new(RelaySettings::new(Upstream::Fixed("127.0.0.1:1".parse().unwrap())));
     let (trigger, shutdown) = Shutdown::triggered();
     let shown = Shown {
         metrics: Metrics::new(relay.clone(), watch::channel(Standing::new(Want::Nothing)).1),
         relay,
-        health: Health::new(Instant::now()),
+        health: Health::default(),
         shutdown,
         sockets: Sockets::new(folder, name),
     };
     tokio::spawn(serve_socket(shown.sockets.bind().unwrap(), shown.clone()));
-    (trigger, shown)
+    let reported = shown.health.ready_with("nothing is reported");
+    (trigger, shown, reported)
 }
 
 #[tokio::test]
@@ -28,14 +29,13 @@ async fn each_agent_answers_for_itself() {
     let folder = folder.path().join("made");
     let missing = streams(&folder).await.unwrap_err();
     assert!(missing.to_string().starts_with(&folder.display().to_string()), "{missing}");
-    let (_one, first) = agent(&folder, "one");
-    let (_two, _) = agent(&folder, "two");
-    first.health.looked(Instant::now());
-    first.health.reported(true);
+    let (_one, _, reported) = agent(&folder, "one");
+    let (_two, _, _unreported) = agent(&folder, "two");
+    reported.met(true);
     probed(&folder, "one", Probe::Ready).await.unwrap();
     let unready = probed(&folder, "two", Probe::Ready).await.unwrap_err();
     assert_eq!(unready.reason(), "Unhealthy");
-    assert!(unready.to_string().contains("does not hold"), "{unready}");
+    assert!(unready.to_string().contains("nothing is reported"), "{unready}");
     probed(&folder, "two", Probe::Alive).await.unwrap();
     let gone = probed(&folder, "three", Probe::Alive).await.unwrap_err();
     assert_eq!(gone.reason(), "AgentSocket");
@@ -48,7 +48,7 @@ async fn an_agent_that_was_killed_is_not_asked() {
     let left = folder.path().join("killed.sock");
     drop(UnixListener::bind(&left).unwrap());
     assert!(streams(folder.path()).await.is_err(), "nobody has answered");
-    let (_one, shown) = agent(folder.path(), "one");
+    let (_one, shown, _) = agent(folder.path(), "one");
     assert!(!left.exists());
     // An earlier process of the same pod has left its own.
     drop(UnixListener::bind(&left).unwrap());
@@ -60,7 +60,7 @@ async fn an_agent_that_was_killed_is_not_asked() {
 #[tokio::test]
 async fn the_port_is_taken_once_it_is_free_and_given_to_the_next_agent() {
     let folder = tempfile::tempdir().unwrap();
-    let (_one, shown) = agent(folder.path(), "one");
+    let (_one, shown, _) = agent(folder.path(), "one");
     let other = http::bind_everywhere(0).await.unwrap();
     let port = other.local_addr().unwrap().port();
     let (roles, role) = watch::channel(Role::Acting);

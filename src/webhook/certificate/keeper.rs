@@ -36,8 +36,9 @@ use super::{
     stored,
 };
 use crate::{
-    controller::{health::Health, metrics::Metrics},
+    controller::metrics::Metrics,
     kubernetes::watch::{WatchBackoff, reason},
+    process::health::Need,
 };
 
 /// Who applies the bundle.
@@ -85,7 +86,8 @@ pub struct Keeper {
     serving: Serving,
     provider: Arc<CryptoProvider>,
     metrics: Metrics,
-    health: Health,
+    /// Met once there is a certificate.
+    certified: Need,
     known: Known,
 }
 
@@ -103,14 +105,14 @@ enum StoredPair {
 }
 
 impl Keeper {
-    /// A keeper that has not looked yet. Once there is a certificate, `serving` has it and `health`
-    /// knows.
+    /// A keeper that has not looked yet. Once there is a certificate, `serving` has it and `certified`
+    /// is met.
     pub fn new(
         client: &Client,
         settings: KeeperSettings,
         serving: Serving,
         provider: Arc<CryptoProvider>,
-        (metrics, health): (Metrics, Health),
+        (metrics, certified): (Metrics, Need),
     ) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), &settings.namespace),
@@ -119,7 +121,7 @@ impl Keeper {
             serving,
             provider,
             metrics,
-            health,
+            certified,
             known: Known::default(),
         }
     }
@@ -203,7 +205,7 @@ impl Keeper {
                     tracing::info!(until = %pair.until, "serving the webhook with a new certificate");
                 }
                 self.metrics.certificate_until(pair.until.as_second());
-                self.health.certified();
+                self.certified.met(true);
             }
             Some(Err(error)) => {
                 self.metrics.error(error.reason());
