@@ -7,6 +7,7 @@ pub mod events;
 pub mod feature_gates;
 pub mod lease;
 pub(crate) mod pages;
+pub(crate) mod retry;
 pub(crate) mod status;
 pub mod version;
 pub(crate) mod watch;

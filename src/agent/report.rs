@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{claim::Role, desired::Stored, kubelet::Kubelet, metrics::Metrics, redirect::Attached};
 use crate::{
     api::AgentReport,
+    kubernetes::retry::Pauses,
     node::{
         machine::Machine,
         status::{RETRY_MAX, RETRY_MIN, Writer},
@@ -104,11 +105,12 @@ impl Reporter {
     /// apiserver holds what this agent sees.
     pub async fn keep(self, mut sources: Sources, reported: Need, metrics: Metrics) {
         let mut composer = Composer::of(self.machine);
-        let mut retry: Option<(Instant, Duration)> = None;
+        let mut pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
+        let mut again: Option<Instant> = None;
         loop {
             let due = async {
-                match retry {
-                    Some((at, _)) => tokio::time::sleep_until(at.into()).await,
+                match again {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
             };
@@ -130,20 +132,21 @@ impl Reporter {
                 None => {}
                 Some(Report::Stored) => {
                     reported.met(true);
-                    retry = None;
+                    pauses.succeeded();
+                    again = None;
                 }
                 Some(Report::Due(report)) => match self.writer.write(Some(report)).await {
                     Ok(()) => {
                         metrics.reported("ok");
                         reported.met(true);
-                        retry = None;
+                        pauses.succeeded();
+                        again = None;
                     }
                     Err(error) => {
                         metrics.reported(error.reason());
                         reported.met(false);
                         tracing::warn!(reason = error.reason(), %error, "the report is not stored");
-                        let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
-                        retry = Some((Instant::now() + wait, wait));
+                        again = Some(Instant::now() + pauses.failed());
                     }
                 },
             }

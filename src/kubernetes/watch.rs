@@ -5,8 +5,14 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::{utils::Backoff, watcher};
 
+use super::retry::Pauses;
+
 /// A watch that has not failed for this long starts afresh with its pauses.
 const CALM: Duration = Duration::from_secs(20);
+
+/// The shortest pause between two attempts, and the longest.
+const SHORTEST: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(4);
 
 /// Why a watch was interrupted, as a short, stable name.
 pub(crate) fn reason(error: &watcher::Error) -> &'static str {
@@ -22,21 +28,25 @@ pub(crate) fn reason(error: &watcher::Error) -> &'static str {
 /// Between attempts of a watch: doubling from a quarter of a second to four. The default goes to
 /// 30 s, which is how long a verdict would be old after an apiserver's restart; one leader with
 /// five watches is no load that needs it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WatchBackoff {
-    failures: u32,
+    pauses: Pauses,
     last: Option<Instant>,
+}
+
+impl Default for WatchBackoff {
+    fn default() -> Self {
+        Self { pauses: Pauses::new(SHORTEST, LONGEST), last: None }
+    }
 }
 
 impl WatchBackoff {
     fn failed(&mut self, now: Instant) -> Duration {
         if self.last.is_some_and(|last| now.duration_since(last) >= CALM) {
-            self.failures = 0;
+            self.pauses.succeeded();
         }
         self.last = Some(now);
-        let wait = Duration::from_millis(250 << self.failures.min(4));
-        self.failures += 1;
-        wait
+        self.pauses.failed()
     }
 }
 

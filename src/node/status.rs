@@ -12,9 +12,9 @@ use crate::{api::StreamingNode, kubernetes::status};
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is not stored is tried again after this long, doubled each time up to [`RETRY_MAX`].
-pub const RETRY_MIN: Duration = Duration::from_millis(500);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest wait between two attempts.
-pub const RETRY_MAX: Duration = Duration::from_secs(30);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Why a report is not stored.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::desired::DesiredChange;
 use crate::{
     api::ChangeReport,
+    kubernetes::retry::Pauses,
     node::status::{RETRY_MIN, Writer},
 };
 
@@ -30,21 +31,23 @@ pub async fn keep(
     mut told: watch::Receiver<Option<ChangeReport>>,
     mut desired_changes: watch::Receiver<DesiredChange>,
 ) {
-    let (mut wait, mut not_before) = (RETRY_MIN, None::<Instant>);
+    let mut pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
+    let mut not_before = None::<Instant>;
     loop {
         let own = told.borrow_and_update().clone();
         let due = own.filter(|own| is_due(own, &desired_changes.borrow_and_update()));
         let now = Instant::now();
         match &due {
-            None => (wait, not_before) = (RETRY_MIN, None),
+            None => {
+                pauses.succeeded();
+                not_before = None;
+            }
             Some(report) if not_before.is_none_or(|at| at <= now) => {
                 not_before = Some(match writer.write(Some(report)).await {
                     Ok(()) => now + ECHO,
                     Err(error) => {
                         tracing::warn!(reason = error.reason(), %error, "the report is not stored");
-                        let again = now + wait;
-                        wait = (wait * 2).min(RETRY_MAX);
-                        again
+                        now + pauses.failed()
                     }
                 });
             }

@@ -15,7 +15,7 @@ use crate::{
         published::{Published, PublishedFlags, version},
         write::{Body, Key, Write},
     },
-    kubernetes::events::EventRecord,
+    kubernetes::{events::EventRecord, retry::Pauses},
 };
 
 /// Nodes that are looked at in one turn, so that a turn stays short on the largest cluster.
@@ -26,11 +26,17 @@ pub(super) const RETRY_MIN: Duration = Duration::from_millis(500);
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// An object whose last write failed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Retry {
     /// `None` once it is due.
     after: Option<Instant>,
-    wait: Duration,
+    pauses: Pauses,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { after: None, pauses: Pauses::new(RETRY_MIN, RETRY_MAX) }
+    }
 }
 
 impl State {
@@ -243,8 +249,8 @@ impl State {
             self.retries.remove(&key);
             return;
         }
-        let wait = self.retries.get(&key).map_or(RETRY_MIN, |r| (r.wait * 2).min(RETRY_MAX));
-        self.retries.insert(key, Retry { after: Some(instant + wait), wait });
+        let retry = self.retries.entry(key).or_default();
+        retry.after = Some(instant + retry.pauses.failed());
     }
 
     /// What to tell the author of a policy whose status cannot be written, once for each version

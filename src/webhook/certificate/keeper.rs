@@ -37,7 +37,10 @@ use super::{
 };
 use crate::{
     controller::metrics::Metrics,
-    kubernetes::watch::{WatchBackoff, reason},
+    kubernetes::{
+        retry::Pauses,
+        watch::{WatchBackoff, reason},
+    },
     process::health::Need,
 };
 
@@ -130,7 +133,7 @@ impl Keeper {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut seen = pin!(self.watches());
         let mut shutdown = pin!(shutdown);
-        let mut pause = RETRY[0];
+        let mut pauses = Pauses::new(RETRY[0], RETRY[1]);
         let mut wake = Instant::now() + LOOK;
         loop {
             tokio::select! {
@@ -141,7 +144,7 @@ impl Keeper {
             }
             let wait = match self.turn().await {
                 Ok(wait) => {
-                    pause = RETRY[0];
+                    pauses.succeeded();
                     wait
                 }
                 Err(error) => {
@@ -152,9 +155,7 @@ impl Keeper {
                         let (reason, advice) = (error.reason(), error.advice());
                         tracing::warn!(reason, advice, "{error}");
                     }
-                    let wait = pause;
-                    pause = (pause * 2).min(RETRY[1]);
-                    wait
+                    pauses.failed()
                 }
             };
             wake = Instant::now() + wait;
