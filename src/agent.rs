@@ -69,6 +69,8 @@ pub struct AgentSettings {
     pub nft: PathBuf,
     /// The runtime's socket on the node, where the kubelet's own word is not enough.
     pub cri_socket: Option<String>,
+    /// It only tells how the kubelet is set: it has no right to the runtime and to the kernel's rules.
+    pub evidence_only: bool,
     /// How long running streams may go on once the agent is told to end.
     pub grace: Duration,
 }
@@ -111,7 +113,10 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
     let shutdown = Shutdown::on_signals()?;
     relay::raise_descriptors();
     let relay = Relay::new(relay::RelaySettings::new(Upstream::Destination { mark: RELAY_MARK }));
-    let host = Host::new(settings.host.clone());
+    let host = match settings.evidence_only {
+        true => Host::without_run(settings.host.clone()),
+        false => Host::new(settings.host.clone()),
+    };
     let memory = Memory::new(&settings.state);
     let last = memory.recall();
     // Before the first connection, whose buffers follow the limits that it meets.
@@ -166,7 +171,8 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
     // Connections are taken for as long as the kernel brings any.
     let (unattached, stop_taking) = Shutdown::triggered();
     let mut takes = Vec::new();
-    for (address, listener) in listeners(settings.relay_port) {
+    let listening = (!settings.evidence_only).then(|| listeners(settings.relay_port));
+    for (address, listener) in listening.into_iter().flatten() {
         takes.push(address);
         let (relay, stop) = (relay.clone(), stop_taking.requested());
         carrying.spawn(async move { relay.serve(listener, stop).await });
@@ -181,8 +187,12 @@ pub async fn run(mut config: Config, settings: AgentSettings) -> Result<(), Erro
         Channels { wishes: wish, kubelet, attached: attaching, standing, unattached, role: roles };
     let turned = move || attaches.beat(Instant::now());
     let stop = shutdown.requested();
-    let attaching =
-        tokio::spawn(redirect::run(attachment, relay.clone(), host, channels, claim, turned, stop));
+    let attaching = if settings.evidence_only {
+        tokio::spawn(redirect::untouched::run(channels, claim, turned, stop))
+    } else {
+        let relay = relay.clone();
+        tokio::spawn(redirect::run(attachment, relay, host, channels, claim, turned, stop))
+    };
 
     shutdown.requested().await;
     let open = relay.streams().len();

@@ -20,7 +20,7 @@ use agent::Agent;
 use jiff::Timestamp;
 
 pub use agent::{AGENT_CONTAINER, AGENT_LABELS, AgentChange, AgentPod, distrusts, ready_nodes};
-pub use agent_placement::{Agents, AgentsOwner, Rollout, Running, Selector};
+pub use agent_placement::{Agents, AgentsOwner, NodeAccess, Rollout, Running, SYSTEM, Selector};
 pub use apiserver::{ApiserverPod, POD_FIELDS, endpoint_addresses, looks_like_apiserver};
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;

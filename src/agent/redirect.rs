@@ -15,6 +15,7 @@ mod probe;
 mod rules;
 mod runtime;
 mod state;
+pub mod untouched;
 
 use std::{
     net::SocketAddr,

@@ -175,8 +175,9 @@ pub struct AgentReport {
 
 impl AgentReport {
     /// Every reason. `docs/reasons.md` explains each, and a test holds it against this list.
-    pub const REASONS: [&str; 21] = [
+    pub const REASONS: [&str; 22] = [
         "Ending",
+        "EvidenceOnly",
         "KernelTooOld",
         "NftMissing",
         "NotWanted",

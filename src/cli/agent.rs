@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub cri_socket: Option<String>,
 
+    /// Only tell how the kubelet is set: leave the runtime and the kernel's rules alone.
+    #[arg(long, conflicts_with = "cri_socket")]
+    pub evidence_only: bool,
+
     /// The port of the loopback at which streams are taken from the kernel; 0 is any that is free.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub relay_port: u16,
@@ -117,6 +121,7 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         port: args.port,
         nft: args.nft,
         cri_socket: args.cri_socket,
+        evidence_only: args.evidence_only,
         grace: Duration::from_secs(args.grace.into()),
     };
     agent::run(config, settings).await?;

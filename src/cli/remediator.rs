@@ -127,7 +127,7 @@ const LEAVE: Duration = Duration::from_secs(60);
 const EXAMPLES: &str = "\
 Examples:
   # On a control-plane node, without a pod
-  sluice remediator --kind ApiserverGate --node cp1 --host / --image sluice.dev/sluice:0.1.0
+  sluice remediator --kind ApiserverGate --node cp1 --host / --image localhost/sluice:0.1.0
 
   # What the remediator's static pod runs
   sluice remediator guard --change 1";

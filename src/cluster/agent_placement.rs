@@ -2,10 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cluster, DesiredOnNodes, Policy};
+use super::{Cluster, Content, DesiredOnNodes, Policy};
+use crate::api::{Proxy, ProxyMode};
 
 /// The labels by which a policy selects nodes; none of them selects every node.
 pub type Selector = BTreeMap<String, String>;
+
+/// The label in which every kubelet since 1.14 says what its node runs, and what an agent needs there.
+pub const SYSTEM: (&str, &str) = ("kubernetes.io/os", "linux");
+
+/// Whether an agent can run on a node with these labels. One that does not say is not excused: it
+/// gets no agent, and counts as a node whose agent is missing.
+pub fn can_have_agent(labels: &BTreeMap<String, String>) -> bool {
+    let (label, linux) = SYSTEM;
+    labels.get(label).is_none_or(|system| system == linux)
+}
 
 /// What is wanted of the agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +37,19 @@ pub struct Agents {
     pub selectors: Vec<Selector>,
     /// The policies that want them, by name.
     pub owners: Vec<AgentsOwner>,
+    /// What they need of their nodes.
+    pub access: NodeAccess,
+}
+
+/// What agents may touch on their nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeAccess {
+    /// What their kubelets are started with: enough for a policy that only wants to know.
+    #[default]
+    Evidence,
+    /// Also the runtime's socket and the kernel's rules: to carry streams, and to tell whether a kubelet
+    /// that loses its flag could reach the runtime.
+    Streams,
 }
 
 /// A policy for which agents are there.
@@ -44,6 +68,8 @@ pub struct Running {
     pub selectors: Option<Vec<Selector>>,
     /// The uids of the policies that own them.
     pub owners: Vec<String>,
+    /// What they may touch.
+    pub access: NodeAccess,
 }
 
 impl Cluster {
@@ -52,17 +78,24 @@ impl Cluster {
     /// A policy that is paused, or that cannot be taken or read, holds what it once asked for, and
     /// nobody knows any more which of the agents that was for: while one owns the agents, none of
     /// them goes away. It brings no new ones.
+    ///
+    /// What agents may touch grows, and shrinks only with new agents: rules that refuse streams in the
+    /// place of one that has died can be taken away only by one that may touch them.
     pub fn rollout(&self, running: Option<&Running>) -> Rollout {
         // Agents whose owners somebody has taken away may be any policy's.
         let holds = |policy: &Policy| {
             let owners = running.map(|running| &running.owners);
             owners.is_some_and(|uids| uids.is_empty() || uids.contains(&policy.uid))
         };
-        let mut agents = Agents::default();
+        let access = running.map(|running| running.access).unwrap_or_default();
+        let mut agents = Agents { access, ..Agents::default() };
         let mut held = false;
         for (name, policy) in &self.policies {
-            match policy.content.as_ref().map(|content| (&content.wish, &content.selector)) {
-                Ok((DesiredOnNodes::Proxy(_), selector)) => agents.selectors.push(selector.clone()),
+            match policy.content.as_ref().map(|content| (&content.wish, content)) {
+                Ok((DesiredOnNodes::Proxy(proxy), content)) => {
+                    agents.selectors.push(content.selector.clone());
+                    agents.access = agents.access.max(access_for(proxy, content));
+                }
                 Ok((DesiredOnNodes::Keep, _)) | Err(_) if holds(policy) => held = true,
                 Ok(_) | Err(_) => continue,
             }
@@ -79,6 +112,14 @@ impl Cluster {
         }
         agents.selectors = normal(agents.selectors);
         Rollout::On(agents)
+    }
+}
+
+/// What a policy needs of its nodes.
+fn access_for(proxy: &Proxy, content: &Content) -> NodeAccess {
+    match (proxy.mode, content.facts.remediation) {
+        (ProxyMode::Disabled, None) => NodeAccess::Evidence,
+        (ProxyMode::Streams, _) | (ProxyMode::Disabled, Some(_)) => NodeAccess::Streams,
     }
 }
 
@@ -128,7 +169,23 @@ mod tests {
         let owners = owners.iter();
         let owners = owners
             .map(|name| AgentsOwner { name: (*name).to_owned(), uid: format!("uid-of-{name}") });
-        Rollout::On(Agents { selectors: selectors.collect(), owners: owners.collect() })
+        let access = NodeAccess::Streams;
+        Rollout::On(Agents { selectors: selectors.collect(), owners: owners.collect(), access })
+    }
+
+    /// The same for agents that only look.
+    fn looking_on(zones: &[&str], owners: &[&str]) -> Rollout {
+        match on(zones, owners) {
+            Rollout::On(agents) => Rollout::On(Agents { access: NodeAccess::Evidence, ..agents }),
+            other => other,
+        }
+    }
+
+    #[test]
+    fn only_a_node_that_says_another_system_is_excused() {
+        let labels = |system: &str| BTreeMap::from([(SYSTEM.0.to_owned(), system.to_owned())]);
+        assert!(can_have_agent(&labels("linux")) && can_have_agent(&BTreeMap::new()));
+        assert!(!can_have_agent(&labels("windows")));
     }
 
     #[test]
@@ -139,7 +196,7 @@ mod tests {
         for (policies, expected) in [
             (vec![], Rollout::Nothing),
             (vec![("a", none.clone())], Rollout::Nothing),
-            (vec![("a", everywhere.clone())], on(&[""], &["a"])),
+            (vec![("a", everywhere.clone())], looking_on(&[""], &["a"])),
             (vec![("a", in_zone("z")), ("b", none)], on(&["z"], &["a"])),
             (
                 vec![("a", in_zone("z")), ("b", in_zone("y")), ("c", in_zone("z"))],
@@ -148,6 +205,33 @@ mod tests {
             (vec![("a", in_zone("z")), ("b", everywhere)], on(&[""], &["a", "b"])),
         ] {
             assert_eq!(cluster(&policies).rollout(None), expected, "{policies:?}");
+        }
+    }
+
+    #[test]
+    fn agents_may_touch_what_some_policy_needs_and_keep_it() {
+        let evidence = json!({"proxy": {"mode": "Disabled"}});
+        let remediation = json!({"nodes": {"remediation": "KubeletFlag"}});
+        let running = |access| Running {
+            selectors: Some(vec![Selector::new()]),
+            owners: vec!["uid-of-a".to_owned()],
+            access,
+        };
+        let (look, touch) = (running(NodeAccess::Evidence), running(NodeAccess::Streams));
+        for (policies, running, expected) in [
+            (vec![evidence.clone()], None, NodeAccess::Evidence),
+            (vec![evidence.clone()], Some(&look), NodeAccess::Evidence),
+            (vec![evidence.clone()], Some(&touch), NodeAccess::Streams),
+            (vec![evidence.clone(), remediation], Some(&look), NodeAccess::Streams),
+            (vec![evidence, json!({"proxy": {}})], None, NodeAccess::Streams),
+            (vec![json!({"paused": true, "proxy": {}})], Some(&look), NodeAccess::Evidence),
+            (vec![json!({"paused": true, "proxy": {}})], Some(&touch), NodeAccess::Streams),
+        ] {
+            let named: Vec<_> = ["a", "b"].into_iter().zip(policies).collect();
+            let Rollout::On(agents) = cluster(&named).rollout(running) else {
+                panic!("no agents: {named:?}")
+            };
+            assert_eq!(agents.access, expected, "{named:?} beside {running:?}");
         }
     }
 
@@ -162,6 +246,7 @@ mod tests {
         let running = |zones: &[&str], owners: &[&str]| Running {
             selectors: Some(zones.iter().map(|zone| selector(zone)).collect()),
             owners: owners.iter().map(|name| format!("uid-of-{name}")).collect(),
+            access: NodeAccess::Streams,
         };
         let there = running(&["x", "y"], &["a", "b"]);
         for kept in [paused.clone(), refused, json!({"proxy": "none"})] {

@@ -8,6 +8,7 @@ mod template;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 pub use stored::StoredAgents;
 pub(super) use stored::exactly;
 pub use template::daemon_set;
@@ -58,6 +59,23 @@ pub struct AgentsSettings {
     pub requests: BTreeMap<String, String>,
     /// Its limits.
     pub limits: BTreeMap<String, String>,
+    /// What else somebody wants of their pods.
+    pub pod: PodExtras,
+}
+
+/// What an installation adds to the agents' pods; nothing of it takes the place of what is ours, but for
+/// the tolerations.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PodExtras {
+    /// More labels, on the DaemonSet as well.
+    pub labels: BTreeMap<String, String>,
+    /// More annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// More environment variables, as a container has them.
+    pub env: Vec<Value>,
+    /// The taints that they tolerate, as a pod has them; without it, all.
+    pub tolerations: Option<Vec<Value>>,
 }
 
 impl AgentsSettings {
@@ -79,7 +97,7 @@ impl AgentsSettings {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cluster::{Agents, AgentsOwner, Selector};
+    use crate::cluster::{Agents, AgentsOwner, NodeAccess, Selector};
 
     /// Every option given.
     pub(in crate::controller) fn settings() -> AgentsSettings {
@@ -101,6 +119,7 @@ pub(super) mod tests {
             log_format: "json".to_owned(),
             requests: amounts(&[("cpu", "20m"), ("memory", "32Mi")]),
             limits: amounts(&[("memory", "256Mi")]),
+            pod: PodExtras::default(),
         }
     }
 
@@ -114,7 +133,7 @@ pub(super) mod tests {
             selectors.push(Selector::new());
         }
         let owner = AgentsOwner { name: "streams".to_owned(), uid: "p".to_owned() };
-        Agents { selectors, owners: vec![owner] }
+        Agents { selectors, owners: vec![owner], access: NodeAccess::Streams }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum DesiredStreams {
 pub struct Selected<'a> {
     /// Its name.
     pub node: &'a str,
+    /// Whether an agent can run there; other nodes are none of a proxy's concern.
+    pub possible: bool,
     /// The older policy that it follows instead.
     pub follows: Option<&'a str>,
     /// Whether its agent is there and ready.
@@ -82,8 +84,14 @@ pub fn proxy_ready<'a>(
     }
     let seen = SelectedNodes::of(wanted, nodes);
     if seen.selected == 0 {
-        let message = "The policy's nodeSelector selects no node. Look at the labels of the Nodes.";
-        return no("NoNodesSelected", message.to_owned());
+        let selects = match seen.impossible {
+            0 => "no node",
+            _ => "only nodes of another system than Linux, on which no agent can run",
+        };
+        let message = format!(
+            "The policy's nodeSelector selects {selects}. Look at the labels of the Nodes."
+        );
+        return no("NoNodesSelected", message);
     }
     let problems: Vec<(&'static str, String)> = [
         seen.not_ready(),
@@ -130,6 +138,8 @@ fn no(reason: &'static str, message: String) -> ConditionOutcome {
 #[derive(Debug, Default)]
 struct SelectedNodes<'a> {
     selected: usize,
+    /// Selected, too, but of another system than Linux.
+    impossible: usize,
     not_ready: NameSummary<'a>,
     not_relayed: NameSummary<'a>,
     /// The node whose trouble is told: one that refuses before one that does not, then by name.
@@ -140,7 +150,11 @@ struct SelectedNodes<'a> {
 impl<'a> SelectedNodes<'a> {
     fn of(wanted: DesiredStreams, nodes: impl IntoIterator<Item = Selected<'a>>) -> Self {
         let mut seen = Self::default();
-        for Selected { node, follows, ready, streams } in nodes {
+        for Selected { node, possible, follows, ready, streams } in nodes {
+            if !possible {
+                seen.impossible += 1;
+                continue;
+            }
             seen.selected += 1;
             if let Some(policy) = follows {
                 seen.older.entry(policy).or_default().add(node);
@@ -159,9 +173,10 @@ impl<'a> SelectedNodes<'a> {
     }
 
     fn all(&self) -> String {
+        let linux = if self.impossible == 0 { "" } else { "Linux " };
         match self.selected {
-            1 => "the only selected node".to_owned(),
-            n => format!("all {n} selected nodes"),
+            1 => format!("the only selected {linux}node"),
+            n => format!("all {n} selected {linux}nodes"),
         }
     }
 
@@ -171,7 +186,8 @@ impl<'a> SelectedNodes<'a> {
             let message = format!(
                 "No agent is ready on {nodes}. Look at the agent's pod and its log there, or, where \
                  there is no pod, at the events of the agents' DaemonSet: Pod Security may keep \
-                 them out. While one starts, wait."
+                 them out. A Node without the label kubernetes.io/os gets no agent. While one starts, \
+                 wait."
             );
             ("AgentsNotReady", message)
         })
@@ -243,15 +259,19 @@ mod tests {
     }
 
     fn ready<'a>(node: &'a str, streams: &'a Streams) -> Selected<'a> {
-        Selected { node, follows: None, ready: true, streams }
+        Selected { node, possible: true, follows: None, ready: true, streams }
     }
 
     fn absent(node: &str) -> Selected<'_> {
-        Selected { node, follows: None, ready: false, streams: &UNTOLD }
+        Selected { node, possible: true, follows: None, ready: false, streams: &UNTOLD }
     }
 
     fn older<'a>(node: &'a str, policy: &'a str) -> Selected<'a> {
-        Selected { node, follows: Some(policy), ready: true, streams: &RELAYED }
+        Selected { node, possible: true, follows: Some(policy), ready: true, streams: &RELAYED }
+    }
+
+    fn windows(node: &str) -> Selected<'_> {
+        Selected { possible: false, ..absent(node) }
     }
 
     #[test]
@@ -268,6 +288,14 @@ mod tests {
                 "Relaying",
                 &["all 2 selected nodes"],
             ),
+            (
+                DesiredStreams::Streams,
+                vec![windows("w"), ready("a", &RELAYED), ready("b", &RELAYED)],
+                None,
+                "Relaying",
+                &["all 2 selected Linux nodes"],
+            ),
+            (DesiredStreams::Evidence, vec![windows("w")], None, "NoNodesSelected", &["Linux"]),
             // The agent need not say anything of streams that it leaves alone.
             (DesiredStreams::Evidence, vec![ready("a", &UNTOLD)], None, "EvidenceOnly", &["alone"]),
             (

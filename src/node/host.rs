@@ -4,7 +4,22 @@ use std::path::{Path, PathBuf};
 
 /// Where the node's own folders are: `/host/proc` is the node's `/proc`.
 #[derive(Clone, Debug)]
-pub struct Host(PathBuf);
+pub struct Host {
+    root: PathBuf,
+    shown: &'static [&'static str],
+}
+
+/// The folders of the node that programs on it may have. What lies in none of them that is there may
+/// exist on the node and cannot be seen.
+const SHOWN: [&str; 6] =
+    ["/etc", "/var/lib/kubelet", "/run", "/proc", "/usr/lib/systemd", "/lib/systemd"];
+
+/// The same for one that has of `/run` only what it needs of systemd.
+const SHOWN_WITHOUT_RUN: [&str; 6] =
+    ["/etc", "/var/lib/kubelet", "/run/systemd", "/proc", "/usr/lib/systemd", "/lib/systemd"];
+
+/// `/run` by its other name, which is a link.
+const VAR_RUN: &str = "/var/run/";
 
 /// Where the kubelet's own dockershim listens, which went with 1.24.
 const DOCKERSHIM: &str = "/run/dockershim.sock";
@@ -21,7 +36,23 @@ const SOCKETS: [&str; 5] = [
 impl Host {
     /// The node below this folder; `/` for a process that runs on the node itself.
     pub fn new(root: PathBuf) -> Self {
-        Self(root)
+        Self { root, shown: &SHOWN }
+    }
+
+    /// The same for a program that has of the node's `/run` only `/run/systemd` and the system bus.
+    pub fn without_run(root: PathBuf) -> Self {
+        Self { root, shown: &SHOWN_WITHOUT_RUN }
+    }
+
+    /// Whether a file that is not found here is not there on the node either.
+    pub fn shows(&self, path: &str) -> bool {
+        let in_run = path.strip_prefix(VAR_RUN).map(|rest| format!("/run/{rest}"));
+        let path = in_run.as_deref().unwrap_or(path);
+        let holds = |folder: &str| {
+            let below = path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+            below && self.path(folder).is_dir()
+        };
+        self.root == Path::new("/") || self.shown.iter().any(|folder| holds(folder))
     }
 
     /// The node's processes.
@@ -32,11 +63,11 @@ impl Host {
     /// Where a path of the node is for us. `/var/run` is `/run` on every node, but only the link's
     /// target is mounted.
     pub fn path(&self, path: &str) -> PathBuf {
-        let path = match path.strip_prefix("/var/run/") {
+        let path = match path.strip_prefix(VAR_RUN) {
             Some(rest) => Path::new("run").join(rest),
             None => path.trim_start_matches('/').into(),
         };
-        self.0.join(path)
+        self.root.join(path)
     }
 
     /// The same with the links at its end followed as the node's own programs do.
@@ -87,6 +118,32 @@ mod tests {
         ] {
             assert_eq!(host.sockets(Some(told), true), [PathBuf::from(expected)]);
         }
+    }
+
+    #[test]
+    fn what_is_not_mounted_may_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["etc", "var/lib/kubelet", "run/systemd"] {
+            std::fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        let whole = Host::new(folder.path().into());
+        let less = Host::without_run(folder.path().into());
+        for (path, shown, shown_without_run) in [
+            ("/etc/kubernetes/kubelet.env", true, true),
+            ("/etcetera/kubelet.env", false, false),
+            ("/var/lib/kubelet/kubeadm-flags.env", true, true),
+            // Its parents are there only because something in them is mounted.
+            ("/var/lib/k0s/kubelet.env", false, false),
+            ("/run/kubelet.env", true, false),
+            ("/var/run/kubelet.env", true, false),
+            ("/run/systemd/system/kubelet.service", true, true),
+            ("/usr/lib/systemd/kubelet.env", false, false),
+            ("/opt/kubelet.env", false, false),
+        ] {
+            assert_eq!(whole.shows(path), shown, "{path}");
+            assert_eq!(less.shows(path), shown_without_run, "{path} without /run");
+        }
+        assert!(Host::new("/".into()).shows("/opt/kubelet.env"));
     }
 
     #[test]

@@ -133,12 +133,6 @@ impl Host {
         }
     }
 
-    /// Whether the part of the node's file system that a path is in can be seen here.
-    fn shows(&self, path: &str) -> bool {
-        let top = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        self.path(&format!("/{top}")).exists()
-    }
-
     /// A file's text. Bytes that are no UTF-8 are there as U+FFFD: systemd skips them in comments.
     fn text(&self, path: &str) -> io::Result<String> {
         let bytes = std::fs::read(self.resolved(path))?;

@@ -52,7 +52,8 @@ fn render() -> Vec<DynamicObject> {
     let output = Command::new(binaries().join("helm"))
         .args(["template", "sluice", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sluice")])
         .args(["--namespace", NAMESPACE, "--kube-version", super::VERSION])
-        .args(["--set", "crds.install=false"])
+        // Nothing pulls it.
+        .args(["--set", "crds.install=false,image.repository=localhost/sluice"])
         .output()
         .expect("helm is missing: tests/cluster fetches it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! The controller as a process against a real apiserver of Kubernetes 1.20.15.
+//! The controller as a process against a real apiserver, of Kubernetes 1.20.15 unless a test says otherwise.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -6,7 +6,9 @@ mod admission;
 #[path = "../apiserver/mod.rs"]
 mod apiserver;
 mod outage;
+mod published;
 mod quiet;
+mod releases;
 #[path = "../replica/mod.rs"]
 mod replica;
 mod replicas;

@@ -134,6 +134,28 @@ async fn agents_follow_the_policies() {
 
 #[tokio::test]
 #[ignore = "needs the apiserver that the test cluster builds: make controller-test"]
+async fn what_agents_may_touch_grows_with_what_is_wanted_and_does_not_shrink() {
+    let stage = stage().await;
+    let replica = replica(&stage, "a").await;
+    let added = |object: &DaemonSet| {
+        pod(object)["containers"][0]["securityContext"]["capabilities"]["add"].clone()
+    };
+    stage.edit_policy(POLICY, json!({"proxy": {"mode": "Disabled"}})).await;
+    let looking = daemon_set(&stage, |_| true).await;
+    assert_eq!(added(&looking), Value::Null);
+    assert_eq!(pod(&looking)["nodeSelector"], json!({"kubernetes.io/os": "linux"}));
+    stage.edit_policy(POLICY, json!({"proxy": {"mode": "Streams"}})).await;
+    let carrying = daemon_set(&stage, |object| added(object) == json!(["NET_ADMIN"])).await;
+    // Rules of an agent that has died are taken away by one that may.
+    stage.edit_policy(POLICY, json!({"proxy": {"mode": "Disabled"}})).await;
+    settled(&replica).await;
+    assert_eq!(daemon_set(&stage, |_| true).await.spec, carrying.spec);
+    // It was changed, and not made anew.
+    assert_eq!(carrying.metadata.uid, looking.metadata.uid);
+}
+
+#[tokio::test]
+#[ignore = "needs the apiserver that the test cluster builds: make controller-test"]
 async fn drift_is_put_right_and_a_status_is_nothing() {
     let stage = stage().await;
     let replica = replica(&stage, "a").await;

@@ -28,6 +28,8 @@ const AGENTS_END: Duration = Duration::from_secs(180);
 /// kube-proxy's watches back off while an apiserver is replaced.
 const LEADS: Duration = Duration::from_secs(180);
 
+/// What the test bed calls the image that it builds.
+const IMAGE: &str = "image.repository=localhost/sluice";
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/sluice");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/policy.yaml");
 
@@ -59,7 +61,7 @@ pub fn install(bed: &Bed, extra: &[&str]) -> Output {
         let delete = ["delete", "pod", pod, "-n", NAMESPACE, "--ignore-not-found", "--wait=false"];
         bed.kubectl(&delete).succeeded();
     }
-    let args = ["upgrade", "--install", "sluice", CHART, "--namespace", NAMESPACE];
+    let args = ["upgrade", "--install", "sluice", CHART, "--namespace", NAMESPACE, "--set", IMAGE];
     // The replicas are replaced one after the other, by controllers whose watches may back off for a minute.
     let wait = ["--create-namespace", "--wait", "--timeout", "300s"];
     bed.helm(&[&args[..], &wait, extra].concat()).succeeded()

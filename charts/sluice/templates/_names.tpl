@@ -82,7 +82,48 @@ sluice-flags
 {{- end }}
 
 {{- define "sluice.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- $image := .Values.image }}
+{{- if not $image.repository }}
+{{- fail "set image.repository: build and push the image as in docs/release.md" }}
+{{- end }}
+{{- $registry := (.Values.global).imageRegistry | default $image.registry }}
+{{- with $registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* The Secrets for pulling it, as a list of a pod; those of `global` may be bare names. */}}
+{{- define "sluice.imagePullSecrets" -}}
+{{- range concat ((.Values.global).imagePullSecrets | default list) .Values.imagePullSecrets | uniq }}
+- name: {{ kindIs "string" . | ternary . (get (kindIs "map" . | ternary . dict) "name") }}
+{{- end }}
+{{- end }}
+
+{{/* A pod's labels: {root, labels: the component's as text, more: the values' own}. What is ours stays. */}}
+{{- define "sluice.pod.labels" -}}
+{{ toYaml (merge (fromYaml .labels) (.more | default dict)) }}
+{{- end }}
+
+{{/* A pod's annotations: {ours: as text, more: the values' own}; likewise. */}}
+{{- define "sluice.pod.annotations" -}}
+{{- with merge (fromYaml (.ours | default "{}")) (.more | default dict) }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Where the API servers are, as the egress of a NetworkPolicy. Their address comes from the environment: not even DNS is asked. */}}
+{{- define "sluice.networkPolicy.egress" -}}
+- ports:
+    {{- range .Values.networkPolicy.apiServer.ports }}
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+  {{- with .Values.networkPolicy.apiServer.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . | quote }}
+    {{- end }}
+  {{- end }}
 {{- end }}
 
 {{/* What a selector may name: these never change over the life of a release. */}}
@@ -97,6 +138,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: sluice
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "sluice.controller.selectorLabels" -}}
@@ -149,6 +193,22 @@ app.kubernetes.io/component: webhook
 {{- define "sluice.test.labels" -}}
 {{ include "sluice.labels" . }}
 app.kubernetes.io/component: test
+{{- end }}
+
+{{/* Not named after the release: people bind it, and there is one Sluice in a cluster. */}}
+{{- define "sluice.reader.name" -}}
+sluice-reader
+{{- end }}
+
+{{/* Not empty where the API server knows OpenShift's SecurityContextConstraints, or is said to. */}}
+{{- define "sluice.openshift" -}}
+{{- $served := .Capabilities.APIVersions.Has "security.openshift.io/v1/SecurityContextConstraints" }}
+{{- if eq "true" (.Values.openshift.enabled | toString | replace "auto" (toString $served)) }}openshift{{ end }}
+{{- end }}
+
+{{/* Not empty where there are remediators. */}}
+{{- define "sluice.remediators" -}}
+{{- if or .Values.remediators.apiserver.enabled .Values.remediators.kubelet.enabled }}remediators{{ end }}
 {{- end }}
 
 {{/*

@@ -11,6 +11,9 @@ pub const THROUGH_KUBELET: &str = "StreamsThroughKubelet";
 /// Why new streams do not pass through an agent that still carries others.
 pub const ENDING: &str = "Ending";
 
+/// Why an agent that may only look leaves streams alone.
+pub const NO_RIGHTS: &str = "EvidenceOnly";
+
 /// What is wanted of the node's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    controller::agents::{AgentsSettings, GRACE, HTTP_PORT},
+    controller::agents::{AgentsSettings, GRACE, HTTP_PORT, PodExtras},
     process::log,
 };
 
@@ -53,6 +53,10 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     agent_log_format: log::Format,
 
+    /// What else the agents' pods have, as JSON with any of labels, annotations, env and tolerations.
+    #[arg(long, value_name = "JSON", value_parser = pod_extras)]
+    agent_pod: Option<PodExtras>,
+
     /// How much of a processor is reserved for an agent.
     #[arg(long, value_name = "QUANTITY")]
     agent_cpu_request: Option<String>,
@@ -64,6 +68,10 @@ pub struct Args {
     /// How much memory an agent may use.
     #[arg(long, value_name = "QUANTITY")]
     agent_memory_limit: Option<String>,
+}
+
+fn pod_extras(text: &str) -> Result<PodExtras, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 impl Args {
@@ -94,6 +102,7 @@ impl Args {
                 ("memory", self.agent_memory_request),
             ]),
             limits: amounts([("memory", self.agent_memory_limit), ("cpu", None)]),
+            pod: self.agent_pod.unwrap_or_default(),
         })
     }
 }

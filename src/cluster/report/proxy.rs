@@ -1,6 +1,6 @@
 //! The condition `ProxyReady` of a `StreamingPolicy`.
 
-use super::super::{Cluster, DesiredOnNodes, Policy};
+use super::super::{Cluster, DesiredOnNodes, Policy, agent_placement::can_have_agent};
 use crate::{
     api::ProxyMode,
     decision::{
@@ -30,7 +30,8 @@ impl Cluster {
             let follows = older.iter().filter(|_| content.streams);
             let follows = follows.into_iter().find(|(_, other)| other.selects(&known.labels));
             let (ready, streams) = self.agent_streams(node);
-            Selected { node, follows: follows.map(|(other, _)| *other), ready, streams }
+            let follows = follows.map(|(other, _)| *other);
+            Selected { node, possible: can_have_agent(&known.labels), follows, ready, streams }
         });
         let age = |name: &str, policy: &Policy| {
             (policy.created.is_none(), policy.created, name.to_owned())

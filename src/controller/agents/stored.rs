@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
 use serde_json::{Map, Value, json};
 
+use super::template::EVIDENCE_ONLY;
 use crate::{
-    cluster::{Running, Selector},
+    cluster::{NodeAccess, Running, Selector},
     controller::published::{digest, version},
 };
 
@@ -62,6 +63,7 @@ impl StoredAgents {
             running: Running {
                 selectors: selectors.as_ref().and_then(parsed).filter(|all| !all.is_empty()),
                 owners: owners.collect(),
+                access: access(&object.spec),
             },
             labels: json!(metadata.labels),
             selectors,
@@ -84,6 +86,16 @@ impl StoredAgents {
     /// The digest of all that [`Self::is`] looks at.
     pub fn digest(&self) -> u64 {
         digest(&(&self.labels, &self.selectors, &self.running.owners, &self.spec))
+    }
+}
+
+/// What the agents of a stored DaemonSet may touch. Where that is not plain it is the more.
+fn access(spec: &Option<DaemonSetSpec>) -> NodeAccess {
+    let spec = spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let args = spec.iter().flat_map(|pod| &pod.containers).flat_map(|c| c.args.iter().flatten());
+    match args.into_iter().any(|arg| arg == EVIDENCE_ONLY) {
+        true => NodeAccess::Evidence,
+        false => NodeAccess::Streams,
     }
 }
 
@@ -147,7 +159,7 @@ mod tests {
         let pod = &mut object["spec"]["template"]["spec"];
         pod["restartPolicy"] = json!("Always");
         pod["containers"][0]["terminationMessagePath"] = json!("/dev/termination-log");
-        pod["volumes"][6]["projected"]["defaultMode"] = json!(420);
+        pod["volumes"][7]["projected"]["defaultMode"] = json!(420);
         object["status"] = json!({
             "currentNumberScheduled": 1, "desiredNumberScheduled": 1, "numberMisscheduled": 0,
             "numberReady": 1,
@@ -160,10 +172,20 @@ mod tests {
     fn what_the_apiserver_fills_in_is_no_difference() {
         let stored = stored(|_| ());
         assert!(stored.is(&wanted()), "{stored:?}");
-        let Agents { selectors, owners } = agents(&[("pool", "a")]);
+        let Agents { selectors, owners, access } = agents(&[("pool", "a")]);
+        assert_eq!(stored.running.access, access);
         assert_eq!(stored.running.selectors, Some(selectors));
         let uids: Vec<_> = owners.into_iter().map(|owner| owner.uid).collect();
         assert_eq!(stored.running.owners, uids);
+    }
+
+    #[test]
+    fn what_agents_may_touch_is_read_back() {
+        for access in [NodeAccess::Evidence, NodeAccess::Streams] {
+            let wanted = daemon_set(&settings(), &Agents { access, ..agents(&[]) }, None);
+            let stored = StoredAgents::read(&serde_json::from_value(wanted).unwrap());
+            assert_eq!(stored.running.access, access);
+        }
     }
 
     #[test]

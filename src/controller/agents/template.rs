@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{AgentsSettings, SECCOMP_FIELD, SURGE, stored::SELECTORS};
 use crate::{
-    cluster::{AGENT_CONTAINER, Agents, Selector},
+    cluster::{AGENT_CONTAINER, Agents, NodeAccess, SYSTEM, Selector},
     kubernetes::version::Minor,
 };
 
@@ -20,18 +20,37 @@ const TOKEN_FOLDER: &str = "/var/run/sluice";
 const STATE_FOLDER: &str = "/var/lib/sluice";
 const RUN_FOLDER: &str = "/run/sluice";
 
-/// What of the node an agent reads: the volume, the folder there, whether what is mounted there
-/// later is seen, too. Everything is read-only, which does not keep from writing to a socket.
-const HOST: [(&str, &str, bool); 4] = [
-    // The sockets of the runtime and of the system bus. A restart replaces them, so their folders have
-    // to be there.
-    ("host-run", "/run", true),
-    // The kubelet's command line, and that of the runtime.
-    ("host-proc", "/proc", false),
-    // What the kubelet's next start takes its arguments from.
-    ("host-etc", "/etc", false),
-    ("host-kubelet", "/var/lib/kubelet", true),
-];
+/// Has an agent leave the runtime and the kernel's rules alone.
+pub(super) const EVIDENCE_ONLY: &str = "--evidence-only";
+
+/// The folder in which the kubelet keeps its pods' volumes, and so the Secrets of all of them. Two files
+/// beside it are read, and a file that is mounted by itself goes stale when another takes its place;
+/// so the whole is mounted, and an empty folder over this one.
+const PODS: (&str, &str) = ("no-pods", "/var/lib/kubelet/pods");
+
+/// A folder of the node: the volume, the folder, whether what is mounted there later is seen, too.
+type Folder = (&'static str, &'static str, bool);
+
+/// What of the node an agent reads. Everything is read-only, which does not keep from writing to a
+/// socket.
+fn host(access: NodeAccess) -> Vec<Folder> {
+    let run: &[Folder] = match access {
+        // The sockets of the runtime and of the system bus. A restart replaces them, so their folders
+        // have to be there.
+        NodeAccess::Streams => &[("host-run", "/run", true)],
+        NodeAccess::Evidence => {
+            &[("host-bus", "/run/dbus", true), ("host-systemd", "/run/systemd", true)]
+        }
+    };
+    let others: [Folder; 3] = [
+        // The kubelet's command line, and that of the runtime.
+        ("host-proc", "/proc", false),
+        // What the kubelet's next start takes its arguments from.
+        ("host-etc", "/etc", false),
+        ("host-kubelet", "/var/lib/kubelet", true),
+    ];
+    run.iter().copied().chain(others).collect()
+}
 
 /// The DaemonSet that is wanted, for an apiserver of this minor. Only what matters is in it: the
 /// rest is the apiserver's to fill in.
@@ -42,6 +61,9 @@ pub fn daemon_set(settings: &AgentsSettings, agents: &Agents, served: Option<Min
         .map(|(key, value)| (key.to_owned(), json!(value)))
         .collect();
     let selector = labels.clone();
+    for (key, value) in &settings.pod.labels {
+        labels.entry(key.clone()).or_insert_with(|| json!(value));
+    }
     labels.insert("app.kubernetes.io/part-of".to_owned(), json!("sluice"));
     labels.insert("app.kubernetes.io/managed-by".to_owned(), json!("sluice-controller"));
     let owners = agents.owners.iter().map(|owner| {
@@ -65,7 +87,7 @@ pub fn daemon_set(settings: &AgentsSettings, agents: &Agents, served: Option<Min
             "selector": {"matchLabels": selector},
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": pace(served)},
             "template": {
-                "metadata": {"labels": labels, "annotations": annotations(served)},
+                "metadata": {"labels": labels, "annotations": annotations(settings, served)},
                 "spec": pod(settings, agents, served),
             },
         },
@@ -87,9 +109,10 @@ fn has_seccomp_field(served: Option<Minor>) -> bool {
     served.is_none_or(|minor| minor >= SECCOMP_FIELD)
 }
 
-fn annotations(served: Option<Minor>) -> Value {
+fn annotations(settings: &AgentsSettings, served: Option<Minor>) -> Value {
+    let mut annotations = json!(settings.pod.annotations);
     // Names the container for `kubectl logs` without -c.
-    let mut annotations = json!({"kubectl.kubernetes.io/default-container": AGENT_CONTAINER});
+    annotations["kubectl.kubernetes.io/default-container"] = json!(AGENT_CONTAINER);
     if !has_seccomp_field(served) {
         annotations["seccomp.security.alpha.kubernetes.io/pod"] = json!("runtime/default");
     }
@@ -110,11 +133,11 @@ fn pod(settings: &AgentsSettings, agents: &Agents, served: Option<Minor>) -> Val
         "hostNetwork": true,
         "dnsPolicy": "Default",
         "terminationGracePeriodSeconds": settings.grace.saturating_add(END),
-        // On every selected node, whatever it is tainted with.
-        "tolerations": [{"operator": "Exists"}],
+        "nodeSelector": {(SYSTEM.0): SYSTEM.1},
+        "tolerations": tolerations(settings),
         "securityContext": security,
-        "containers": [container(settings)],
-        "volumes": volumes(),
+        "containers": [container(settings, agents.access)],
+        "volumes": volumes(agents.access),
     });
     if let Some(class) = &settings.priority_class {
         pod["priorityClassName"] = json!(class);
@@ -127,6 +150,12 @@ fn pod(settings: &AgentsSettings, agents: &Agents, served: Option<Minor>) -> Val
         pod["affinity"] = affinity;
     }
     pod
+}
+
+/// On every selected node, whatever it is tainted with, unless somebody wants it otherwise.
+fn tolerations(settings: &AgentsSettings) -> Value {
+    let all = || json!([{"operator": "Exists"}]);
+    settings.pod.tolerations.as_ref().map_or_else(all, |wanted| json!(wanted))
 }
 
 /// A node that any selector selects; `None` where one selects them all.
@@ -146,7 +175,7 @@ fn affinity(selectors: &[Selector]) -> Option<Value> {
     }}))
 }
 
-fn container(settings: &AgentsSettings) -> Value {
+fn container(settings: &AgentsSettings, access: NodeAccess) -> Value {
     let mut args = vec![
         "agent".to_owned(),
         format!("--log={}", settings.log),
@@ -155,8 +184,20 @@ fn container(settings: &AgentsSettings) -> Value {
         format!("--port={}", settings.port),
         format!("--grace={}", settings.grace),
     ];
-    args.extend(settings.cri_socket.iter().map(|socket| format!("--cri-socket={socket}")));
+    match access {
+        NodeAccess::Evidence => args.push(EVIDENCE_ONLY.to_owned()),
+        NodeAccess::Streams => {
+            args.extend(settings.cri_socket.iter().map(|socket| format!("--cri-socket={socket}")));
+        }
+    }
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
+    let mut env = vec![
+        field("NODE_NAME", "spec.nodeName"),
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_UID", "metadata.uid"),
+    ];
+    env.extend(settings.pod.env.iter().cloned());
     // No `ports`: on the host's network each would be one that the scheduler reserves.
     // Not over the network: at the port there may be another agent of the node, or anybody. A runtime
     // that is too busy to start a probe is no reason to end streams, so that takes minutes.
@@ -166,18 +207,20 @@ fn container(settings: &AgentsSettings) -> Value {
             "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": 3,
         })
     };
-    let mut mounts: Vec<Value> = HOST
-        .iter()
+    let mut mounts: Vec<Value> = host(access)
+        .into_iter()
         .map(|(name, path, follows)| {
             let mut mount =
                 json!({"name": name, "mountPath": format!("/host{path}"), "readOnly": true});
-            if *follows {
+            if follows {
                 mount["mountPropagation"] = json!("HostToContainer");
             }
             mount
         })
         .collect();
+    let (no_pods, pods) = PODS;
     mounts.extend([
+        json!({"name": no_pods, "mountPath": format!("/host{pods}"), "readOnly": true}),
         json!({"name": "state", "mountPath": STATE_FOLDER}),
         json!({"name": "run", "mountPath": RUN_FOLDER}),
         json!({"name": TOKEN, "mountPath": TOKEN_FOLDER, "readOnly": true}),
@@ -186,19 +229,13 @@ fn container(settings: &AgentsSettings) -> Value {
         "name": AGENT_CONTAINER,
         "image": settings.image,
         "args": args,
-        "env": [
-            field("NODE_NAME", "spec.nodeName"),
-            field("POD_NAME", "metadata.name"),
-            field("POD_NAMESPACE", "metadata.namespace"),
-            field("POD_UID", "metadata.uid"),
-        ],
+        "env": env,
         "livenessProbe": probe("alive", 60),
         "readinessProbe": probe("ready", 5),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
-            // Rules in nftables, and the mark by which its own connections skip them.
-            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+            "capabilities": capabilities(access),
         },
         "volumeMounts": mounts,
     });
@@ -217,11 +254,20 @@ fn container(settings: &AgentsSettings) -> Value {
     container
 }
 
-fn volumes() -> Value {
-    let host = HOST
-        .iter()
+fn capabilities(access: NodeAccess) -> Value {
+    match access {
+        NodeAccess::Evidence => json!({"drop": ["ALL"]}),
+        // Rules in nftables, and the mark by which its own connections skip them.
+        NodeAccess::Streams => json!({"drop": ["ALL"], "add": ["NET_ADMIN"]}),
+    }
+}
+
+fn volumes(access: NodeAccess) -> Value {
+    let host = host(access)
+        .into_iter()
         .map(|(name, path, _)| json!({"name": name, "hostPath": {"path": path, "type": ""}}));
     host.chain([
+        json!({"name": PODS.0, "emptyDir": {}}),
         // The last wish, for a start while the apiserver is away.
         json!({"name": "state", "emptyDir": {}}),
         // What the agents of the node share.
@@ -236,7 +282,10 @@ fn volumes() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{agents, settings};
+    use super::super::{
+        PodExtras,
+        tests::{agents, settings},
+    };
     use super::*;
 
     #[test]
@@ -244,6 +293,42 @@ mod tests {
         let selectors = [("pool", "a"), ("pool", "b")];
         let wanted = daemon_set(&settings(), &agents(&selectors), Some(Minor(20)));
         insta::assert_snapshot!("daemon_set", serde_json::to_string_pretty(&wanted).unwrap());
+    }
+
+    #[test]
+    fn nodes_of_another_system_get_none() {
+        for labels in [&[][..], &[("pool", "a")]] {
+            let wanted = daemon_set(&settings(), &agents(labels), None);
+            let selector = &wanted["spec"]["template"]["spec"]["nodeSelector"];
+            assert_eq!(*selector, json!({"kubernetes.io/os": "linux"}), "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_that_only_looks_has_neither_the_runtime_nor_the_kernels_rules() {
+        let looking = Agents { access: NodeAccess::Evidence, ..agents(&[]) };
+        let pod = &daemon_set(&settings(), &looking, None)["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        assert_eq!(container["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+        assert!(container["args"].as_array().unwrap().contains(&json!(EVIDENCE_ONLY)));
+        let folders = pod["volumes"].as_array().unwrap().iter();
+        let folders: Vec<&str> = folders.filter_map(|v| v["hostPath"]["path"].as_str()).collect();
+        let expected =
+            ["/run/dbus", "/run/systemd", "/proc", "/etc", "/var/lib/kubelet", "/run/sluice"];
+        assert_eq!(folders, expected);
+    }
+
+    #[test]
+    fn no_agent_sees_the_pods_volumes() {
+        for access in [NodeAccess::Evidence, NodeAccess::Streams] {
+            let wanted = daemon_set(&settings(), &Agents { access, ..agents(&[]) }, None);
+            let pod = &wanted["spec"]["template"]["spec"];
+            let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+            let over = mounts.iter().find(|m| m["mountPath"] == "/host/var/lib/kubelet/pods");
+            let volumes = pod["volumes"].as_array().unwrap();
+            let volume = volumes.iter().find(|volume| volume["name"] == over.unwrap()["name"]);
+            assert_eq!(volume.unwrap()["emptyDir"], json!({}));
+        }
     }
 
     #[test]
@@ -267,6 +352,31 @@ mod tests {
             assert_eq!(container.get(field), None, "{field}");
         }
         assert_eq!(container["args"].as_array().map(Vec::len), Some(6));
+    }
+
+    #[test]
+    fn what_an_installation_adds_does_not_take_the_place_of_ours() {
+        let pod = json!({
+            "labels": {"team": "platform", "app.kubernetes.io/part-of": "another"},
+            "annotations": {"a": "b"},
+            "env": [{"name": "HTTPS_PROXY", "value": "x"}],
+            "tolerations": [{"key": "a"}],
+        });
+        let settings = AgentsSettings { pod: serde_json::from_value(pod).unwrap(), ..settings() };
+        let wanted = daemon_set(&settings, &agents(&[]), Some(Minor(18)));
+        let template = &wanted["spec"]["template"];
+        let labels = &template["metadata"]["labels"];
+        assert_eq!(
+            (&labels["team"], &labels["app.kubernetes.io/part-of"]),
+            (&json!("platform"), &json!("sluice"))
+        );
+        assert_eq!(wanted["metadata"]["labels"], *labels);
+        assert_eq!(wanted["spec"]["selector"]["matchLabels"].get("team"), None);
+        assert_eq!(template["metadata"]["annotations"].as_object().map(Map::len), Some(3));
+        let env = template["spec"]["containers"][0]["env"].as_array().unwrap();
+        assert_eq!((env.len(), &env[4]["name"]), (5, &json!("HTTPS_PROXY")));
+        assert_eq!(template["spec"]["tolerations"], json!([{"key": "a"}]));
+        assert!(serde_json::from_value::<PodExtras>(json!({"hostPID": true})).is_err());
     }
 
     #[test]

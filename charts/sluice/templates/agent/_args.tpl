@@ -1,9 +1,10 @@
 {{/* How the controller is told to roll out the agents. */}}
 {{- define "sluice.agent.args" -}}
 {{- $agent := .Values.agent -}}
+{{- if $agent.enabled -}}
 - --agent-image={{ include "sluice.image" . }}
 - --agent-pull-policy={{ .Values.image.pullPolicy }}
-{{- range .Values.imagePullSecrets }}
+{{- range include "sluice.imagePullSecrets" . | fromYamlArray }}
 - --agent-pull-secret={{ .name }}
 {{- end }}
 - --agent-name={{ include "sluice.agent.fullname" . }}
@@ -29,5 +30,12 @@
 {{- with .memory }}
 - --agent-memory-limit={{ . }}
 {{- end }}
+{{- end }}
+{{- $more := dict "tolerations" $agent.tolerations }}
+{{- range $key, $value := dict "labels" (merge dict $agent.podLabels .Values.commonLabels) "annotations" $agent.podAnnotations "env" $agent.extraEnv }}
+{{- if $value }}{{ $_ := set $more $key $value }}{{ end }}
+{{- end }}
+{{- /* What the kubelet would expand here is meant for the agents' pods. */}}
+- {{ printf "--agent-pod=%s" (toJson $more | replace "$(" "$$(") | toJson }}
 {{- end }}
 {{- end }}
