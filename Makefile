@@ -28,7 +28,7 @@ generate: ## write the CRDs from the types
 	cargo run --locked --quiet -- crds --dir charts/sluice/files/crds
 
 .PHONY: lint
-lint: fmt clippy deny generated chart-check ## all checks that run no test
+lint: fmt clippy deny generated chart-check release-lint ## all checks that run no test
 
 .PHONY: fmt
 fmt: ## the formatting
@@ -141,6 +141,28 @@ kubernetes-all: ## build those of every version that the test bed knows
 	$(CLUSTER) build all
 helm:
 	$(CLUSTER) build clients
+
+# Each step of a release is a program in .ci/release, which says what it takes from the environment.
+export VERSION REGISTRY TARGETS DOWNLOADS MINISIGN_KEY DRAFT REGISTRY_CA ON_CLUSTER
+RELEASE := binaries reproduce image chart crds sbom licences archives notes krew sums push
+.PHONY: release release-test release-tools release-publish image-from-source $(RELEASE:%=release-%)
+release: ## build, and unless DRAFT=1 push, a release: VERSION=… REGISTRY=HOST/ORGANISATION
+	for step in $(RELEASE); do $(MAKE) --no-print-directory release-$$step; done
+$(filter-out release-chart release-push,$(RELEASE:%=release-%)): release-%:
+	.ci/release/$*
+release-chart release-push release-test: release-%: helm
+	HELM=$(CACHE)/bin/helm .ci/release/$*
+release-tools: helm ## install what a release needs
+	tests/packages buildah skopeo minisign jq curl nftables musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
+	  docker-registry openssl gh
+release-publish:
+	.ci/release/publish
+image-from-source: ## the image from the Dockerfile as it stands, which pulls its base image and compiles
+	buildah build --tag sluice:$(shell git rev-parse --short HEAD) .
+.PHONY: release-lint
+release-lint: ## the scripts of a release
+	tests/packages shellcheck
+	shellcheck --external-sources .ci/run .ci/release/*
 
 $(CACHE)/tools/cargo-%:
 	tool='$*' && venv=$$(mktemp -d) && python3 -m venv "$$venv" \

@@ -12,6 +12,7 @@ mod metrics;
 mod redirect;
 mod report;
 pub mod serve;
+pub mod sweep;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

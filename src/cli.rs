@@ -1,5 +1,5 @@
-//! The command line: `sluice plan`, `status`, `crds`, `controller`, `agent`, `remediator`,
-//! `streams`, `probe`, `canary` and `check`.
+//! The command line: `sluice plan`, `status`, `crds`, `uninstall`, `controller`, `agent`,
+//! `remediator`, `streams`, `probe`, `sweep`, `canary` and `check`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.
@@ -16,6 +16,8 @@ pub mod probe;
 pub mod remediator;
 pub mod status;
 pub mod streams;
+pub mod sweep;
+pub mod uninstall;
 
 use std::{ffi::OsString, io, path::Path, process::ExitCode};
 
@@ -49,11 +51,13 @@ enum Subcommands {
     Status(status::Args),
     Check(check::Args),
     Crds(crds::Args),
+    Uninstall(uninstall::Args),
     Controller(Box<controller::Args>),
     Agent(agent::Args),
     Remediator(Box<remediator::Args>),
     Streams(streams::Args),
     Probe(probe::Args),
+    Sweep(sweep::Args),
     Canary(canary::Args),
 }
 
@@ -93,6 +97,12 @@ pub enum Error {
     /// `crds` failed.
     #[error(transparent)]
     Crds(#[from] crds::Error),
+    /// `uninstall` failed.
+    #[error(transparent)]
+    Uninstall(#[from] uninstall::Error),
+    /// `sweep` failed, or something has to stay.
+    #[error(transparent)]
+    Sweep(#[from] sweep::Error),
     /// `controller` failed.
     #[error(transparent)]
     Controller(#[from] controller::Error),
@@ -127,6 +137,8 @@ impl Error {
             Self::Status(error) => error.reason(),
             Self::Check(error) => error.reason(),
             Self::Crds(error) => error.reason(),
+            Self::Uninstall(error) => error.reason(),
+            Self::Sweep(error) => error.reason(),
             Self::Controller(error) => error.reason(),
             Self::Agent(error) => error.reason(),
             Self::Remediator(error) => error.reason(),
@@ -195,6 +207,8 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Status(args) => Ok(runtime()?.block_on(status::run(args))?),
         Subcommands::Check(args) => Ok(runtime()?.block_on(check::run(args))?),
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
+        Subcommands::Uninstall(args) => Ok(runtime()?.block_on(uninstall::run(args))?),
+        Subcommands::Sweep(args) => Ok(runtime()?.block_on(sweep::run(args))?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
         Subcommands::Agent(args) => Ok(two_threads()?.block_on(agent::run(args))?),
         Subcommands::Remediator(args) => Ok(runtime()?.block_on(remediator::run(*args))?),

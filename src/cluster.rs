@@ -13,6 +13,7 @@ mod origin;
 mod policy;
 pub mod reasons;
 mod report;
+pub mod uninstall;
 
 use std::collections::{BTreeMap, BTreeSet};
 

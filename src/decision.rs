@@ -7,7 +7,7 @@
 //! the control plane is set to. Each migration has a folder of its own with its rules:
 //! [`redirects`] is the first. [`proxy`] is about the streams of the nodes that a policy selects,
 //! [`canary`] about what a real stream came to, and [`change`] about how far a change of a node has
-//! come.
+//! come, and [`uninstall`] about whether one keeps Sluice from leaving.
 
 pub mod apiserver;
 pub mod canary;
@@ -18,3 +18,4 @@ pub mod migration;
 pub(crate) mod names;
 pub mod proxy;
 pub mod redirects;
+pub mod uninstall;

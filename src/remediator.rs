@@ -22,6 +22,7 @@ mod kubelet;
 mod permit;
 mod report;
 mod step;
+pub mod sweep;
 #[cfg(test)]
 mod test_support;
 

@@ -19,7 +19,7 @@ pub mod untouched;
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,7 +38,9 @@ use crate::{
     relay::{Limits, Relay},
 };
 use keeper::Keeper;
+pub use nft::Error as RulesError;
 use nft::Nft;
+use rules::Family;
 pub use rules::RELAY_MARK;
 pub use runtime::RuntimeSettings;
 use runtime::{Asker, Told};
@@ -50,6 +52,28 @@ const RENEW: Duration = Duration::from_secs(2);
 
 /// An agent that ends because nobody wants it any more may learn the one before the other.
 pub const DETACH_GRACE: Duration = Duration::from_secs(3);
+
+/// Takes all rules of ours out of the kernel.
+///
+/// # Errors
+/// Where they stay.
+pub async fn remove_rules(nft: &Path) -> Result<(), RulesError> {
+    remove(&Nft(nft.to_owned())).await
+}
+
+async fn remove(nft: &Nft) -> Result<(), RulesError> {
+    let [ip, ip6] = Family::ALL;
+    // A kernel without IPv6 refuses the second, and has no rules of it.
+    let _ = nft.run(&rules::remove(ip6)).await;
+    nft.run(&rules::remove(ip)).await
+}
+
+/// A shell script in the place of nft, and the folder that it lies in.
+#[cfg(test)]
+pub fn script_of_nft(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let (folder, Nft(path)) = nft::tests::script(text);
+    (folder, path)
+}
 
 /// What is known of the runtime and of the streams.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The way to a cluster: kubectl's, or a pod's own.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use kube::{
     Client, Config,
@@ -50,6 +50,18 @@ impl Args {
     /// Whether any of it was given.
     pub fn is_given(&self) -> bool {
         self.kubeconfig.is_some() || self.context.is_some()
+    }
+
+    /// The same for the program helm.
+    pub fn for_helm(&self) -> Vec<OsString> {
+        let mut args = Vec::new();
+        if let Some(file) = &self.kubeconfig {
+            args.extend(["--kubeconfig".into(), file.into()]);
+        }
+        if let Some(context) = &self.context {
+            args.extend(["--kube-context".into(), context.into()]);
+        }
+        args
     }
 
     /// A client for the cluster.

@@ -32,7 +32,7 @@ pub struct Args {
     pub lease_namespace: String,
 
     /// The lease's name.
-    #[arg(long, value_name = "NAME", default_value = "sluice-controller")]
+    #[arg(long, value_name = "NAME", default_value = LEASE)]
     pub lease_name: String,
 
     /// This replica's name in the lease [default: the host's name and a random suffix].
@@ -76,6 +76,9 @@ pub struct Args {
     #[command(flatten)]
     pub cluster: connect::Args,
 }
+
+/// The usual name of the lease.
+pub const LEASE: &str = "sluice-controller";
 
 const EXAMPLES: &str = "\
 Examples:

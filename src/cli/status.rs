@@ -94,7 +94,11 @@ impl Error {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads a time to wait, such as 60s or 5m.
+///
+/// # Errors
+/// Where it is none.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let signed: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     Duration::try_from(signed).map_err(|_| "a time to wait cannot be negative".to_owned())
 }

@@ -16,4 +16,5 @@ mod rights;
 mod rollout;
 mod stage;
 mod strangers;
+mod uninstall;
 mod verdicts;

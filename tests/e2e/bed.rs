@@ -396,8 +396,19 @@ impl Bed {
     /// Runs this checkout's program as an administrator does.
     #[track_caller]
     pub fn sluice(&self, args: &[&str]) -> Output {
+        self.sluice_within(args, COMMAND)
+    }
+
+    /// The same where it may take longer.
+    #[track_caller]
+    pub fn sluice_within(&self, args: &[&str], deadline: Duration) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-        run(command.args(args).env("KUBECONFIG", self.kubeconfig()), None, COMMAND)
+        run(command.args(args).env("KUBECONFIG", self.kubeconfig()), None, deadline)
+    }
+
+    /// The program that [`Self::helm`] runs.
+    pub fn helm_program(&self) -> PathBuf {
+        self.cache.join("bin/helm")
     }
 
     /// What makes commands of the bed, for what runs beside a test.

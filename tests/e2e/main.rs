@@ -22,4 +22,5 @@ mod rollout;
 mod servers;
 mod streams;
 mod today;
+mod uninstall;
 mod walk;

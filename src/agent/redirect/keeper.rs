@@ -262,10 +262,7 @@ impl Keeper {
         if self.installed == Installed::Nothing {
             return Ok(());
         }
-        let [ip, ip6] = Family::ALL;
-        // A kernel without IPv6 refuses the second, and has no rules of it.
-        let _ = self.nft.run(&rules::remove(ip6)).await;
-        self.nft.run(&rules::remove(ip)).await.map_err(|error| failure(error.reason(), &error))?;
+        super::remove(&self.nft).await.map_err(|error| failure(error.reason(), &error))?;
         tracing::info!("no rule of ours is left on this node");
         (self.installed, self.refusing) = (Installed::Nothing, false);
         self.proven.clear();
