@@ -1,5 +1,5 @@
-//! The command line: `sluice plan`, `status`, `crds`, `uninstall`, `controller`, `agent`,
-//! `remediator`, `streams`, `probe`, `sweep`, `canary` and `check`.
+//! The command line: `sluice plan`, `status`, `check`, `crds`, `uninstall`, `completion`, `man`,
+//! `controller`, `agent`, `remediator`, `streams`, `probe`, `sweep` and `canary`.
 //!
 //! The same program is a kubectl plugin: as `kubectl-sluice` it speaks of itself as
 //! `kubectl sluice`.
@@ -7,9 +7,12 @@
 pub mod agent;
 pub mod canary;
 pub mod check;
+pub mod completion;
 pub mod connect;
 pub mod controller;
 pub mod crds;
+pub mod explain;
+pub mod man;
 pub mod output;
 pub mod plan;
 pub mod probe;
@@ -59,6 +62,8 @@ enum Subcommands {
     Probe(probe::Args),
     Sweep(sweep::Args),
     Canary(canary::Args),
+    Completion(completion::Args),
+    Man(man::Args),
 }
 
 /// How the program ends.
@@ -121,6 +126,23 @@ pub enum Error {
     /// `canary` failed.
     #[error(transparent)]
     Canary(#[from] canary::Error),
+    /// `completion` failed.
+    #[error(transparent)]
+    Completion(output::Error),
+    /// `man` failed.
+    #[error(transparent)]
+    Man(#[from] man::Error),
+    /// There is no way to a cluster.
+    #[error(transparent)]
+    Connect(#[from] connect::Error),
+    /// A command that asks a cluster failed.
+    #[error("{source}")]
+    At {
+        /// Which cluster.
+        place: connect::Place,
+        /// Why.
+        source: Box<Error>,
+    },
     /// Nothing asynchronous can run.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
@@ -145,6 +167,10 @@ impl Error {
             Self::Streams(error) => error.reason(),
             Self::Probe(error) => error.reason(),
             Self::Canary(error) => error.reason(),
+            Self::Completion(error) => error.reason(),
+            Self::Man(error) => error.reason(),
+            Self::Connect(error) => error.reason(),
+            Self::At { source, .. } => source.reason(),
             Self::Runtime(_) => "Runtime",
             Self::Output(_) => "Output",
         }
@@ -201,13 +227,19 @@ fn as_plugin(command: Command) -> Command {
 fn run(command: Subcommands) -> Result<Exit, Error> {
     match command {
         Subcommands::Plan(args) if args.needs_cluster() => {
-            Ok(runtime()?.block_on(plan::run_on_cluster(args))?)
+            on_cluster(&args.cluster.clone(), |cluster| plan::run_on_cluster(args, cluster))
         }
         Subcommands::Plan(args) => Ok(plan::run_on_files(args)?),
-        Subcommands::Status(args) => Ok(runtime()?.block_on(status::run(args))?),
-        Subcommands::Check(args) => Ok(runtime()?.block_on(check::run(args))?),
+        Subcommands::Status(args) => {
+            on_cluster(&args.cluster.clone(), |cluster| status::run(args, cluster))
+        }
+        Subcommands::Check(args) => {
+            on_cluster(&args.cluster.clone(), |cluster| check::run(args, cluster))
+        }
         Subcommands::Crds(args) => Ok(crds::run(&args)?),
-        Subcommands::Uninstall(args) => Ok(runtime()?.block_on(uninstall::run(args))?),
+        Subcommands::Uninstall(args) => {
+            on_cluster(&args.cluster.clone(), |cluster| uninstall::run(args, cluster))
+        }
         Subcommands::Sweep(args) => Ok(runtime()?.block_on(sweep::run(args))?),
         Subcommands::Controller(args) => Ok(runtime()?.block_on(controller::run(*args))?),
         Subcommands::Agent(args) => Ok(two_threads()?.block_on(agent::run(args))?),
@@ -215,7 +247,26 @@ fn run(command: Subcommands) -> Result<Exit, Error> {
         Subcommands::Streams(args) => Ok(runtime()?.block_on(streams::run(args))?),
         Subcommands::Probe(args) => Ok(runtime()?.block_on(probe::run(args))?),
         Subcommands::Canary(args) => Ok(runtime()?.block_on(canary::run(args))?),
+        Subcommands::Completion(args) => completion::run(&args).map_err(Error::Completion),
+        Subcommands::Man(args) => Ok(man::run(&args)?),
     }
+}
+
+/// Runs a command that asks a cluster. Where it fails, it is told which cluster that was.
+fn on_cluster<F, E>(
+    args: &connect::UserArgs,
+    command: impl FnOnce(connect::Cluster) -> F,
+) -> Result<Exit, Error>
+where
+    F: Future<Output = Result<Exit, E>>,
+    E: Into<Error>,
+{
+    runtime()?.block_on(async {
+        let cluster = args.cluster().await?;
+        let place = cluster.place.clone();
+        let failed = |error: E| Error::At { place, source: Box::new(error.into()) };
+        command(cluster).await.map_err(failed)
+    })
 }
 
 /// One thread: the controller's tasks hand every event on to the one that owns the state, and waking
@@ -245,11 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_examples() {
+    fn every_command_has_examples_and_exit_codes() {
         for command in command(false).get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.starts_with("Examples:\n"), "{}", command.get_name());
             assert!(help.contains(&format!("sluice {}", command.get_name())), "{help}");
+            assert!(help.contains("\n\nExit codes:\n  0  "), "{help}");
         }
     }
 }

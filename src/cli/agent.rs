@@ -73,7 +73,11 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   # On a node, without a pod: evidence only, since the runtime does not know the process
-  sluice agent --node worker-1 --pod-uid none --host / --state /tmp --run /tmp/sluice";
+  sluice agent --node worker-1 --pod-uid none --host / --state /tmp --run /tmp/sluice
+
+Exit codes:
+  0  it was told to stop
+  1  an error";
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]

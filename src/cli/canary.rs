@@ -40,7 +40,11 @@ Examples:
   nc localhost 8081
 
   # What is executed in the pod
-  sluice canary say word";
+  sluice canary say word
+
+Exit codes:
+  0  it was told to stop, or has said its word
+  1  an error";
 
 /// Why a canary ended.
 #[derive(Debug, thiserror::Error)]

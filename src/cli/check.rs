@@ -9,10 +9,11 @@ mod tests;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use kube::{Api, Client, Config, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use kube::{Api, Client, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 
 use super::{
-    Exit, connect,
+    Exit,
+    connect::{self, Cluster},
     output::{self, Format, List, check::CheckOutcome},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     canary::{self, SELECTOR},
     cluster::NodeView,
     decision::redirects::node::Verdict,
-    kubernetes::pages::list,
+    kubernetes::{failure::Failure, pages::list},
 };
 use choose::{Choice, Known, OS_LABEL, choose};
 
@@ -28,8 +29,7 @@ use choose::{Choice, Known, OS_LABEL, choose};
 ///
 /// Makes a real exec and a real port-forward into a pod of Sluice's own on each node (the chart's
 /// canaries), through each apiserver on its own, and through the kubeconfig's server where that is
-/// something in front of them: four at once, ten a second at most. Nothing is changed. Exits with 0
-/// if all were answered, 2 if one was not or a node could not be tried, and 1 on an error.
+/// something in front of them: four at once, ten a second at most. Nothing is changed.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -59,7 +59,7 @@ pub struct Args {
     output: Format,
 
     #[command(flatten)]
-    cluster: connect::Args,
+    pub(super) cluster: connect::UserArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -74,7 +74,12 @@ Examples:
   sluice check --apiserver https://127.0.0.1:16443 --apiserver https://127.0.0.1:26443
 
   # The nodes that did not answer, for a script
-  sluice check -o json | jq -r '.items[] | select(.exec != \"Answered\") | .node'";
+  sluice check -o json | jq -r '.items[] | select(.exec != \"Answered\") | .node'
+
+Exit codes:
+  0  every node answered
+  1  an error: nothing could be tried
+  2  a node did not answer, or could not be tried";
 
 /// Why nothing could be tried.
 #[derive(Debug, thiserror::Error)]
@@ -120,10 +125,9 @@ impl Error {
 ///
 /// # Errors
 /// Where nothing can be tried.
-pub async fn run(args: Args) -> Result<Exit, Error> {
-    let config = args.cluster.config().await?;
+pub async fn run(args: Args, cluster: Cluster) -> Result<Exit, Error> {
     let (format, progress) = (args.output, progress());
-    let outcome = outcome(config, args, progress).await?;
+    let outcome = outcome(&cluster, args, progress).await?;
     match format {
         Format::Table => output::print(&output::check::table(&outcome))?,
         Format::Json => output::print(&output::json(&List::new(outcome.rows()))?)?,
@@ -133,22 +137,21 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
 }
 
 async fn outcome(
-    config: Config,
+    cluster: &Cluster,
     args: Args,
     progress: impl FnMut(usize, usize),
 ) -> Result<CheckOutcome, Error> {
-    let client = Client::try_from(config.clone())
-        .map_err(|error| connect::Error::Client(Box::new(error)))?;
+    let (client, config) = (cluster.client()?, &cluster.config);
     let known = known(&client, &args).await?;
     let Choice { asked, untested, left_out } = choose(&known, &args.node, args.max_nodes)?;
     let instances = if args.apiserver.is_empty() {
-        let mut instances = canary::instances(&config, &client).await?;
+        let mut instances = canary::instances(config, &client).await?;
         // As every kubectl goes.
         let server = config.cluster_url.to_string();
-        instances.extend(canary::in_front(&config, &server, &instances)?);
+        instances.extend(canary::in_front(config, &server, &instances)?);
         instances
     } else {
-        canary::instances_at(&config, &client, &args.apiserver).await?
+        canary::instances_at(config, &client, &args.apiserver).await?
     };
     let probes = canary::run(&instances, &asked, progress).await;
     Ok(CheckOutcome::new(probes, untested, left_out))
@@ -179,7 +182,8 @@ async fn blocking(client: &Client) -> Vec<String> {
         Err(kube::Error::Api(status)) if status.is_not_found() => Vec::new(),
         Err(error) => {
             anstream::eprintln!(
-                "warning: StreamingNodes cannot be read, so no node comes first: {error}"
+                "warning: StreamingNodes cannot be read, so no node comes first: {}",
+                Failure::of(&error)
             );
             Vec::new()
         }

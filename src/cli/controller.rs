@@ -83,7 +83,11 @@ pub const LEASE: &str = "sluice-controller";
 const EXAMPLES: &str = "\
 Examples:
   # Against the cluster of the current kubeconfig, readable, with the lease in kube-system
-  sluice controller --lease-namespace kube-system --log debug --log-format text";
+  sluice controller --lease-namespace kube-system --log debug --log-format text
+
+Exit codes:
+  0  it was told to stop
+  1  an error, or the lease is lost";
 
 /// Why the controller ended.
 #[derive(Debug, thiserror::Error)]

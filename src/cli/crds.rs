@@ -23,7 +23,11 @@ Examples:
   sluice crds | kubectl apply --server-side -f -
 
   # Write them as files
-  sluice crds --dir crds";
+  sluice crds --dir crds
+
+Exit codes:
+  0  printed or written
+  1  an error";
 
 /// Why the definitions could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -5,13 +5,15 @@ pub mod plan;
 pub mod status;
 pub mod streams;
 mod table;
+mod wrap;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 pub use table::{Cell, Table};
+pub use wrap::wrap;
 
 /// As it should be.
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -64,11 +66,27 @@ impl Error {
 /// # Errors
 /// Where it cannot be written. A reader that has seen enough (`| head`) is no error.
 pub fn print(text: &str) -> Result<(), Error> {
+    print_or_end(text).map(|_| ())
+}
+
+/// The same for who prints on and on: `false` once nobody reads it any more.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn print_or_end(text: &str) -> Result<bool, Error> {
     let mut stdout = anstream::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Write(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).map_err(Error::Write),
     }
+}
+
+/// How wide the terminal is that standard output goes to; `None` where it goes elsewhere, and nothing needs
+/// to fit.
+pub fn width() -> Option<usize> {
+    let stdout = io::stdout();
+    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok())??;
+    Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
 /// An object as a YAML document.

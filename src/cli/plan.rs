@@ -14,7 +14,10 @@ use std::{io, path::PathBuf};
 use jiff::Timestamp;
 
 use super::{Exit, connect, output};
-use crate::kubernetes::version::Minor;
+use crate::{
+    decision::{migration, names::NameSummary},
+    kubernetes::version::Minor,
+};
 use judge::{Options, PlannedStatuses};
 use objects::Objects;
 
@@ -22,8 +25,7 @@ use objects::Objects;
 ///
 /// Reads a cluster, or files as kubectl prints them, and shows what the controller would say.
 /// Nothing is changed. Without a StreamingPolicy a default one is judged, which wants the gate
-/// Disabled. Exits with 0 if it is safe, 2 if it is refused, and 1 on an error; what could be read
-/// beside that is judged, and never found safe.
+/// Disabled. Where not everything can be read, the rest is judged, and never found safe.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -38,7 +40,7 @@ pub struct Args {
 
     /// Judge an upgrade to this apiserver version as well, instead of the policy's targetVersion,
     /// and say what has to be done before it, in order.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = migration::target)]
     target: Option<Minor>,
 
     /// The version of the apiservers whose pods cannot be seen.
@@ -63,7 +65,7 @@ pub struct Args {
     verbose: bool,
 
     #[command(flatten)]
-    cluster: connect::Args,
+    pub(super) cluster: connect::UserArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -85,7 +87,12 @@ Examples:
   sluice plan -f nodes.yaml --apiserver-version 1.21 --apiserver-feature-gates ''
 
   # The nodes that stand in the way, for a script
-  sluice plan -o json | jq -r '.items[] | select(.status.verdict == \"Blocks\") | .metadata.name'";
+  sluice plan -o json | jq -r '.items[] | select(.status.verdict == \"Blocks\") | .metadata.name'
+
+Exit codes:
+  0  safe: the gate may be turned off, and the upgrade to --target breaks nothing
+  1  an error: not everything could be judged
+  2  refused: something would break, or is not known";
 
 /// Why nothing could be judged.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +116,9 @@ pub enum Error {
     #[error("not all of the input was judged: correct what is named above")]
     Unread,
     /// Files and a cluster were asked for at once.
-    #[error("-f reads files and no cluster: leave out --kubeconfig and --context")]
+    #[error(
+        "-f reads files and no cluster: leave out --kubeconfig, --context and what else names a cluster"
+    )]
     FilesAndCluster,
 }
 
@@ -152,7 +161,15 @@ pub fn run_on_files(args: Args) -> Result<Exit, Error> {
     if args.cluster.is_given() {
         return Err(Error::FilesAndCluster);
     }
-    let objects = files::read(&args.filename, &mut io::stdin().lock())?;
+    let mut objects = files::read(&args.filename, &mut io::stdin().lock())?;
+    let silent: NameSummary<'_> = objects.agents_without_pods().collect();
+    if !silent.is_empty() {
+        let warning = format!(
+            "no pod of an agent of {silent} is in the files, so what was reported there is not believed \
+             where it says that a flag is off: kubectl get nodes,pods,streamingnodes -A -o yaml prints all"
+        );
+        objects.warnings.push(warning);
+    }
     finish(&args, objects)
 }
 
@@ -160,15 +177,17 @@ pub fn run_on_files(args: Args) -> Result<Exit, Error> {
 ///
 /// # Errors
 /// Where it cannot be read or judged.
-pub async fn run_on_cluster(args: Args) -> Result<Exit, Error> {
-    let client = args.cluster.client().await?;
-    let objects = live::read(client).await?;
+pub async fn run_on_cluster(args: Args, cluster: connect::Cluster) -> Result<Exit, Error> {
+    let objects = live::read(cluster.client()?).await?;
     finish(&args, objects)
 }
 
 fn finish(args: &Args, objects: Objects) -> Result<Exit, Error> {
     for warning in &objects.warnings {
         anstream::eprintln!("warning: {warning}");
+    }
+    if let Some(hint) = &objects.hint {
+        anstream::eprintln!("hint: {hint}");
     }
     if args.verbose {
         anstream::eprintln!("{}", objects.summary());
@@ -189,7 +208,7 @@ fn finish(args: &Args, objects: Objects) -> Result<Exit, Error> {
 
 fn render(plan: &PlannedStatuses, args: &Args) -> Result<String, output::Error> {
     match args.output {
-        output::Format::Table => Ok(output::plan::table(plan, args.all)),
+        output::Format::Table => Ok(output::plan::table(plan, args.all, output::width())),
         output::Format::Json => output::json(&output::List::new(plan.items())),
         output::Format::Yaml => output::yaml(&output::List::new(plan.items())),
     }

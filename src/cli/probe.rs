@@ -27,7 +27,11 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   # Does the apiserver hold what this agent sees of its node?
-  kubectl exec -n sluice-system sluice-agent-x7k2p -- /sluice probe ready";
+  kubectl exec -n sluice-system sluice-agent-x7k2p -- /sluice probe ready
+
+Exit codes:
+  0  it is so
+  1  it is not, or nobody answers";
 
 /// Why the agent is not as it ought to be.
 #[derive(Debug, thiserror::Error)]

@@ -130,7 +130,11 @@ Examples:
   sluice remediator --kind ApiserverGate --node cp1 --host / --image localhost/sluice:0.1.0
 
   # What the remediator's static pod runs
-  sluice remediator guard --change 1";
+  sluice remediator guard --change 1
+
+Exit codes:
+  0  it was told to stop
+  1  an error";
 
 /// Why the remediator ended.
 #[derive(Debug, thiserror::Error)]

@@ -35,7 +35,11 @@ Examples:
   kubectl exec -n sluice-system sluice-agent-x7k2p -- /sluice streams
 
   # In the agent's container, as JSON
-  sluice streams -o json";
+  sluice streams -o json
+
+Exit codes:
+  0  shown
+  1  an error: no agent answers";
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]

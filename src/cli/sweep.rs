@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Exit, status, streams};
+use super::{Exit, connect, streams};
 use crate::{
     agent,
     process::shutdown::{self, Shutdown},
@@ -38,7 +38,7 @@ pub struct Args {
     nft: PathBuf,
 
     /// How long an agent may take to end, and an attempt at a change to go back, such as 60s or 5m.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = status::duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = connect::duration)]
     patience: Duration,
 }
 
@@ -67,7 +67,11 @@ impl Act {
 const EXAMPLES: &str = "\
 Examples:
   # By hand, as root on a node that was away when Sluice was uninstalled
-  sluice sweep clean --host /";
+  sluice sweep clean --host /
+
+Exit codes:
+  0  it is done
+  1  something stays on the node";
 
 /// Why something stays on the node.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ mod installation;
 mod sweeper;
 mod wait;
 
-use std::{io, time::Duration};
+use std::{ffi::OsString, io, time::Duration};
 
 use kube::{
     Api, Client,
@@ -13,7 +13,7 @@ use kube::{
 use serde_json::json;
 use tokio::process::Command;
 
-use super::{Exit, connect, output, status, sweep::Act};
+use super::{Exit, connect, output, sweep::Act};
 use crate::{
     api::{self, StreamingNode},
     cluster::uninstall::{stored_change, to_take_back},
@@ -35,8 +35,6 @@ const SERVER_ERROR: u16 = 500;
 /// has a short-lived pod on each node take away the rules of nftables and the files, deletes what the
 /// controller has made, and ends with helm uninstall. It needs no controller that works, and can be
 /// run again after it has stopped somewhere.
-///
-/// Exits with 0 once nothing is left, with 2 if something has to be finished first, and with 1 on an error.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -61,7 +59,7 @@ pub struct Args {
     image: Option<String>,
 
     /// How long each step may take, such as 60s or 5m.
-    #[arg(long, value_name = "TIME", default_value = "3m", value_parser = status::duration)]
+    #[arg(long, value_name = "TIME", default_value = "3m", value_parser = connect::duration)]
     timeout: Duration,
 
     /// The helm program.
@@ -69,7 +67,7 @@ pub struct Args {
     helm: String,
 
     #[command(flatten)]
-    cluster: connect::Args,
+    pub(super) cluster: connect::UserArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -81,7 +79,12 @@ Examples:
   sluice uninstall --purge
 
   # One node is down, and will be reinstalled
-  sluice uninstall --skip old2";
+  sluice uninstall --skip old2
+
+Exit codes:
+  0  nothing is left
+  1  an error: something stays; run the same command again to go on
+  2  something has to be finished first";
 
 /// Why Sluice is still there, or a part of it.
 #[derive(Debug, thiserror::Error)]
@@ -146,8 +149,10 @@ impl Error {
 ///
 /// # Errors
 /// Where something stays, other than because of a change under way.
-pub async fn run(args: Args) -> Result<Exit, Error> {
-    let client = args.cluster.client().await?;
+pub async fn run(args: Args, cluster: connect::Cluster) -> Result<Exit, Error> {
+    let client = cluster.client()?;
+    // Before anything is taken away.
+    let helm = args.cluster.for_helm()?;
     let found = Installation::look(&client, &args.namespace).await?;
     if let Some(namespace) = found.is_in() {
         say(&format!(
@@ -215,7 +220,7 @@ pub async fn run(args: Args) -> Result<Exit, Error> {
         )?,
     }
     found.delete_own(&client).await?;
-    uninstall_release(&args, &found).await?;
+    uninstall_release(&args, helm, &found).await?;
     if args.purge {
         purge(&client, args.timeout).await?;
     }
@@ -282,7 +287,11 @@ async fn take_back(
     Ok(())
 }
 
-async fn uninstall_release(args: &Args, found: &Installation) -> Result<(), Error> {
+async fn uninstall_release(
+    args: &Args,
+    cluster: Vec<OsString>,
+    found: &Installation,
+) -> Result<(), Error> {
     let Some(release) = found.release() else {
         return say(
             "no release of Helm was found: delete what was applied by other means in the same way",
@@ -290,7 +299,7 @@ async fn uninstall_release(args: &Args, found: &Installation) -> Result<(), Erro
     };
     let namespace = &args.namespace;
     let mut helm = Command::new(&args.helm);
-    helm.args(["uninstall", release, "--namespace", namespace]).args(args.cluster.for_helm());
+    helm.args(["uninstall", release, "--namespace", namespace]).args(cluster);
     let status = helm.status().await.map_err(|source| Error::Helm {
         program: args.helm.clone(),
         release: release.to_owned(),

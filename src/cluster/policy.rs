@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     api::{self, Proxy, ProxyMode, Remediation, StreamingPolicySpec, StreamingPolicyStatus},
     decision::{
-        migration::Track,
+        migration::{Track, target},
         redirects::policy::{Claimant, GateWish, Override, PolicyFacts},
     },
 };
@@ -75,7 +75,7 @@ impl Content {
     pub fn read(spec: &StreamingPolicySpec) -> Self {
         let mut invalid = Vec::new();
         let target = spec.target_version.as_deref().and_then(|text| {
-            text.parse().map_err(|e| invalid.push(format!("spec.targetVersion: {e}."))).ok()
+            target(text).map_err(|e| invalid.push(format!("spec.targetVersion: {e}."))).ok()
         });
         let mut refused = false;
         if let Some(proxy) = &spec.proxy {

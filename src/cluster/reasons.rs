@@ -11,7 +11,7 @@ use crate::{
 /// What outweighs everything judged: the policy cannot be read, or the cluster cannot be watched.
 const UNKNOWABLE: [&str; 2] = ["PolicyUnreadable", "WatchLost"];
 
-/// `sluice plan -f` could not read some of its input.
+/// `sluice plan` could not read some of its input, or was not allowed to.
 const INPUT: [&str; 1] = ["InputUnread"];
 
 const SAFE_TO_DISABLE: [&str; 11] = [

@@ -70,6 +70,18 @@ impl Apiserver {
     }
 }
 
+/// How to make up for what nobody sees of these, where a provider may run them; else nothing. Begins with
+/// a space.
+pub fn how_to_tell(instances: &[Apiserver]) -> &'static str {
+    let managed = |i: &Apiserver| i.unseen == Some(Unseen::NoMirrorPod);
+    if instances.is_empty() || instances.iter().any(managed) {
+        " Where a provider runs them, ask what it starts them with, and tell that to sluice plan by \
+         --apiserver-version and --apiserver-feature-gates."
+    } else {
+        ""
+    }
+}
+
 /// The gate over all instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GateSummary {
@@ -169,6 +181,14 @@ mod tests {
 
     fn plane(instances: &[Apiserver]) -> ControlPlane {
         ControlPlane::of(instances, &STREAMING_REDIRECTS, Track::ExtraSafe)
+    }
+
+    #[test]
+    fn only_what_a_provider_may_run_has_to_be_told() {
+        assert_eq!(how_to_tell(&[instance(20, "")]), "");
+        for instances in [vec![], vec![blind()], vec![instance(20, ""), blind()]] {
+            assert!(how_to_tell(&instances).contains("--apiserver-version and"), "{instances:?}");
+        }
     }
 
     #[test]

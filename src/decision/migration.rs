@@ -4,7 +4,44 @@
 //! This is the one place that holds version numbers. A second migration of the same kind (a
 //! kubelet setting that an apiserver gate must not outlive) is another [`Migration`] value.
 
-use crate::kubernetes::version::Minor;
+use crate::kubernetes::version::{self, Minor};
+
+/// The newest minor of which anything is known: its changes are planned and published. What comes after it
+/// nobody can judge.
+pub const NEWEST_KNOWN: Minor = Minor(38);
+
+/// Why no upgrade to a version can be judged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// It is no version.
+    #[error(transparent)]
+    Version(#[from] version::Error),
+    /// It is newer than all that is known.
+    #[error(
+        "nothing is known of {0}: the newest version that this release of Sluice can judge is \
+         {NEWEST_KNOWN}"
+    )]
+    Unknown(Minor),
+}
+
+impl TargetError {
+    /// A short, stable name.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Version(error) => error.reason(),
+            Self::Unknown(_) => "VersionUnknown",
+        }
+    }
+}
+
+/// Reads the version that an upgrade goes to.
+///
+/// # Errors
+/// Where it is none, or nothing is known of it.
+pub fn target(text: &str) -> Result<Minor, TargetError> {
+    let minor: Minor = text.parse()?;
+    if minor > NEWEST_KNOWN { Err(TargetError::Unknown(minor)) } else { Ok(minor) }
+}
 
 /// What a kubelet does about its flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +276,21 @@ mod tests {
                 assert_eq!(seen, expected, "{track:?} 1.{minor}");
             }
         }
+    }
+
+    #[test]
+    fn only_of_what_is_known_an_upgrade_is_judged() {
+        for (text, expected) in [
+            ("1.24", Ok(24)),
+            ("v1.38.0", Ok(38)),
+            ("1.39", Err("VersionUnknown")),
+            ("1.99", Err("VersionUnknown")),
+            ("latest", Err("VersionMalformed")),
+        ] {
+            let seen = target(text).map(|minor| minor.0).map_err(|error| error.reason());
+            assert_eq!(seen, expected, "{text}");
+        }
+        assert!(target("1.99").unwrap_err().to_string().ends_with("can judge is 1.38"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Kubernetes objects in texts, read as kubectl and the kubelet read them and print them.
 
+pub(crate) mod large;
+
 use granit_parser::{Event, Parser, ScalarStyle};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::Error;
 
@@ -27,6 +30,16 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
+/// Whether a text begins as UTF-16 does.
+pub fn is_wide(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..])
+}
+
+/// The bytes without the mark that some editors put before UTF-8.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
+}
+
 /// Without the mark that some editors put before UTF-8.
 fn unmarked(text: String) -> String {
     match text.strip_prefix('\u{feff}') {
@@ -40,6 +53,16 @@ fn unmarked(text: String) -> String {
 /// # Errors
 /// Where it is no YAML.
 pub fn yaml(text: &str) -> Result<Vec<Value>, Error> {
+    yaml_as(text, false)
+}
+
+/// The same as another type. `strict` takes for texts only what can be nothing else, as kubectl does.
+fn yaml_as<T: DeserializeOwned>(text: &str, strict: bool) -> Result<Vec<T>, Error> {
+    let options = || {
+        let mut options = options();
+        options.no_schema = strict;
+        options
+    };
     match serde_saphyr::from_multiple_with_options(text, options()) {
         Err(Error::NonFiniteFloat { .. }) => {
             serde_saphyr::from_multiple_with_options(&with_quotes(text), options())

@@ -1,11 +1,7 @@
 //! Small inputs of kinds that public clusters have and that were judged wrongly once, or nearly. Each
 //! is a file below `tests/cases`.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpListener,
-};
+use std::fs;
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -316,81 +312,4 @@ fn answers_of_canaries() {
         let failure = failures(&[Probe::new("cp-1", "old-1", (is, &said), (is, &said))]).remove(0);
         assert!(failure.advice.contains(words), "{file}: {}", failure.advice);
     }
-}
-
-/// An apiserver that lets nobody read what a path ends with.
-fn forbidding(kind: &'static str) -> (String, tempfile::TempDir) {
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for mut stream in server.incoming().map_while(Result::ok) {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                if !matches!(stream.read(&mut byte), Ok(1)) {
-                    break;
-                }
-                head.extend(byte);
-            }
-            let head = String::from_utf8_lossy(&head).into_owned();
-            let path = head.split(' ').nth(1).unwrap_or_default();
-            let path = path.split('?').next().unwrap_or_default();
-            let (code, body) = if path.ends_with(kind) {
-                let message =
-                    format!("{kind} is forbidden: User \"u\" cannot list resource \"{kind}\"");
-                (
-                    403,
-                    format!(
-                        r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":{message:?}}}"#
-                    ),
-                )
-            } else if path.ends_with("/nodes") {
-                let node = r#"{"metadata":{"name":"n"},"status":{"nodeInfo":{"kubeletVersion":"v1.24.1"}}}"#;
-                (
-                    200,
-                    format!(
-                        r#"{{"kind":"NodeList","apiVersion":"v1","metadata":{{}},"items":[{node}]}}"#
-                    ),
-                )
-            } else if path == "/version" {
-                (200, r#"{"major":"1","minor":"24","gitVersion":"v1.24.1","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#.to_owned())
-            } else {
-                (404, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"not found"}"#.to_owned())
-            };
-            let length = body.len();
-            let _ = write!(
-                stream,
-                "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-            );
-        }
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("config");
-    let config = format!(
-        "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: '{url}'}}}}]\nusers: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\ncurrent-context: c\n"
-    );
-    fs::write(&path, config).unwrap();
-    (path.display().to_string(), folder)
-}
-
-#[test]
-fn a_refusal_of_the_apiserver_is_a_sentence() {
-    let (config, _folder) = forbidding("nodes");
-    let ran = run(&["plan", "--kubeconfig", &config], "");
-    assert_eq!(
-        (ran.code, ran.stderr.as_str()),
-        (
-            Some(1),
-            "error: cannot read the cluster's nodes: nodes is forbidden: User \"u\" cannot list resource \"nodes\"\n"
-        )
-    );
-    // Without the policies the rest is judged.
-    let (config, _folder) = forbidding("streamingpolicies");
-    let ran = run(&["plan", "--kubeconfig", &config], "");
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    assert!(
-        ran.stderr.starts_with("warning: the StreamingPolicies cannot be read, so a default one"),
-        "{}",
-        ran.stderr
-    );
 }

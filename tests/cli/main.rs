@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cases;
+mod live;
+mod many;
 
 use std::{fs, path::Path};
 
@@ -45,6 +47,22 @@ spec:
   - name: kube-apiserver
     image: registry.example/kube-apiserver:{version}
     command: [kube-apiserver, '--feature-gates={gates}']
+"
+    )
+}
+
+/// The pod of a node's agent, ready.
+fn agent(node: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  name: sluice-agent-{node}
+  namespace: sluice-system
+  labels: {{app.kubernetes.io/name: sluice, app.kubernetes.io/component: agent}}
+  ownerReferences: [{{apiVersion: apps/v1, kind: DaemonSet, name: sluice-agent, uid: u, controller: true}}]
+spec: {{nodeName: {node}, containers: []}}
+status: {{conditions: [{{type: Ready, status: 'True'}}]}}
 "
     )
 }
@@ -167,6 +185,9 @@ fn the_way_to_a_target_is_said_in_order() {
         report("cp1", "flag: Absent"),
         report("old1", "flag: 'On', nextStart: 'On'"),
         report("new1", "flag: 'On'"),
+        agent("cp1"),
+        agent("old1"),
+        agent("new1"),
         apiserver("cp1", "v1.20.2", "A=true,StreamingProxyRedirects=true"),
         apiserver("cp2", "v1.20.2", "A=true,StreamingProxyRedirects=true"),
     ]
@@ -298,6 +319,13 @@ fn an_unseen_control_plane_is_described_by_options() {
         assert_eq!(plan(SAFE, more).code, Some(code), "{more:?}");
         assert_eq!(condition(&items(SAFE, more)[0], "SafeToDisable")["reason"], reason, "{more:?}");
     }
+    // Who does not say it is told how.
+    for more in [&[][..], &["--target", "1.24"]] {
+        let told = plan(SAFE, more).stdout;
+        let advice =
+            "tell that to sluice plan by --apiserver-version and --apiserver-feature-gates";
+        assert!(told.contains(advice), "{told}");
+    }
 }
 
 #[test]
@@ -317,6 +345,7 @@ fn options_that_contradict_the_input_are_errors() {
             "--feature-gates holds \"x\"",
         ),
         (SAFE, &["--context", "c"], "-f reads files and no cluster"),
+        (SAFE, &["--as", "jane"], "-f reads files and no cluster"),
     ] {
         let ran = plan(input, more);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{more:?}");
@@ -337,6 +366,18 @@ status:
   agent: {flag: Absent, since: '2026-01-02T03:04:05Z'}
 ";
     let input = format!("{known}---\n{node}---\n{}", apiserver("cp", "v1.20.0", ""));
+    // A report outlives its agent, and then says nothing of today.
+    let alone = plan(&input, &[]);
+    assert_eq!(alone.code, Some(2));
+    assert!(
+        alone.stderr.contains("no pod of an agent of worker-1 is in the files"),
+        "{}",
+        alone.stderr
+    );
+    let ending = agent("worker-1").replace("status: 'True'", "status: 'False'");
+    assert_eq!(plan(&format!("{input}---\n{ending}"), &[]).code, Some(2));
+    let input = format!("{input}---\n{}", agent("worker-1"));
+    assert_eq!(plan(&input, &[]).code, Some(0));
     let seen = &items(&input, &[])[1];
     assert_eq!(seen["status"]["decidedBy"], "Agent");
     assert_eq!(seen["status"]["evidence"][0]["since"], "2026-01-02T03:04:05Z");
@@ -357,7 +398,7 @@ status:
 ";
     for (input, status, reason) in [
         (input.clone(), "False", "AgentsNotReady"),
-        (format!("{input}---\n{known}"), "True", "Relaying"),
+        (format!("{input}---\n{known}---\n{}", agent("worker-1")), "True", "Relaying"),
     ] {
         let seen = &items(&input, &[])[0];
         let condition = condition(seen, "ProxyReady");
@@ -397,11 +438,16 @@ fn mistakes_in_files_are_errors() {
 
     for (args, message) in [
         (&["plan", "-f", "no-such-file.yaml"][..], "cannot read no-such-file.yaml: "),
+        (&["plan", "-f", "https://x.example/nodes.yaml"], "is a URL: save what is there"),
         (&["plan", "-f", "src/cli"], "src/cli holds no .yaml, .yml or .json file"),
         (&["plan", "-f", "examples/policy.yaml"], "there is no Node to judge"),
         (&["plan"], "no cluster to ask"),
         (&["check"], "no cluster to ask"),
         (&["plan", "--target", "latest"], "not a Kubernetes version"),
+        (
+            &["plan", "-f", CLUSTER, "--target", "1.99"],
+            "nothing is known of 1.99: the newest version",
+        ),
         (&["plan", "--no-such-option"], "unexpected argument"),
     ] {
         let ran = run(args, "");
@@ -450,29 +496,6 @@ fn a_directory_is_read_in_order() {
 }
 
 #[test]
-fn many_nodes_show_only_those_that_block() {
-    let node = |index: usize, version: &str| {
-        SAFE.replace("worker-1", &format!("n{index:03}")).replace("v1.20.15", version)
-    };
-    let all: Vec<String> =
-        (0..60).map(|index| node(index, if index == 7 { "v1.18.0" } else { "v1.21.0" })).collect();
-    let input = format!("{}---\n{}", all.join("---\n"), apiserver("cp", "v1.21.0", ""));
-    let ran = plan(&input, &[]);
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.stdout.contains("n007") && !ran.stdout.contains("n008"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("59 of 60 nodes do not block"), "{}", ran.stdout);
-    assert!(plan(&input, &["--all"]).stdout.contains("n008"));
-}
-
-#[test]
-fn a_dump_of_thousands_of_nodes_is_no_attack() {
-    // More than the YAML library lets through unasked.
-    let large = format!("apiVersion: v1\nkind: Other\ndata: [{}]\n", "a,".repeat(300_000));
-    let ran = plan(&format!("{SAFE}---\n{large}"), &["--apiserver-version", "1.24"]);
-    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
-}
-
-#[test]
 fn as_a_kubectl_plugin_it_says_kubectl_sluice() {
     let dir = tempfile::tempdir().unwrap();
     let plugin = dir.path().join("kubectl-sluice");
@@ -486,6 +509,30 @@ fn as_a_kubectl_plugin_it_says_kubectl_sluice() {
     let output = Command::cargo_bin("sluice").unwrap().args(["plan", "--help"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("Usage: sluice plan") && !text.contains("kubectl sluice"), "{text}");
+}
+
+#[test]
+fn shells_and_manuals_know_every_command() {
+    let commands =
+        ["plan", "status", "check", "crds", "streams", "controller", "completion", "man"];
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&["completion", shell], "");
+        assert_eq!((ran.code, &*ran.stderr), (Some(0), ""));
+        for word in commands {
+            assert!(ran.stdout.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(run(&["completion", "cmd"], "").code, Some(1));
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    let ran = run(&["man", "--dir", pages.to_str().unwrap()], "");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for command in commands {
+        let page = fs::read_to_string(pages.join(format!("sluice-{command}.1"))).unwrap();
+        assert!(page.contains("Exit codes:"), "{page}");
+    }
+    let page = fs::read_to_string(pages.join("sluice.1")).unwrap();
+    assert_eq!(run(&["man"], "").stdout, page);
 }
 
 #[test]

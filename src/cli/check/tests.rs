@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::canary::tests::apiserver::{Apiserver, Reply, sound};
+use crate::cli::connect::Place;
 
 const CANARIES: &str = "/api/v1/namespaces/sluice-system-canary/pods?";
 const NODES: &str = "/api/v1/nodes?";
@@ -62,11 +63,16 @@ struct Line {
     args: Args,
 }
 
+fn at(apiserver: &Apiserver) -> Cluster {
+    let place = Place { server: apiserver.url.clone(), context: None, patience: None };
+    Cluster { config: Config::new(apiserver.url.parse().unwrap()), place }
+}
+
 /// Checks through an apiserver that is named, as its endpoints cannot be.
 async fn check(apiserver: &Apiserver, more: &[&str]) -> Result<CheckOutcome, Error> {
     let line = [&["check", "--apiserver", &apiserver.url][..], more].concat();
     let Line { args } = clap::Parser::parse_from(line);
-    outcome(Config::new(apiserver.url.parse().unwrap()), args, |_, _| ()).await
+    outcome(&at(apiserver), args, |_, _| ()).await
 }
 
 fn rows(outcome: &CheckOutcome) -> Vec<String> {
@@ -128,7 +134,6 @@ async fn why_nothing_is_tried() {
     // Without --apiserver, the Service's endpoints lead the way.
     let apiserver = Apiserver::start(cluster).await;
     let Line { args } = clap::Parser::parse_from(["check"]);
-    let config = Config::new(apiserver.url.parse().unwrap());
-    let error = outcome(config, args, |_, _| ()).await.unwrap_err();
+    let error = outcome(&at(&apiserver), args, |_, _| ()).await.unwrap_err();
     assert_eq!(error.reason(), "Unreachable");
 }

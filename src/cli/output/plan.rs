@@ -1,11 +1,13 @@
 //! A plan as a table. The same words as in the objects, so that a person and a script who compare
 //! notes speak of the same things.
 
+use std::collections::BTreeMap;
+
 use anstyle::Style;
 
-use super::{BAD, CARE, Cell, GOOD, Table};
+use super::{BAD, CARE, Cell, GOOD, Table, wrap};
 use crate::{
-    api::{StreamingNode, StreamingNodeStatus, StreamingPolicyStatus, condition},
+    api::{StreamingNodeStatus, StreamingPolicyStatus, condition},
     cli::plan::{
         judge::{PlannedPolicy, PlannedStatuses},
         upgrade::UpgradePlan,
@@ -23,25 +25,30 @@ use crate::{
 /// Up to so many nodes are all shown.
 const NODES_SHOWN: usize = 50;
 
+/// Of more nodes than that, so many are shown, and of their kinds.
+const FIRST: usize = 10;
+
 /// What stands where nothing is known.
 const NONE: &str = "-";
 
-/// The plan for people; `all` shows every node, however many there are.
-pub fn table(plan: &PlannedStatuses, all: bool) -> String {
+/// The plan for people; `all` shows every node, however many there are. Sentences are broken at `width`.
+pub fn table(plan: &PlannedStatuses, all: bool, width: Option<usize>) -> String {
     let Some(policy) = plan.judged() else { return String::new() };
-    let mut parts = vec![heading(policy, plan.upgrade.is_some()), nodes(&plan.nodes, all)];
+    let mut parts = vec![heading(plan, policy, width), nodes(plan, all)];
     if !policy.status.upgrades.is_empty() {
         parts.push(upgrades(&policy.status));
     }
-    let todo = todo(policy);
+    let todo = todo(policy, width);
     if !todo.is_empty() {
         parts.push(todo);
     }
-    parts.extend(plan.upgrade.as_ref().filter(|upgrade| !upgrade.steps.is_empty()).map(steps));
+    let steps = plan.upgrade.as_ref().filter(|upgrade| !upgrade.steps.is_empty());
+    parts.extend(steps.map(|upgrade| self::steps(upgrade, width)));
     parts.join("\n")
 }
 
-fn heading(policy: &PlannedPolicy, for_target: bool) -> String {
+/// What is there, what may be done, and how many nodes are in the way.
+fn heading(plan: &PlannedStatuses, policy: &PlannedPolicy, width: Option<usize>) -> String {
     let status = &policy.status;
     let name = policy.metadata.name.as_deref().unwrap_or_default();
     let wants = match &policy.spec {
@@ -53,17 +60,37 @@ fn heading(policy: &PlannedPolicy, for_target: bool) -> String {
     };
     let gate = STREAMING_REDIRECTS.gate;
     let mut text = format!(
-        "{}; {gate} is {}; StreamingPolicy {name} {wants}\n{}\n",
+        "{}; {gate} is {}; StreamingPolicy {name} {wants}\n{}",
         apiservers(status),
         status.gate,
-        verdict(policy, condition::SAFE_TO_DISABLE, "")
+        verdict(policy, condition::SAFE_TO_DISABLE, "", width)
     );
-    if for_target {
+    if plan.upgrade.is_some() {
         let target = policy.spec.as_ref().and_then(|spec| spec.target_version.as_deref());
         let what = format!("Upgrade to {}: ", target.unwrap_or_default());
-        text.push_str(&format!("{}\n", verdict(policy, condition::UPGRADE_SAFE, &what)));
+        text.push_str(&verdict(policy, condition::UPGRADE_SAFE, &what, width));
     }
-    text
+    text + &counts(plan)
+}
+
+fn counts(plan: &PlannedStatuses) -> String {
+    let of = |verdict: Verdict| {
+        let statuses = plan.nodes.iter().filter_map(|node| node.status.as_ref());
+        statuses.filter(|status| status.verdict == verdict.as_str()).count()
+    };
+    let (total, blocking, overridden) =
+        (plan.nodes.len(), of(Verdict::Blocks), of(Verdict::Overridden));
+    let nodes = if total == 1 { "1 node".to_owned() } else { format!("{total} nodes") };
+    let block = match blocking {
+        0 => "none blocks".to_owned(),
+        1 => format!("{BAD}1 blocks{BAD:#}"),
+        n => format!("{BAD}{n} block{BAD:#}"),
+    };
+    let excepted = match overridden {
+        0 => String::new(),
+        n => format!(", {CARE}{n} overridden{CARE:#}"),
+    };
+    format!("{nodes}: {block}{excepted}\n")
 }
 
 fn apiservers(status: &StreamingPolicyStatus) -> String {
@@ -80,25 +107,37 @@ fn apiservers(status: &StreamingPolicyStatus) -> String {
     }
 }
 
-fn verdict(policy: &PlannedPolicy, kind: &str, what: &str) -> String {
+fn verdict(policy: &PlannedPolicy, kind: &str, what: &str, width: Option<usize>) -> String {
     let Some(condition) = policy.condition(kind) else { return String::new() };
     if condition.status == "True" {
-        format!("{what}{GOOD}Safe{GOOD:#}: {}. {}", condition.reason, condition.message)
+        let text = format!("{}. {}", condition.reason, condition.message);
+        // The colours take no room.
+        let label = wrap(&format!("{what}Safe: "), &text, width);
+        label.replacen("Safe", &format!("{GOOD}Safe{GOOD:#}"), 1)
     } else {
         // Its message says what to do, and stands there.
-        format!("{what}{BAD}Refused{BAD:#}: {}", condition.reason)
+        format!("{what}{BAD}Refused{BAD:#}: {}\n", condition.reason)
     }
 }
 
-fn nodes(nodes: &[StreamingNode], all: bool) -> String {
-    let mut rows: Vec<(&str, &StreamingNodeStatus)> = nodes
+fn nodes(plan: &PlannedStatuses, all: bool) -> String {
+    let mut rows: Vec<(&str, &StreamingNodeStatus)> = plan
+        .nodes
         .iter()
         .filter_map(|node| Some((node.metadata.name.as_deref()?, node.status.as_ref()?)))
         .collect();
     rows.sort_by_key(|(name, status)| (badness(status), *name));
     let total = rows.len();
-    if !all && total > NODES_SHOWN {
+    let few = all || total <= NODES_SHOWN;
+    if !few {
         rows.retain(|(_, status)| status.verdict == Verdict::Blocks.as_str());
+    }
+    let blocking = rows.len();
+    let mut text = String::new();
+    if !few && blocking > NODES_SHOWN {
+        text.push_str(&kinds(&rows, &plan.pools));
+        text.push('\n');
+        rows.truncate(FIRST);
     }
     let mut table = Table::new([
         "NAME",
@@ -122,12 +161,41 @@ fn nodes(nodes: &[StreamingNode], all: bool) -> String {
             cell(&status.verdict),
         ]);
     }
-    let hidden = total - rows.len();
-    let mut text = if rows.is_empty() { String::new() } else { table.render() };
+    if !rows.is_empty() {
+        text.push_str(&table.render());
+    }
+    if rows.len() < blocking {
+        let more = blocking - rows.len();
+        text.push_str(&format!(
+            "{more} more nodes block; --all shows them, and -o json has all.\n"
+        ));
+    }
+    let hidden = total - blocking;
     if hidden > 0 {
         text.push_str(&format!("{hidden} of {total} nodes do not block; --all shows them.\n"));
     }
     text
+}
+
+/// How many nodes block, by version and pool; the most numerous first.
+fn kinds(rows: &[(&str, &StreamingNodeStatus)], pools: &BTreeMap<String, String>) -> String {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (name, status) in rows {
+        let pool = pools.get(*name).map_or(NONE, String::as_str);
+        *counts.entry((known(&status.kubelet_version), pool)).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(kind, count)| (std::cmp::Reverse(*count), *kind));
+    let mut table = Table::new(["BLOCKING", "KUBELET", "POOL"]);
+    for ((version, pool), count) in counts.iter().take(FIRST) {
+        table.add([count.to_string().into(), (*version).into(), (*pool).into()]);
+    }
+    let rest: usize = counts.iter().skip(FIRST).map(|(_, count)| count).sum();
+    if rest > 0 {
+        let others = format!("{} more kinds", counts.len() - FIRST);
+        table.add([rest.to_string().into(), others.into(), "".into()]);
+    }
+    table.render()
 }
 
 /// Sorts the worst first: by verdict, whether it redirects for certain, and how far it lags.
@@ -160,7 +228,8 @@ fn upgrades(status: &StreamingPolicyStatus) -> String {
     table.render()
 }
 
-fn todo(policy: &PlannedPolicy) -> String {
+/// One finding a line: what, where, and what to do.
+fn todo(policy: &PlannedPolicy, width: Option<usize>) -> String {
     let wanted = [
         (condition::SAFE_TO_DISABLE, true),
         (condition::UPGRADE_SAFE, true),
@@ -170,20 +239,23 @@ fn todo(policy: &PlannedPolicy) -> String {
     for (kind, wanted) in wanted {
         let Some(condition) = policy.condition(kind) else { continue };
         if (condition.status == "True") != wanted {
-            text.push_str(&format!("  {kind} ({}): {}\n", condition.reason, condition.message));
+            text.push_str(&format!("  {kind}: {}\n", condition.reason));
+            for finding in condition.message.lines() {
+                text.push_str(&wrap("  - ", finding, width));
+            }
         }
     }
     if text.is_empty() { text } else { format!("What to do:\n{text}") }
 }
 
-fn steps(upgrade: &UpgradePlan) -> String {
+fn steps(upgrade: &UpgradePlan, width: Option<usize>) -> String {
     let mut text = format!("On the way to {}, in this order:\n", upgrade.target);
     for (number, step) in (1..).zip(&upgrade.steps) {
         let names = step.nodes.iter().map(String::as_str).collect::<NameSummary<'_>>();
         let on = if names.is_empty() { String::new() } else { format!(" on {names}") };
         let may = if step.needed { "" } else { " (if you like)" };
-        let action = step.action.as_str();
-        text.push_str(&format!("  {number}. {action}{on}{may}: {}\n", step.message));
+        let what = format!("{}{on}{may}: {}", step.action.as_str(), step.message);
+        text.push_str(&wrap(&format!("  {number}. "), &what, width));
         for file in &step.files {
             text.push_str(&format!("       {file}\n"));
         }

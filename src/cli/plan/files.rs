@@ -1,22 +1,28 @@
 //! Objects from files, as kubectl prints them and as people write them.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
 use super::objects::Objects;
-use crate::kubernetes::documents;
+use crate::kubernetes::documents::{self, large};
 
 mod object;
+mod piece;
 
 /// The name that stands for standard input.
 const STDIN: &str = "-";
 
 /// The kinds of files that are read from a directory.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// A text of at most so many bytes is read as a whole. Of a larger one only a piece is held at a time, which
+/// takes it to be such as kubectl prints.
+const WHOLE: u64 = 4 << 20;
 
 /// Where an object is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A URL.
+    #[error("-f reads files, and {0} is a URL: save what is there, and give the file")]
+    Url(String),
     /// A directory without a file to read.
     #[error("{0} holds no .yaml, .yml or .json file")]
     NoFiles(String),
@@ -53,6 +62,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Read { .. } => "Read",
+            Self::Url(_) => "Url",
             Self::NoFiles(_) => "NoFiles",
         }
     }
@@ -98,25 +108,52 @@ pub fn read(paths: &[PathBuf], stdin: &mut impl io::Read) -> Result<Objects, Err
     let mut objects = Objects::default();
     for path in paths {
         if path == Path::new(STDIN) {
-            let mut bytes = Vec::new();
-            stdin.read_to_end(&mut bytes).map_err(|source| unreadable("standard input", source))?;
-            add_bytes(&mut objects, "standard input", bytes);
+            let name = "standard input";
+            add_reader(&mut objects, name, stdin, WHOLE).map_err(|why| unreadable(name, why))?;
             continue;
+        }
+        let text = path.to_string_lossy();
+        if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(Error::Url(text.into_owned()));
         }
         for file in files(path)? {
             let name = file.display().to_string();
-            let bytes = fs::read(&file).map_err(|source| unreadable(&name, source))?;
-            add_bytes(&mut objects, &name, bytes);
+            let added = fs::File::open(&file)
+                .and_then(|mut file| add_reader(&mut objects, &name, &mut file, WHOLE));
+            added.map_err(|source| unreadable(&name, source))?;
         }
     }
     Ok(objects)
 }
 
-fn add_bytes(objects: &mut Objects, file: &str, bytes: Vec<u8>) {
-    match documents::decode(bytes) {
-        Ok(text) => add(objects, file, &text),
-        Err(why) => objects.unread.push(Unread::Syntax { file: file.to_owned(), why }),
+/// Adds what a file holds, as a whole or in pieces.
+fn add_reader(
+    objects: &mut Objects,
+    file: &str,
+    reader: &mut impl Read,
+    whole: u64,
+) -> io::Result<()> {
+    let mut head = Vec::new();
+    reader.by_ref().take(whole + 1).read_to_end(&mut head)?;
+    let is_whole = u64::try_from(head.len()).is_ok_and(|length| length <= whole);
+    if is_whole || documents::is_wide(&head) {
+        reader.read_to_end(&mut head)?;
+        match documents::decode(head) {
+            Ok(text) => add(objects, file, &text),
+            Err(why) => objects.unread.push(Unread::Syntax { file: file.to_owned(), why }),
+        }
+        return Ok(());
     }
+    let text = documents::without_mark(&head).chain(reader);
+    match large::read(text, |place, piece| piece::add(objects, file, place, piece)) {
+        Err(large::Error::Read(error)) => return Err(error),
+        Err(error @ large::Error::Syntax { .. }) => {
+            let (file, why) = (file.to_owned(), error.to_string());
+            objects.unread.push(Unread::Syntax { file, why });
+        }
+        Ok(()) => {}
+    }
+    Ok(())
 }
 
 fn unreadable(file: &str, source: io::Error) -> Error {
@@ -208,170 +245,4 @@ fn read_documents(text: &str) -> Result<Vec<Value>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn objects(text: &str) -> Result<Objects, String> {
-        let mut objects = Objects::default();
-        add(&mut objects, "f.yaml", text);
-        objects.unread.first().map_or(Ok(()), |unread| Err(unread.to_string()))?;
-        Ok(objects)
-    }
-
-    #[test]
-    fn reads_every_shape_of_list() {
-        for text in [
-            "{apiVersion: v1, kind: Node, metadata: {name: n}}",
-            "---\n# nothing\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\n---\n",
-            "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Node, metadata: {name: n}}]",
-            "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Node, metadata: {name: n}}]}]",
-            r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n"}}"#,
-            r#"{"apiVersion":"v1","kind":"NodeList","items":[{"metadata":{"name":"n"}}]}"#,
-            "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"n\"}}\n{\"apiVersion\":\"v1\",\"kind\":\"Secret\"}",
-        ] {
-            let names: Vec<_> = objects(text).unwrap().nodes.into_keys().collect();
-            assert_eq!(names, ["n"], "{text}");
-        }
-    }
-
-    #[test]
-    fn what_can_be_read_is_there_beside_what_cannot() {
-        let mut objects = Objects::default();
-        let node =
-            |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
-        let list =
-            format!("{{apiVersion: v1, kind: List, items: [{}, 7, {}]}}", node("a"), node("b"));
-        add(&mut objects, "1.yaml", &format!("{list}\n---\nkind: Node\n---\n{}", node("c")));
-        add(&mut objects, "2.yaml", "a: [");
-        add(&mut objects, "3.yaml", &node("d"));
-        let names: Vec<_> = objects.nodes.keys().collect();
-        assert_eq!(names, ["a", "b", "c", "d"]);
-        let unread: Vec<_> = objects.unread.iter().map(Unread::to_string).collect();
-        assert_eq!(unread.len(), 3, "{unread:?}");
-        assert_eq!(unread[0], "1.yaml, document 1, items[1]: not an object");
-        assert!(unread[2].starts_with("2.yaml: "), "{unread:?}");
-    }
-
-    #[test]
-    fn a_document_that_is_no_yaml_hides_no_other() {
-        let mut objects = Objects::default();
-        let node =
-            |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
-        let text = format!("---\n{}\n---\na: [\n--- \n{}\n---\nkind: Node\n", node("a"), node("b"));
-        add(&mut objects, "f.yaml", &text);
-        assert_eq!(objects.nodes.keys().collect::<Vec<_>>(), ["a", "b"]);
-        let unread: Vec<_> = objects.unread.iter().map(Unread::to_string).collect();
-        assert!(unread[0].contains("line 4"), "{unread:?}");
-        assert!(unread[1].starts_with("f.yaml, document 4: "), "{unread:?}");
-        assert_eq!(unread.len(), 2, "{unread:?}");
-    }
-
-    #[test]
-    fn other_kinds_are_counted() {
-        let text =
-            "apiVersion: apps/v1\nkind: Node\n---\napiVersion: v1\nkind: Secret\ndata: {a: b}\n";
-        let seen = objects(text).unwrap();
-        assert_eq!((seen.skipped, seen.nodes.len()), (2, 0));
-    }
-
-    #[test]
-    fn the_last_of_two_counts_and_that_is_said() {
-        let node = |version: &str| {
-            format!(
-                "apiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nstatus: {{nodeInfo: {{kubeletVersion: {version}}}}}\n"
-            )
-        };
-        let seen = objects(&format!("{}---\n{}", node("v1.18.0"), node("v1.20.0"))).unwrap();
-        assert_eq!(seen.nodes["n"].kubelet_version, "v1.20.0");
-        assert_eq!(seen.warnings.len(), 1, "{:?}", seen.warnings);
-    }
-
-    #[test]
-    fn a_mistake_is_named_with_its_place() {
-        let policy = |spec: &str| {
-            format!(
-                "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
-            )
-        };
-        for (text, expected) in [
-            (
-                policy("{streamingProxyRedirect: Disabled}"),
-                "spec.streamingProxyRedirect: unknown field",
-            ),
-            (policy("{proxy: {mod: Streams}}"), "spec.proxy.mod: unknown field"),
-            (
-                policy("{streamingProxyRedirects: Off}"),
-                "spec.streamingProxyRedirects: unknown variant",
-            ),
-            (
-                policy("{proxy: {maxConnectionBytesPerSec: -5}}"),
-                "spec.proxy.maxConnectionBytesPerSec: -5 is out of range",
-            ),
-            (
-                policy("{proxy: {maxConnectionBytesPerSec: fast}}"),
-                "spec.proxy.maxConnectionBytesPerSec: \"fast\" is not a quantity",
-            ),
-            (policy("{targetVersion: 1.24}"), "spec.targetVersion: invalid type: floating point"),
-            (policy("{targetVersion: \"2.0\"}"), "spec.targetVersion: \"2.0\" is not a version"),
-            (
-                policy("{overrides: [{node: n, reason: '', expires: 2030-01-01T00:00:00Z}]}"),
-                "spec.overrides[0].reason: ",
-            ),
-            (
-                policy("{overrides: [{node: n, expires: 2030-01-01T00:00:00Z}]}"),
-                "missing field `reason`",
-            ),
-            (policy("{}\nspecs: {}"), "specs: unknown field"),
-        ] {
-            let error = objects(&format!("---\n{text}")).unwrap_err();
-            assert!(error.starts_with("f.yaml, document 1: StreamingPolicy p: "), "{error}");
-            assert!(error.contains(expected), "{error}");
-        }
-        for (text, expected) in [
-            ("a: [", "f.yaml: "),
-            ("just words", "f.yaml, document 1: not an object"),
-            ("a: b", "f.yaml, document 1: no kind"),
-            (
-                "apiVersion: v1\nkind: NodeList\nitems: {a: b}",
-                "f.yaml, document 1: its items are no list",
-            ),
-            (
-                "apiVersion: v1\nkind: Node\nmetadata: {}",
-                "f.yaml, document 1: Node: metadata.name: ",
-            ),
-            (
-                "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Node, metadata: {name: 7}}]",
-                "f.yaml, document 1, items[0]: Node: metadata.name: ",
-            ),
-            (
-                "apiVersion: v1\nkind: Node\nmetadata: {name: n, labels: {a: true}}",
-                "f.yaml, document 1: Node n: metadata.labels",
-            ),
-            (
-                "apiVersion: sluice.dev/v9\nkind: StreamingPolicy\nmetadata: {name: p}",
-                "f.yaml, document 1: StreamingPolicy p: apiVersion: ",
-            ),
-        ] {
-            let error = objects(text).unwrap_err();
-            assert!(error.starts_with(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn only_the_apiservers_pods_are_read() {
-        let pod = |namespace: &str, component: &str| {
-            format!(
-                "apiVersion: v1\nkind: Pod\nmetadata: {{name: kube-apiserver-cp, namespace: {namespace}, labels: {{component: {component}}}, annotations: {{kubernetes.io/config.mirror: x}}, ownerReferences: [{{apiVersion: v1, kind: Node, name: cp, uid: u}}]}}\nspec: {{nodeName: cp, containers: [{{name: kube-apiserver, image: 'k/kube-apiserver:v1.21.0', command: [kube-apiserver]}}]}}\n"
-            )
-        };
-        for (namespace, component, count) in [
-            ("kube-system", "kube-apiserver", 1),
-            // Whatever its labels say, it runs one.
-            ("kube-system", "etcd", 1),
-            ("other", "kube-apiserver", 0),
-        ] {
-            let seen = objects(&pod(namespace, component)).unwrap();
-            assert_eq!(seen.pods.len(), count, "{namespace} {component}");
-        }
-    }
-}
+mod tests;

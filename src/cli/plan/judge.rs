@@ -1,5 +1,7 @@
 //! From objects to the objects that the controller would write. No I/O, no clock.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Serialize;
@@ -17,9 +19,9 @@ use crate::{
     decision::{
         apiserver::{Apiserver, Unseen},
         migration::STREAMING_REDIRECTS,
-        redirects::policy::Owner,
+        redirects::{node::Verdict, policy::Owner},
     },
-    kubernetes::{feature_gates::FeatureGates, version::Minor},
+    kubernetes::{feature_gates::FeatureGates, node_pool, version::Minor},
 };
 
 /// The name of the policy that is judged where there is none.
@@ -32,6 +34,9 @@ const APISERVER: &str = "apiserver";
 const INPUT_UNREAD: &str = "InputUnread";
 const UNREAD: &str = "Some of the input could not be read, and might stand in the way. Correct what \
                       is named on standard error.";
+
+/// The name of the apiservers that may be there beside those that are seen.
+const OTHERS: &str = "others";
 
 /// What the user says beside the objects.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +107,8 @@ pub struct PlannedStatuses {
     pub policies: Vec<PlannedPolicy>,
     /// The nodes, by name.
     pub nodes: Vec<StreamingNode>,
+    /// The pool of machines of each node that blocks, where a label tells it.
+    pub pools: BTreeMap<String, String>,
     /// The upgrade that was asked about, and counts.
     pub upgrade: Option<UpgradePlan>,
 }
@@ -202,7 +209,7 @@ pub fn judge(
         let policy = PolicyObject::Readable(Box::new(StreamingPolicy::new(DEFAULT_POLICY, spec)));
         objects.policies.insert(DEFAULT_POLICY.to_owned(), policy);
     }
-    let mut cluster = cluster(&objects);
+    let mut cluster = cluster(&mut objects);
     let instances = instances(cluster.instances(), &objects, options)?;
     cluster.set_instances(instances);
 
@@ -216,12 +223,13 @@ pub fn judge(
         cluster.set_policy(chosen.clone(), policy(object));
     }
 
+    let doubts = doubts(&objects);
     let moment = cluster.at(now);
     let mut policies: Vec<PlannedPolicy> = Vec::new();
     for (name, object) in objects.policies {
         let Some(mut status) = moment.policy_report(&name, None) else { continue };
-        if !objects.unread.is_empty() {
-            doubt(&mut status);
+        if let Some(why) = &doubts {
+            doubt(&mut status, why);
         }
         let (mut metadata, spec) = match object {
             PolicyObject::Readable(policy) => (policy.metadata, Some(policy.spec)),
@@ -233,6 +241,7 @@ pub fn judge(
     policies.sort_by_key(|policy| policy.metadata.name.as_ref() != Some(&chosen));
 
     let scene = cluster.node_scene(now);
+    let mut pools = BTreeMap::new();
     let mut nodes = Vec::with_capacity(cluster.nodes().len());
     for (name, node) in cluster.nodes() {
         let known = objects.known.remove(name);
@@ -240,6 +249,11 @@ pub fn judge(
         let evidence: &[EvidenceEntry] = status.map_or(&[], |status| &status.evidence);
         let follows = known.as_ref().and_then(|known| known.spec.policy.as_deref());
         let mut report = scene.report(name, node, follows, evidence, now);
+        if report.status.verdict == Verdict::Blocks.as_str()
+            && let Some(pool) = node_pool::of(&node.labels)
+        {
+            pools.insert(name.clone(), pool.to_owned());
+        }
         report.status.agent = status.and_then(|status| status.agent.clone());
         let (mut metadata, kept) = match known {
             Some(known) => (known.metadata, known.spec),
@@ -255,13 +269,27 @@ pub fn judge(
     // Steps that leave out what could not be read would be taken for all.
     let upgrade = options
         .target
-        .filter(|_| objects.unread.is_empty())
+        .filter(|_| doubts.is_none())
         .map(|target| UpgradePlan { target, steps: cluster.upgrade_steps(&chosen, now) });
-    Ok(PlannedStatuses { policies, nodes, upgrade })
+    Ok(PlannedStatuses { policies, nodes, pools, upgrade })
+}
+
+/// Why not everything was seen that counts; `None` where it was.
+fn doubts(objects: &Objects) -> Option<String> {
+    if !objects.unread.is_empty() {
+        return Some(UNREAD.to_owned());
+    }
+    let hidden = objects.hidden.join(" and the ");
+    (!hidden.is_empty()).then(|| {
+        format!(
+            "The {hidden} of the cluster cannot be read, and might stand in the way. Let somebody ask \
+             who may read them."
+        )
+    })
 }
 
 /// Takes back what holds only of what could be read: any object beside it might be in the way.
-fn doubt(status: &mut StreamingPolicyStatus) {
+fn doubt(status: &mut StreamingPolicyStatus, why: &str) {
     for condition in &mut status.conditions {
         let (status, reason) = match &*condition.type_ {
             // What is wrong is so whatever else there is.
@@ -272,30 +300,28 @@ fn doubt(status: &mut StreamingPolicyStatus) {
         };
         status.clone_into(&mut condition.status);
         reason.clone_into(&mut condition.reason);
-        UNREAD.clone_into(&mut condition.message);
+        why.clone_into(&mut condition.message);
     }
     for upgrade in status.upgrades.iter_mut().filter(|upgrade| upgrade.safe) {
         upgrade.safe = false;
         upgrade.reasons = vec![INPUT_UNREAD.to_owned()];
-        UNREAD.clone_into(&mut upgrade.message);
+        why.clone_into(&mut upgrade.message);
     }
 }
 
-fn cluster(objects: &Objects) -> Cluster {
+/// Makes a cluster of the objects. The Nodes are taken out of them: there may be many.
+fn cluster(objects: &mut Objects) -> Cluster {
     let mut cluster = Cluster::default();
-    // Where nobody looked for the agents, what they reported is believed.
-    if let Some(agents) = &objects.agents {
-        cluster.watch_agents();
-        for (node, ready) in agents {
-            cluster.set_agent_ready(node, *ready);
-        }
+    cluster.watch_agents();
+    for (node, ready) in &objects.agents {
+        cluster.set_agent_ready(node, *ready);
     }
     for (name, known) in &objects.known {
         let agent = known.status.as_ref().and_then(|status| status.agent.as_deref());
         cluster.set_agent(name, agent);
     }
-    for node in objects.nodes.values() {
-        cluster.set_node(node.clone());
+    for node in std::mem::take(&mut objects.nodes).into_values() {
+        cluster.set_node(node);
     }
     for (name, object) in &objects.policies {
         cluster.set_policy(name.clone(), policy(object));
@@ -359,9 +385,15 @@ fn instances(
         }
     };
     let mut all = seen.to_vec();
-    if all.is_empty() && (options.apiserver_version.is_some() || said.is_some()) {
+    let unseen = |name: &str| {
         let unseen = Some(Unseen::NoMirrorPod);
-        all.push(Apiserver { name: APISERVER.to_owned(), minor: None, gates: None, unseen });
+        Apiserver { name: name.to_owned(), minor: None, gates: None, unseen }
+    };
+    if objects.endpoints_hidden {
+        all.push(unseen(OTHERS));
+    }
+    if all.is_empty() && (options.apiserver_version.is_some() || said.is_some()) {
+        all.push(unseen(APISERVER));
     }
     for instance in &mut all {
         if let Some(said) = options.apiserver_version {

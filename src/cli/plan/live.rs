@@ -1,16 +1,21 @@
 //! Objects from a cluster. Only reads.
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod};
-use kube::{Api, Client, ResourceExt, api::ListParams, core::DeserializeGuard};
+use kube::{Api, Client, Resource as _, ResourceExt, api::ListParams, core::DeserializeGuard};
 
 use super::objects::{Objects, PolicyObject};
 use crate::{
     api::{StreamingNode, StreamingPolicy},
+    cli::explain::how_to_get_rights,
     cluster::{
         AGENT_LABELS, AgentPod, ApiserverPod, NodeView, POD_FIELDS, endpoint_addresses, ready_nodes,
     },
-    kubernetes::{pages::list, version::Minor},
+    kubernetes::{failure::Failure, pages::list, version::Minor},
 };
+
+/// Our kinds, as they are told.
+const POLICIES: &str = "StreamingPolicies";
+const STREAMING_NODES: &str = "StreamingNodes";
 
 /// Why the cluster cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +38,8 @@ impl Error {
 /// Reads everything that is judged.
 ///
 /// # Errors
-/// Where nodes or policies cannot be read. Apiservers that cannot be seen stay unknown, and that
-/// is a verdict.
+/// Where nodes cannot be read, or the apiserver is away. Apiservers that cannot be seen stay unknown,
+/// and that is a verdict; what else must not be read is told, and nothing is found safe without it.
 pub async fn read(client: Client) -> Result<Objects, Error> {
     let mut objects = Objects::default();
     let failed = |what| move |source| Error { what, source: Box::new(source) };
@@ -45,19 +50,9 @@ pub async fn read(client: Client) -> Result<Objects, Error> {
     }
 
     let policies = Api::<DeserializeGuard<StreamingPolicy>>::all(client.clone());
-    let policies = unless_missing(list(&policies, ListParams::default()).await);
-    let policies = match policies {
-        // Without them the strictest is judged, which has no overrides.
-        Err(kube::Error::Api(status)) if status.is_forbidden() => {
-            objects.warnings.push(format!(
-                "the StreamingPolicies cannot be read, so a default one is judged: {}",
-                status.message
-            ));
-            Vec::new()
-        }
-        policies => policies.map_err(failed("StreamingPolicies"))?,
-    };
-    for DeserializeGuard(policy) in policies {
+    let policies = list(&policies, ListParams::default()).await;
+    let policies = allowed(&client, &mut objects, POLICIES, policies).await;
+    for DeserializeGuard(policy) in policies.map_err(failed(POLICIES))? {
         match policy {
             Ok(policy) => {
                 let object = PolicyObject::Readable(Box::new(policy));
@@ -72,8 +67,9 @@ pub async fn read(client: Client) -> Result<Objects, Error> {
     }
 
     let known = Api::<DeserializeGuard<StreamingNode>>::all(client.clone());
-    let known = unless_missing(list(&known, ListParams::default()).await);
-    for DeserializeGuard(node) in known.map_err(failed("StreamingNodes"))? {
+    let known = list(&known, ListParams::default()).await;
+    let known = allowed(&client, &mut objects, STREAMING_NODES, known).await;
+    for DeserializeGuard(node) in known.map_err(failed(STREAMING_NODES))? {
         match node {
             Ok(node) => {
                 objects.known.insert(node.name_any(), node);
@@ -90,19 +86,57 @@ pub async fn read(client: Client) -> Result<Objects, Error> {
     Ok(objects)
 }
 
+/// The objects of one of our kinds. A cluster that does not have the kind has none of it; where it has
+/// some that must not be read, that is told.
+async fn allowed<K>(
+    client: &Client,
+    objects: &mut Objects,
+    what: &'static str,
+    listed: kube::Result<Vec<K>>,
+) -> kube::Result<Vec<K>> {
+    match unless_missing(listed) {
+        Err(error) if is_forbidden(&error) => {
+            // A right is asked for before the kind is. Everybody may see which kinds there are.
+            let ours = client.list_api_group_resources(&StreamingNode::api_version(&())).await;
+            let ours = unless_missing(ours.map(|list| list.resources));
+            if !ours.is_ok_and(|kinds| kinds.is_empty()) {
+                objects.hidden.push(what);
+                let consequence = format!("the {what} cannot be read, so nothing is found safe");
+                warn(objects, &consequence, &error);
+            }
+            Ok(Vec::new())
+        }
+        listed => listed,
+    }
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_forbidden())
+}
+
+/// Tells what cannot be read, and what follows from that.
+fn warn(objects: &mut Objects, consequence: &str, error: &kube::Error) {
+    let failure = Failure::of(error);
+    objects.warnings.push(format!("{consequence}: {failure}"));
+    if let Failure::Forbidden { who, .. } = failure {
+        objects.hint.get_or_insert_with(|| how_to_get_rights(who.as_deref()));
+    }
+}
+
 /// Looks for the agents that have reported: a report outlives its agent.
 async fn agents(client: &Client, objects: &mut Objects) {
-    let reported = |node: &StreamingNode| node.status.as_ref().is_some_and(|s| s.agent.is_some());
-    if !objects.known.values().any(reported) {
+    if objects.agents_without_pods().next().is_none() {
         return;
     }
     let labels = AGENT_LABELS.map(|(key, value)| format!("{key}={value}")).join(",");
     let pods = Api::<Pod>::all(client.clone());
     match list(&pods, ListParams::default().labels(&labels)).await {
-        Ok(pods) => objects.agents = Some(ready_nodes(pods.iter().filter_map(AgentPod::read))),
-        Err(error) => objects.warnings.push(format!(
-            "the agents' pods cannot be read, so what they once reported is believed: {error}"
-        )),
+        Ok(pods) => objects.agents = ready_nodes(pods.iter().filter_map(AgentPod::read)),
+        Err(error) => warn(
+            objects,
+            "the agents' pods cannot be read, so no agent is believed that a flag is off",
+            &error,
+        ),
     }
 }
 
@@ -113,24 +147,27 @@ async fn control_plane(client: Client, objects: &mut Objects) {
         Ok(pods) => objects
             .pods
             .extend(pods.iter().filter_map(|pod| Some((pod.name_any(), ApiserverPod::read(pod)?)))),
-        Err(error) => objects.warnings.push(unseen("pods in kube-system", &error)),
+        Err(error) => warn(objects, &unseen("pods in kube-system"), &error),
     }
     let endpoints = Api::<Endpoints>::namespaced(client.clone(), "default");
     match endpoints.get_opt("kubernetes").await {
         Ok(endpoints) => objects.endpoints = endpoints.as_ref().map(endpoint_addresses),
-        Err(error) => objects.warnings.push(unseen("endpoints of the Service kubernetes", &error)),
+        Err(error) => {
+            objects.endpoints_hidden = true;
+            warn(objects, &unseen("endpoints of the Service kubernetes"), &error);
+        }
     }
     match client.apiserver_version().await {
         Ok(info) => match Minor::running(&info.git_version) {
             Ok(minor) => objects.served = Some(minor),
             Err(error) => objects.warnings.push(format!("the apiserver's version: {error}")),
         },
-        Err(error) => objects.warnings.push(unseen("version", &error)),
+        Err(error) => warn(objects, &unseen("version"), &error),
     }
 }
 
-fn unseen(what: &str, error: &kube::Error) -> String {
-    format!("the {what} cannot be read, so apiservers may stay unknown: {error}")
+fn unseen(what: &str) -> String {
+    format!("the {what} cannot be read, so apiservers may stay unknown")
 }
 
 /// A kind that the cluster does not have has no objects.

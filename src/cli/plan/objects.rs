@@ -34,9 +34,9 @@ pub struct Objects {
     pub nodes: BTreeMap<String, NodeView>,
     /// What is known of nodes already: the agents' reports, and since when there is evidence.
     pub known: BTreeMap<String, StreamingNode>,
-    /// The nodes on which an agent has a pod, and whether one is ready there; `None` where nobody
-    /// looked.
-    pub agents: Option<BTreeMap<String, bool>>,
+    /// The nodes on which an agent has a pod, and whether one is ready there. A report outlives its
+    /// agent: that a flag is off is believed only of an agent that is seen to be there.
+    pub agents: BTreeMap<String, bool>,
     /// The apiservers' mirror pods.
     pub pods: BTreeMap<String, ApiserverPod>,
     /// Who answers for the `kubernetes` Service.
@@ -47,11 +47,25 @@ pub struct Objects {
     pub warnings: Vec<String>,
     /// What was there and could not be read. Any of it might stand in the way.
     pub unread: Vec<Unread>,
+    /// Whole kinds that must not or cannot be read, with the same consequence.
+    pub hidden: Vec<&'static str>,
+    /// Nobody could look who answers for the `kubernetes` Service: there may be more apiservers.
+    pub endpoints_hidden: bool,
+    /// How to get the rights that were missing.
+    pub hint: Option<String>,
     /// How many objects of other kinds there were.
     pub skipped: usize,
 }
 
 impl Objects {
+    /// The nodes whose agents have reported, and of which no pod is there.
+    pub fn agents_without_pods(&self) -> impl Iterator<Item = &str> {
+        let reported =
+            |node: &StreamingNode| node.status.as_ref().is_some_and(|s| s.agent.is_some());
+        let known = self.known.iter().filter(move |(_, node)| reported(node));
+        known.map(|(name, _)| name.as_str()).filter(|name| !self.agents.contains_key(*name))
+    }
+
     /// What was found, in a line.
     pub fn summary(&self) -> String {
         let counts = [

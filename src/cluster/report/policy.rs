@@ -101,7 +101,7 @@ fn take(judgement: &mut Judgement<'_>, told: &Told) {
         }
         ConditionStatus::False | ConditionStatus::Unknown => first.reason,
     };
-    let message = messages.join(" ");
+    let message = messages.join("\n");
     *degraded = ConditionOutcome { status: ConditionStatus::True, reason, message };
 }
 

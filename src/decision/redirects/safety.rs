@@ -211,7 +211,7 @@ pub fn progressing(
 }
 
 /// `Degraded`: something is wrong now, with the cluster or with the policy. The worst reason wins,
-/// and every problem is in the message.
+/// and every problem is in the message, each on a line of its own.
 pub fn degraded(
     scene: &Scene<'_>,
     policy: &PolicyFacts,
@@ -304,7 +304,7 @@ pub fn degraded(
         Some((reason, _)) => {
             let reason = *reason;
             let all: Vec<String> = problems.into_iter().map(|(_, message)| message).collect();
-            ConditionOutcome::new(ConditionStatus::True, reason, all.join(" "))
+            ConditionOutcome::new(ConditionStatus::True, reason, all.join("\n"))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::survey::Survey;
 use crate::decision::{
-    apiserver::{Apiserver, ControlPlane, Unseen},
+    apiserver::{Apiserver, ControlPlane, Unseen, how_to_tell},
     gate::Gate,
     migration::{Migration, Track},
     names::{NameSummary, SHOWN},
@@ -72,8 +72,9 @@ impl Scene<'_> {
     /// How to find out what cannot be seen of an apiserver: `otherwise`, unless its command line is
     /// seen and its image tells no version.
     pub(super) fn how_to_look(&self, otherwise: &str) -> String {
+        let otherwise = format!("{otherwise}{}", how_to_tell(self.instances));
         let images: Vec<&str> = self.instances.iter().filter_map(Apiserver::unversioned).collect();
-        let Some(image) = images.first() else { return otherwise.to_owned() };
+        let Some(image) = images.first() else { return otherwise };
         let only = self.instances.iter().all(|i| i.unseen.is_none() || i.unversioned().is_some());
         let tag = format!(
             "Look at the image {image:?}, whose tag tells no version: use a tag that does, or tell \

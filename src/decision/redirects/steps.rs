@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     decision::{
-        apiserver::Apiserver,
+        apiserver::{Apiserver, how_to_tell},
         migration::{GateBehaviour, Migration},
     },
     kubernetes::{feature_gates::Setting, version::Minor},
@@ -168,11 +168,12 @@ fn hidden(scene: &Scene<'_>, preview: &Preview) -> Option<Step> {
     }
     let message = format!(
         "The version or the command line of {} cannot be seen: look at its --feature-gates. \
-         {} in it {} at {}.",
+         {} in it {} at {}.{}",
         if nobody { "any apiserver" } else { "the apiserver" },
         migration.gate,
         if removed { "keeps it from starting" } else { "decides whether redirects are followed" },
         preview.minor,
+        how_to_tell(instances),
     );
     Some(Step {
         action: Action::LookAtApiserver,

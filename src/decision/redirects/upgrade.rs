@@ -118,13 +118,13 @@ impl Preview {
         self.findings.iter().all(|finding| !finding.reason.breaks())
     }
 
-    /// All findings as one text. Never empty.
+    /// All findings as one text, each on a line of its own. Never empty.
     pub fn message(&self) -> String {
         if self.findings.is_empty() {
             return format!("Nothing that Sluice knows of breaks at {}.", self.minor);
         }
         let all: Vec<&str> = self.findings.iter().map(|f| f.message.as_str()).collect();
-        format!("At {}: {}", self.minor, all.join(" "))
+        format!("At {}: {}", self.minor, all.join("\n"))
     }
 
     /// The worst reason, if there is any.
@@ -147,15 +147,14 @@ pub fn upgrade_safe(scene: &Scene<'_>, target: Option<Minor>) -> ConditionOutcom
         return ConditionOutcome::new(
             ConditionStatus::False,
             "ApiserverUnknown",
-            match scene.instances_where(|_| true) {
-                all if all.is_empty() => "No apiserver can be seen, so no upgrade can be judged. \
-                                          Look at their versions and command lines yourself."
-                    .to_owned(),
-                all => format!(
-                    "The version of {all} cannot be seen, so no upgrade can be judged. {}",
-                    scene.how_to_look("Look at their versions and command lines yourself."),
-                ),
-            },
+            format!(
+                "{} be seen, so no upgrade can be judged. {}",
+                match scene.instances_where(|_| true) {
+                    all if all.is_empty() => "No apiserver can".to_owned(),
+                    all => format!("The version of {all} cannot"),
+                },
+                scene.how_to_look("Look at their versions and command lines yourself."),
+            ),
         );
     };
     if let Some(target) = target
@@ -239,8 +238,9 @@ pub(super) fn preview(scene: &Scene<'_>, minor: Minor) -> Preview {
                 UpgradeReason::ApiserverUnknown,
                 format!(
                     "The command line of {which} cannot be seen: if its --feature-gates names {}, \
-                     it will not start. Look at it first, and take the gate out.",
-                    migration.gate
+                     it will not start. {}",
+                    migration.gate,
+                    scene.how_to_look("Look at it first, and take the gate out."),
                 ),
             );
         }

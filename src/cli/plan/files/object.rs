@@ -8,7 +8,10 @@ use super::{ObjectLocation, Unread};
 use crate::{
     api::{GROUP, StreamingNode, StreamingPolicy, StreamingPolicySpec},
     cli::plan::objects::{Objects, PolicyObject},
-    cluster::{ApiserverPod, Content, NodeView, endpoint_addresses, looks_like_apiserver},
+    cluster::{
+        AGENT_LABELS, AgentPod, ApiserverPod, Content, NodeView, endpoint_addresses,
+        looks_like_apiserver,
+    },
 };
 
 /// The namespace of the apiservers' pods.
@@ -72,9 +75,7 @@ fn take(
     match (version.as_str(), kind.as_str()) {
         ("v1", "Node") => {
             let (name, view) = named.read::<NodeView>()?;
-            if objects.nodes.insert(name.clone(), view).is_some() {
-                again(objects, place, "Node", &name);
-            }
+            add_node(objects, place, name, view);
         }
         ("v1", "Pod") if named.is_apiserver() => {
             let (name, pod) = named.read::<Pod>()?;
@@ -96,6 +97,12 @@ fn take(
                 }
                 // A control plane of another cluster, say.
                 None => objects.skipped += 1,
+            }
+        }
+        ("v1", "Pod") if named.is_agent() => {
+            let (_, pod) = named.read::<Pod>()?;
+            if let Some(AgentPod { node, ready, .. }) = AgentPod::read(&pod) {
+                *objects.agents.entry(node).or_default() |= ready;
             }
         }
         ("v1", "Endpoints") if named.is_at("default", "kubernetes") => {
@@ -121,6 +128,18 @@ fn take(
         _ => objects.skipped += 1,
     }
     Ok(())
+}
+
+/// Adds a Node.
+pub(super) fn add_node(
+    objects: &mut Objects,
+    place: &ObjectLocation,
+    name: String,
+    node: NodeView,
+) {
+    if objects.nodes.insert(name.clone(), node).is_some() {
+        again(objects, place, "Node", &name);
+    }
 }
 
 fn group(version: &str) -> &str {
@@ -209,6 +228,13 @@ impl<'a> NamedObject<'a> {
             })
             .collect();
         self.at("/metadata/labels/component") == Some(PROGRAM) || looks_like_apiserver(&named)
+    }
+
+    /// Whether a pod is labelled like an agent's.
+    fn is_agent(&self) -> bool {
+        let labels = self.value.pointer("/metadata/labels");
+        let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
+        AGENT_LABELS.iter().all(|(key, value)| label(key) == Some(value))
     }
 
     fn malformed(&self, why: String) -> Unread {

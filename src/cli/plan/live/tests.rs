@@ -68,7 +68,13 @@ async fn what_must_not_be_seen_of_apiservers_is_a_warning() {
     ])
     .await
     .unwrap();
-    assert_eq!(objects.warnings.len(), 2, "{:?}", objects.warnings);
+    let told = [
+        "the pods in kube-system cannot be read, so apiservers may stay unknown: Forbidden",
+        "the endpoints of the Service kubernetes cannot be read, so apiservers may stay unknown: \
+         Forbidden",
+    ];
+    assert_eq!(objects.warnings, told);
+    assert!(objects.endpoints_hidden && objects.hint.unwrap().contains("sluice-reader"));
     assert_eq!(objects.served.map(|minor| minor.0), Some(21));
 }
 
@@ -114,8 +120,8 @@ async fn agents_that_have_reported_are_looked_for() {
         "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     }]});
     for (answer, agents, warnings) in [
-        ((200, pods), Some(BTreeMap::from([("a".to_owned(), true)])), 0),
-        ((403, failure(403, "Forbidden")), None, 1),
+        ((200, pods), BTreeMap::from([("a".to_owned(), true)]), 0),
+        ((403, failure(403, "Forbidden")), BTreeMap::new(), 1),
     ] {
         let (code, body) = answer;
         let objects = read_from(&[
@@ -128,5 +134,34 @@ async fn agents_that_have_reported_are_looked_for() {
         assert_eq!(objects.agents, agents);
         let said = objects.warnings.iter().filter(|warning| warning.contains("agents' pods"));
         assert_eq!(said.count(), warnings, "{:?}", objects.warnings);
+    }
+}
+
+/// Who may only read nodes.
+#[tokio::test]
+async fn what_must_not_be_read_of_our_kinds_is_hidden_where_they_are_installed() {
+    const KNOWN: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500";
+    const GROUP: &str = "/apis/sluice.dev/v1alpha1";
+    let group = json!({
+        "kind": "APIResourceList", "groupVersion": "sluice.dev/v1alpha1", "resources": [{
+            "name": "streamingnodes", "singularName": "", "namespaced": false,
+            "kind": "StreamingNode", "verbs": ["list"],
+        }],
+    });
+    for (code, answer, hidden) in [
+        (200, group, &["StreamingPolicies", "StreamingNodes"][..]),
+        (404, failure(404, "NotFound"), &[]),
+    ] {
+        let objects = read_from(&[
+            (NODES, 200, nodes(&["a"], "")),
+            (POLICIES, 403, failure(403, "Forbidden")),
+            (KNOWN, 403, failure(403, "Forbidden")),
+            (GROUP, code, answer),
+        ])
+        .await
+        .unwrap();
+        assert_eq!(objects.hidden, hidden);
+        let said = objects.warnings.iter().filter(|text| text.contains("nothing is found safe"));
+        assert_eq!(said.count(), hidden.len(), "{:?}", objects.warnings);
     }
 }
