@@ -1,25 +1,29 @@
-//! The canary: a real exec and a real port-forward into a pod of Sluice's own on a node, through each
+//! The canary: a real exec, attach and port-forward into a pod of Sluice's own on a node, through each
 //! apiserver.
 //!
 //! What a stream came to is judged in [`crate::decision::canary`]; this is what makes the streams
 //! ([`run`]), the apiservers ([`instances()`]) and pods ([`pods()`]) that it needs, and what the pods
 //! themselves do ([`serve`]).
 
+mod attach;
 mod exec;
 mod forward;
 mod instances;
 mod pods;
 mod probe;
+mod remote;
 pub mod serve;
+mod spdy;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upgrade;
+mod wire;
 
 pub use instances::{
     ApiserverAddress, Instance, connect, in_front, instances, instances_at, places,
 };
 pub use pods::{CanaryPod, by_node, pods};
-pub use probe::{AT_ONCE, PER_SECOND, TIMEOUT, run};
+pub use probe::{AT_ONCE, PER_SECOND, STREAMS, TIMEOUT, run};
 
 /// The labels of the canaries' pods, unless the chart was told otherwise.
 pub const SELECTOR: &str = "app.kubernetes.io/name=sluice,app.kubernetes.io/component=canary";

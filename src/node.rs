@@ -2,6 +2,7 @@
 //! which they are told what is wanted and say what became of it.
 
 pub mod authorities;
+pub mod gates;
 pub mod host;
 pub mod machine;
 pub mod process;

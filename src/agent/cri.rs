@@ -24,6 +24,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use address::Host;
+pub use address::UrlForm;
 use messages::{
     ContainerFilter, ContainerStateValue, ExecRequest, ExecResponse, ListContainersRequest,
     ListContainersResponse, VersionRequest, VersionResponse,
@@ -73,6 +74,8 @@ pub struct Server {
     pub host: String,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// The form of the runtime's URL.
+    pub form: UrlForm,
 }
 
 /// Why the runtime does not tell where it streams.
@@ -177,7 +180,7 @@ async fn ask(socket: &Path, own: &Own) -> Result<Runtime, Error> {
             None => return Err(Error::Lookup(name)),
         },
     };
-    let server = Server { addresses, host, tls: address.tls };
+    let server = Server { addresses, host, tls: address.tls, form: address.form };
     Ok(Runtime { name, version, server: Some(server) })
 }
 

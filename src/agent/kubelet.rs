@@ -2,14 +2,19 @@
 
 mod crashes;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::watch;
 
 use crate::{
+    api::AgentReport,
     decision::migration::STREAMING_REDIRECTS,
     kubernetes::arguments::kubelet::{self, FlagValue},
     node::{
+        gates::{self, Gates},
         host::Host,
         process::{self, Process},
         systemd::{self, Bus, Starts},
@@ -41,6 +46,8 @@ pub struct Kubelet {
     pub endpoint: Option<String>,
     /// Whether its runtime is said to be another program: `--container-runtime=remote`, up to 1.26.
     pub remote: bool,
+    /// The gates of streaming that its command line and its files set; `None` where that is not known.
+    pub streaming_gates: Option<Gates>,
     /// How it exits, where it keeps exiting right after it starts.
     pub crashes: Option<String>,
 }
@@ -51,6 +58,7 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
     let mut systemd = Systemd::of(&host);
     let (mut known, mut last): (Option<Process>, Option<Process>) = (None, None);
     let mut crashes = Crashes::default();
+    let mut gates = gates::Watch::default();
     let mut complained = false;
     let mut every = tokio::time::interval(LOOK);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -82,6 +90,10 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
             let age = process::age(&host.proc(), process)?;
             Some(Running { process: (process.pid, process.start), age })
         });
+        let streaming_gates = known.as_ref().and_then(|process| {
+            let started = running.and_then(|running| SystemTime::now().checked_sub(running.age));
+            gates.see(&host, process, started, &AgentReport::STREAMING_GATES)
+        });
         if !several && crashes.has_to_ask(running) {
             crashes.see(running, systemd.ask().await.as_ref());
         }
@@ -91,6 +103,7 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
         let now = Kubelet {
             process: known.as_ref().map(|process| (process.pid, process.start)),
             crashes: ends,
+            streaming_gates,
             ..read(&host, seen)
         };
         sender.send_if_modified(|before| {
@@ -100,8 +113,9 @@ pub async fn observe(host: Host, sender: watch::Sender<Kubelet>, turned: impl Fn
                     pid = now.process.map(|(pid, _)| pid),
                     flag = now.flag.map(FlagValue::as_str),
                     next_start = now.next_start.map(FlagValue::as_str),
+                    streaming_gates = ?now.streaming_gates,
                     crashes = now.crashes,
-                    "the kubelet's redirect flag"
+                    "how the kubelet is set"
                 );
                 *before = now;
             }
@@ -166,6 +180,7 @@ fn read(host: &Host, process: Option<&Process>) -> Kubelet {
             .map(str::to_owned)
             .or_else(|| configured_endpoint(host, kubelet::text(args(), "config")?)),
         remote: kubelet::text(args(), "container-runtime") == Some("remote"),
+        streaming_gates: None,
         crashes: None,
     }
 }

@@ -1,5 +1,7 @@
 //! `StreamingNode`: one node's wishes, evidence and verdict.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -167,6 +169,18 @@ pub struct AgentReport {
     /// The node's container runtime, as it has told last since the machine's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeReport>,
+    /// Those of the feature gates by which streams become WebSockets (KEP-4006), and of AllAlpha and
+    /// AllBeta, that the running kubelet's command line and its configuration files set. Absent where
+    /// that is not known: a file cannot be read, or has changed since the kubelet started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 16, "x-kubernetes-map-type" = "atomic"))]
+    pub streaming_gates: Option<BTreeMap<String, bool>>,
+    /// The form of the URL with which the runtime answers a request for a stream: Absolute, or
+    /// SchemeLess, which a kubelet of 1.36 or later takes for TLS when it is asked by WebSocket. The
+    /// last that was seen since the machine's start; absent where none could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub streaming_url: Option<String>,
     /// The last stream that came from another host: an apiserver has followed a redirect of the
     /// kubelet that runs now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,6 +188,17 @@ pub struct AgentReport {
 }
 
 impl AgentReport {
+    /// The gates that `streaming_gates` may hold. `AllAlpha` and `AllBeta` set others.
+    pub const STREAMING_GATES: [&str; 7] = [
+        "AllAlpha",
+        "AllBeta",
+        "AuthorizePodWebsocketUpgradeCreatePermission",
+        "ExtendWebSocketsToKubelet",
+        "NodeDeclaredFeatures",
+        "PortForwardWebsockets",
+        "TranslateStreamCloseWebsocketRequests",
+    ];
+
     /// Every reason. `docs/reasons.md` explains each, and a test holds it against this list.
     pub const REASONS: [&str; 22] = [
         "Ending",

@@ -6,63 +6,60 @@ use kube::Client;
 
 use super::{
     CONTAINER, CanaryPod, PROGRAM,
-    upgrade::{self, CHANNELS, CLOSING_CHANNELS, Channels, Heard},
+    remote::{Channel, Remote},
 };
-use crate::decision::canary::{Answer, exec_ended, words};
-
-/// As kubectl speaks to apiservers that know it, and else as all know it.
-const PROTOCOLS: [&str; 2] = [CLOSING_CHANNELS, CHANNELS];
-
-/// The channels of both for an exec (`pkg/kubelet/cri/streaming/remotecommand`).
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const STATUS: u8 = 3;
+use crate::decision::canary::{Answer, Heard, Transport, exec_ended, words};
 
 /// So much of what a canary prints is kept.
 const KEPT: usize = 4 << 10;
 
-/// Has the canary say a word that nobody else can know.
-pub(super) async fn exec(client: &Client, pod: &CanaryPod) -> Heard {
+/// Has the canary repeat a word that nobody else can know. It does so at the end of its standard input,
+/// which has to reach it.
+pub(super) async fn exec(client: &Client, pod: &CanaryPod, transport: Transport) -> Heard {
     let word = word();
-    match upgrade::open(client, &path(pod, &word), &PROTOCOLS).await {
-        Ok(mut channels) => {
-            let heard = listen(&mut channels, &word).await;
-            channels.close().await;
+    match Remote::open(client, &path(pod), transport).await {
+        Ok(mut remote) => {
+            // Where the other side has ended already, it has said why.
+            if remote.write(word.as_bytes()).await.is_ok() {
+                let _ = remote.end_input().await;
+            }
+            let heard = listen(&mut remote, &word).await;
+            remote.close().await;
             heard
         }
         Err(heard) => heard,
     }
 }
 
-fn path(pod: &CanaryPod, word: &str) -> String {
+fn path(pod: &CanaryPod) -> String {
     let CanaryPod { namespace, name, .. } = pod;
     format!(
         "/api/v1/namespaces/{namespace}/pods/{name}/exec?command={PROGRAM}&command=canary\
-         &command=say&command={word}&container={CONTAINER}&stdout=true&stderr=true"
+         &command=repeat&container={CONTAINER}&stdin=true&stdout=true&stderr=true"
     )
 }
 
 /// The standard library seeds its hashers from the system's random source.
-fn word() -> String {
+pub(super) fn word() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
-async fn listen(channels: &mut Channels, word: &str) -> Heard {
+async fn listen(remote: &mut Remote, word: &str) -> Heard {
     let (mut output, mut complaint) = (Vec::new(), Vec::new());
     loop {
-        let (channel, data) = match channels.next().await {
+        let (channel, data) = match remote.next().await {
             Ok(Some(message)) => message,
             Ok(None) => return ended(&complaint, "the exec ended without a status"),
             Err(why) => return ended(&complaint, &format!("the exec broke off: {why}")),
         };
         match channel {
-            STDOUT => keep(&mut output, &data),
-            STDERR => keep(&mut complaint, &data),
+            Channel::Stdout => keep(&mut output, &data),
+            Channel::Stderr => keep(&mut complaint, &data),
             // Every channel may be opened with an empty message.
-            STATUS if !data.is_empty() => {
+            Channel::Status if !data.is_empty() => {
                 return judged(&data, &output, &complaint, word);
             }
-            _ => {}
+            Channel::Status | Channel::Stdin => {}
         }
     }
 }
@@ -76,7 +73,7 @@ fn judged(status: &[u8], output: &[u8], complaint: &[u8], word: &str) -> Heard {
     // The canary's own words tell the most, and then the runtime's.
     let said = [complaint, status, output].map(|text| words(&text));
     let said = said.into_iter().find(|said| !said.is_empty()).unwrap_or_default();
-    Heard { answer, said }
+    Heard::other(answer, &said)
 }
 
 fn ended(complaint: &[u8], otherwise: &str) -> Heard {
@@ -88,4 +85,15 @@ fn ended(complaint: &[u8], otherwise: &str) -> Heard {
 fn keep(kept: &mut Vec<u8>, data: &[u8]) {
     let room = KEPT.saturating_sub(kept.len());
     kept.extend(&data[..data.len().min(room)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::word;
+
+    #[test]
+    fn every_exec_has_another_word() {
+        let (one, two) = (word(), word());
+        assert!(one != two && one.len() == 16, "{one} {two}");
+    }
 }

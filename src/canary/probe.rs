@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use tokio::time::MissedTickBehavior;
 
-use super::{CanaryPod, Instance, exec::exec, forward::forward, upgrade::Heard};
-use crate::decision::canary::{Answer, Probe};
+use super::{CanaryPod, Instance, attach::attach, exec::exec, forward::forward};
+use crate::decision::canary::{Answer, Heard, Probe, Transport};
 
 /// How long a stream may take from its request to the canary's answer.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
@@ -18,23 +18,38 @@ pub const AT_ONCE: usize = 4;
 /// way to it.
 pub const PER_SECOND: u32 = 10;
 
+/// So many streams are made to each pod through each apiserver.
+pub const STREAMS: usize = KINDS.len();
+
 /// One stream that is to be tried.
 #[derive(Clone)]
 struct Task {
     probe: usize,
-    kind: Kind,
+    kind: usize,
     instance: Instance,
     pod: CanaryPod,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What is made, each over both transports.
+#[derive(Clone, Copy)]
 enum Kind {
     Exec,
+    Attach,
     PortForward,
 }
 
-/// Makes an exec and a port-forward into each pod through each apiserver, pod after pod; `progress`
-/// hears how many of how many streams are through.
+/// All that is made to one pod. Which fails tells whose kubectl does.
+const KINDS: [(Kind, Transport); 6] = [
+    (Kind::Exec, Transport::WebSocket),
+    (Kind::Exec, Transport::Spdy),
+    (Kind::Attach, Transport::WebSocket),
+    (Kind::Attach, Transport::Spdy),
+    (Kind::PortForward, Transport::WebSocket),
+    (Kind::PortForward, Transport::Spdy),
+];
+
+/// Makes an exec, an attach and a port-forward into each pod through each apiserver, over a WebSocket and over
+/// SPDY, pod after pod; `progress` hears how many of how many streams are through.
 ///
 /// The probes come in the order of the pods, and of the apiservers for each.
 pub async fn run(
@@ -44,12 +59,13 @@ pub async fn run(
 ) -> Vec<Probe> {
     let pairs: Vec<(&Instance, &CanaryPod)> =
         pods.iter().flat_map(|pod| instances.iter().map(move |instance| (instance, pod))).collect();
-    let mut heard: Vec<[Option<Heard>; 2]> = pairs.iter().map(|_| [None, None]).collect();
+    let mut heard: Vec<[Option<Heard>; STREAMS]> =
+        pairs.iter().map(|_| [const { None }; STREAMS]).collect();
     let tasks: Vec<Task> = pairs
         .iter()
         .enumerate()
         .flat_map(|(probe, &(instance, pod))| {
-            [Kind::Exec, Kind::PortForward].map(|kind| Task {
+            (0..STREAMS).map(move |kind| Task {
                 probe,
                 kind,
                 instance: instance.clone(),
@@ -61,7 +77,7 @@ pub async fn run(
     progress(done, total);
     let mut streams = std::pin::pin!(paced(tasks).map(stream_to).buffer_unordered(AT_ONCE));
     while let Some((probe, kind, answer)) = streams.next().await {
-        heard[probe][usize::from(kind == Kind::PortForward)] = Some(answer);
+        heard[probe][kind] = Some(answer);
         done += 1;
         progress(done, total);
     }
@@ -83,12 +99,13 @@ fn paced(tasks: Vec<Task>) -> impl stream::Stream<Item = Task> {
     })
 }
 
-async fn stream_to(task: Task) -> (usize, Kind, Heard) {
+async fn stream_to(task: Task) -> (usize, usize, Heard) {
     let Task { probe, kind, instance, pod } = task;
     let stream = async {
-        match kind {
-            Kind::Exec => exec(&instance.client, &pod).await,
-            Kind::PortForward => forward(&instance.client, &pod).await,
+        match KINDS[kind] {
+            (Kind::Exec, transport) => exec(&instance.client, &pod, transport).await,
+            (Kind::Attach, transport) => attach(&instance.client, &pod, transport).await,
+            (Kind::PortForward, transport) => forward(&instance.client, &pod, transport).await,
         }
     };
     let heard = tokio::time::timeout(TIMEOUT, stream).await.unwrap_or_else(|_| {
@@ -97,8 +114,11 @@ async fn stream_to(task: Task) -> (usize, Kind, Heard) {
     (probe, kind, heard)
 }
 
-fn probe(instance: &Instance, pod: &CanaryPod, heard: [Option<Heard>; 2]) -> Option<Probe> {
-    let [Some(exec), Some(forward)] = heard else { return None };
-    let [exec, forward] = [&exec, &forward].map(|heard| (heard.answer, heard.said.as_str()));
-    Some(Probe::new(&instance.name, &pod.node, exec, forward))
+fn probe(instance: &Instance, pod: &CanaryPod, heard: [Option<Heard>; STREAMS]) -> Option<Probe> {
+    let mut heard = heard.into_iter();
+    let mut next = || Some(Heard::both(&heard.next()??, &heard.next()??));
+    let (exec, attach, forward) = (next()?, next()?, next()?);
+    let [exec, attach, forward] =
+        [&exec, &attach, &forward].map(|heard| (heard.answer, heard.said.as_str()));
+    Some(Probe::new(&instance.name, &pod.node, exec, attach, forward))
 }

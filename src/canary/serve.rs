@@ -1,6 +1,11 @@
-//! What a canary's pod does: it says who it is to each who connects.
+//! What a canary's pod does: it says who it is to each who connects, and repeats each line that comes
+//! on its standard input to whoever is attached.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{self, BufRead, Read as _, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncWriteExt as _,
@@ -19,6 +24,9 @@ const CONNECTIONS: usize = 16;
 
 /// How long a client may take to read a line.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So much of a line is repeated at once.
+const LINE: u64 = 4 << 10;
 
 /// After an error of `accept`, which mostly means that there are no more descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -51,6 +59,8 @@ impl Error {
 pub async fn run(pod: &str, port: u16) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
     let listener = server::bind_everywhere(port).await?;
+    // It ends with the process: nobody can be kept from waiting for a line.
+    std::thread::spawn(|| repeat(io::stdin().lock(), io::stdout()));
     tokio::select! {
         () = shutdown.requested() => {}
         () = answer(listener, pod) => {}
@@ -73,6 +83,19 @@ pub async fn answer(listener: TcpListener, pod: &str) {
                 });
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Repeats each line until there are no more.
+pub(super) fn repeat(mut input: impl BufRead, mut output: impl Write) {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = input.by_ref().take(LINE).read_until(b'\n', &mut line);
+        let said = read.and_then(|_| output.write_all(&line).and_then(|()| output.flush()));
+        if said.is_err() || line.is_empty() {
+            return;
         }
     }
 }

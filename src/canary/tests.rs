@@ -1,3 +1,4 @@
 pub(crate) mod apiserver;
 mod found;
+mod spdy;
 mod streams;

@@ -1,5 +1,7 @@
 //! `sluice canary`: what runs in a canary's pod.
 
+use std::io::{self, Read as _};
+
 use super::{
     Exit,
     output::{self, print},
@@ -13,7 +15,7 @@ use crate::canary::{PORT, serve};
 #[command(after_help = EXAMPLES, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
-    say: Option<Say>,
+    task: Option<Task>,
 
     /// The pod's name.
     #[arg(long, value_name = "NAME", env = "POD_NAME", required = true)]
@@ -25,13 +27,13 @@ pub struct Args {
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum Say {
-    /// Print a word, to whoever execs into the pod.
-    Say {
-        /// The word.
-        word: String,
-    },
+enum Task {
+    /// Print what comes on standard input, once that ends, to whoever execs into the pod.
+    Repeat,
 }
+
+/// So much is repeated. A word is asked for.
+const REPEATED: u64 = 4 << 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,10 +42,10 @@ Examples:
   nc localhost 8081
 
   # What is executed in the pod
-  sluice canary say word
+  printf word | sluice canary repeat
 
 Exit codes:
-  0  it was told to stop, or has said its word
+  0  it was told to stop, or the input has ended
   1  an error";
 
 /// Why a canary ended.
@@ -52,7 +54,10 @@ pub enum Error {
     /// It cannot answer.
     #[error(transparent)]
     Serve(#[from] serve::Error),
-    /// The word cannot be printed.
+    /// Standard input cannot be read.
+    #[error("cannot read standard input as text: {0}")]
+    Input(#[from] io::Error),
+    /// What came cannot be printed.
     #[error(transparent)]
     Output(#[from] output::Error),
 }
@@ -62,18 +67,24 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Serve(error) => error.reason(),
+            Self::Input(_) => "Input",
             Self::Output(error) => error.reason(),
         }
     }
 }
 
-/// Answers until it is told to stop, or says its word.
+/// Answers until it is told to stop, or repeats what it is told.
 ///
 /// # Errors
 /// Where it cannot.
 pub async fn run(args: Args) -> Result<Exit, Error> {
-    match args.say {
-        Some(Say::Say { word }) => print(&format!("{word}\n"))?,
+    match args.task {
+        Some(Task::Repeat) => {
+            let mut text = String::new();
+            // Nothing else runs that would have to wait for this.
+            io::stdin().take(REPEATED).read_to_string(&mut text)?;
+            print(&format!("{text}\n"))?;
+        }
         None => serve::run(&args.pod.unwrap_or_default(), args.port).await?,
     }
     Ok(Exit::Ok)

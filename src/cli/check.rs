@@ -1,4 +1,4 @@
-//! `sluice check`: whether exec and port-forward reach each node through each apiserver.
+//! `sluice check`: whether exec, attach and port-forward reach each node through each apiserver.
 //!
 //! [`choose()`] says which nodes are tried, [`crate::canary`] tries them, and
 //! [`crate::cli::output::check`] prints what came of it.
@@ -25,9 +25,9 @@ use crate::{
 };
 use choose::{Choice, Known, OS_LABEL, choose};
 
-/// Try exec and port-forward on each node, through each apiserver.
+/// Try exec, attach and port-forward on each node, through each apiserver.
 ///
-/// Makes a real exec and a real port-forward into a pod of Sluice's own on each node (the chart's
+/// Makes a real exec, attach and port-forward into a pod of Sluice's own on each node (the chart's
 /// canaries), through each apiserver on its own, and through the kubeconfig's server where that is
 /// something in front of them: four at once, ten a second at most. Nothing is changed.
 #[derive(Clone, Debug, clap::Args)]

@@ -160,6 +160,8 @@ mod tests {
             boot_id: None,
             machine_id: None,
             kubelet_crash_loops: None,
+            streaming_gates: None,
+            streaming_url: None,
         }
     }
 

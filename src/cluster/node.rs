@@ -29,6 +29,11 @@ pub struct NodeView {
     pub metadata: ObjectMeta,
     /// `status.nodeInfo.kubeletVersion`, or empty.
     pub kubelet_version: String,
+    /// `status.nodeInfo.containerRuntimeVersion`, such as `containerd://1.6.20`, or empty.
+    pub runtime: String,
+    /// `status.declaredFeatures`, sorted, each once; `None` where the kubelet declares nothing, as
+    /// those before 1.35 do.
+    pub declared_features: Option<Vec<String>>,
     /// `status.nodeInfo.bootID` and `.machineID`.
     pub origin: Origin,
     /// Whether its condition Ready is true.
@@ -161,6 +166,7 @@ struct RawTaint {
 #[serde(rename_all = "camelCase", default)]
 struct RawStatus {
     node_info: RawNodeInfo,
+    declared_features: Option<Vec<String>>,
     conditions: Option<Vec<RawCondition>>,
 }
 
@@ -175,6 +181,7 @@ struct RawCondition {
 #[serde(rename_all = "camelCase", default)]
 struct RawNodeInfo {
     kubelet_version: String,
+    container_runtime_version: Option<String>,
     #[serde(rename = "bootID")]
     boot_id: Option<String>,
     #[serde(rename = "machineID")]
@@ -200,6 +207,12 @@ impl<'de> Deserialize<'de> for NodeView {
                 ..ObjectMeta::default()
             },
             kubelet_version: info.kubelet_version,
+            runtime: info.container_runtime_version.unwrap_or_default(),
+            declared_features: status.declared_features.map(|mut features| {
+                features.sort_unstable();
+                features.dedup();
+                features
+            }),
             origin: Origin {
                 boot: info.boot_id.unwrap_or_default(),
                 machine: info.machine_id.unwrap_or_default(),
@@ -269,7 +282,8 @@ mod tests {
             "status": {
                 "images": [{"names": ["a"]}],
                 "nodeInfo": {
-                    "kubeletVersion": "v1.18.20", "osImage": "d", "bootID": "b", "machineID": "m",
+                    "kubeletVersion": "v1.18.20", "containerRuntimeVersion": "docker://20.10.24",
+                    "osImage": "d", "bootID": "b", "machineID": "m",
                 },
                 "conditions": [
                     {"type": "MemoryPressure", "status": "False"},
@@ -279,6 +293,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(view.kubelet_version, "v1.18.20");
+        assert_eq!((view.runtime.as_str(), &view.declared_features), ("docker://20.10.24", &None));
         let origin = Origin { boot: "b".to_owned(), machine: "m".to_owned() };
         assert_eq!((&view.origin, view.ready), (&origin, true));
         assert_eq!(view.metadata.annotations.as_ref().map(BTreeMap::len), Some(1));
@@ -318,6 +333,22 @@ mod tests {
             let view: NodeView = serde_json::from_value(node).unwrap();
             assert_eq!((view.kubelet_version.as_str(), view.claims()), ("", vec![]));
             assert!(!view.ready && view.origin.is_unknown());
+        }
+    }
+
+    #[test]
+    fn what_a_kubelet_declares_is_sorted_and_nothing_is_not_an_empty_list() {
+        for (status, expected) in [
+            (json!({"declaredFeatures": ["b", "a", "b"]}), Some(vec!["a", "b"])),
+            (json!({"declaredFeatures": []}), Some(vec![])),
+            (json!({"declaredFeatures": null}), None),
+            (json!({}), None),
+        ] {
+            let node = json!({"metadata": {"name": "n"}, "status": status});
+            let view: NodeView = serde_json::from_value(node).unwrap();
+            let declared = view.declared_features.as_ref();
+            let declared = declared.map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(declared, expected, "{status}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Trials: execs and port-forwards into the canary's pods, through each apiserver that is asked for.
+//! Trials: execs, attaches and port-forwards into the canary's pods, through each apiserver that is asked for.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -111,7 +111,7 @@ fn judge(probes: &[Probe], untried: &[String], at: Timestamp) -> Tried {
     {
         let said = if said.is_empty() { said } else { format!(" ({said})") };
         let message = format!(
-            "exec or port-forward to {nodes} through {instances} does not work{said}. {advice}"
+            "exec, attach or port-forward to {nodes} through {instances} does not work{said}. {advice}"
         );
         let trouble = Trouble { reason: answer.as_str(), message: message.clone() };
         return Tried { trouble: Some(trouble), message, at };
@@ -119,9 +119,11 @@ fn judge(probes: &[Probe], untried: &[String], at: Timestamp) -> Tried {
     let mut nodes: Vec<&str> = probes.iter().map(|probe| probe.node.as_str()).collect();
     nodes.dedup();
     let mut message = match nodes.as_slice() {
-        [only] => format!("Exec and port-forward to {only} were answered through {through}."),
+        [only] => {
+            format!("Exec, attach and port-forward to {only} were answered through {through}.")
+        }
         all => format!(
-            "Execs and port-forwards to {} nodes were answered through {through}.",
+            "Execs, attaches and port-forwards to {} nodes were answered through {through}.",
             all.len()
         ),
     };

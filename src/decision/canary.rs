@@ -1,13 +1,15 @@
-//! What a canary's answer means: whether exec and port-forward reach a node through an apiserver, and
+//! What a canary's answer means: whether streams reach a node through an apiserver, and
 //! if not, why and what to do.
 //!
-//! A canary is a pod of Sluice's own on a node. A real exec and a real port-forward into it is the
-//! truth that everything else only infers. An apiserver or kubelet that refuses says so in words, and
+//! A canary is a pod of Sluice's own on a node. A real exec, attach and port-forward into it is the
+//! truth that everything else only infers. Each is made in both ways in which there are kubectls:
+//! over a WebSocket, and over SPDY, with which one goes on whose WebSocket is refused. An apiserver or kubelet that refuses says so in words, and
 //! the same words have been there since long before 1.18; what they are is looked up in
 //! `staging/src/k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go`, `…/pkg/util/net/http.go`
 //! (`ConnectWithRedirects`), `…/pkg/util/httpstream` and `pkg/kubelet/server/server.go`.
 
 mod failure;
+mod heard;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +18,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 pub use failure::{Failure, advice, failures};
+pub use heard::{Heard, Transport};
 
 /// So many characters of an answer's own words are repeated.
 const QUOTED: usize = 300;
@@ -23,7 +26,7 @@ const QUOTED: usize = 300;
 /// Where kubelets listen for the apiserver unless told otherwise.
 const KUBELET_PORT: &str = ":10250";
 
-/// What became of one exec or port-forward into a canary.
+/// What became of one exec, attach or port-forward into a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answer {
     /// The canary answered what it was asked.
@@ -36,6 +39,8 @@ pub enum Answer {
     UpgradeHeadersMissing,
     /// The kubelet was asked, and its runtime gave it no stream into the canary.
     RuntimeUnreachable,
+    /// The kubelet was asked by WebSocket, and took its runtime's URL, which has no scheme, for TLS.
+    UrlWithoutScheme,
     /// The apiserver did not reach the kubelet.
     KubeletUnreachable,
     /// Whoever asked, or the apiserver at the kubelet, may not.
@@ -50,12 +55,13 @@ pub enum Answer {
 
 impl Answer {
     /// Every answer.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Answered,
         Self::RedirectRefused,
         Self::HostnameMismatch,
         Self::UpgradeHeadersMissing,
         Self::RuntimeUnreachable,
+        Self::UrlWithoutScheme,
         Self::KubeletUnreachable,
         Self::Forbidden,
         Self::ApiserverUnreachable,
@@ -71,6 +77,7 @@ impl Answer {
             Self::HostnameMismatch => "HostnameMismatch",
             Self::UpgradeHeadersMissing => "UpgradeHeadersMissing",
             Self::RuntimeUnreachable => "RuntimeUnreachable",
+            Self::UrlWithoutScheme => "UrlWithoutScheme",
             Self::KubeletUnreachable => "KubeletUnreachable",
             Self::Forbidden => "Forbidden",
             Self::ApiserverUnreachable => "ApiserverUnreachable",
@@ -80,7 +87,7 @@ impl Answer {
     }
 }
 
-/// Both streams into the canary of one node through one apiserver.
+/// All streams into the canary of one node through one apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// The apiserver's name: that of its node, or its address.
@@ -89,27 +96,50 @@ pub struct Probe {
     pub node: String,
     /// What became of the exec.
     pub exec: Answer,
+    /// What became of the attach.
+    pub attach: Answer,
     /// What became of the port-forward.
     pub port_forward: Answer,
-    /// What was said instead of an answer, word for word; empty where both were answered.
+    /// What was said instead of an answer, word for word; empty where all were answered.
     pub said: String,
 }
 
 impl Probe {
     /// A probe, of each stream's answer and what was said instead.
-    pub fn new(instance: &str, node: &str, exec: (Answer, &str), forward: (Answer, &str)) -> Self {
-        let said = match (exec.1, forward.1) {
-            (exec, forward) if exec == forward || forward.is_empty() => exec.to_owned(),
-            ("", forward) => forward.to_owned(),
-            (exec, forward) => format!("{exec} (exec); {forward} (port-forward)"),
+    pub fn new(
+        instance: &str,
+        node: &str,
+        exec: (Answer, &str),
+        attach: (Answer, &str),
+        forward: (Answer, &str),
+    ) -> Self {
+        let all = [(exec.1, "exec"), (attach.1, "attach"), (forward.1, "port-forward")];
+        let told: Vec<(&str, &str)> =
+            all.into_iter().filter(|(said, _)| !said.is_empty()).collect();
+        let said = match told.as_slice() {
+            [] => String::new(),
+            [(first, _), rest @ ..] if rest.iter().all(|(said, _)| said == first) => {
+                (*first).to_owned()
+            }
+            told => {
+                let parts: Vec<String> =
+                    told.iter().map(|(said, kind)| format!("{said} ({kind})")).collect();
+                parts.join("; ")
+            }
         };
         let (instance, node) = (instance.to_owned(), node.to_owned());
-        Self { instance, node, exec: exec.0, port_forward: forward.0, said }
+        let [exec, attach, port_forward] = [exec.0, attach.0, forward.0];
+        Self { instance, node, exec, attach, port_forward, said }
     }
 
-    /// Whether both streams got through.
+    /// What became of each stream.
+    pub fn answers(&self) -> [Answer; 3] {
+        [self.exec, self.attach, self.port_forward]
+    }
+
+    /// Whether all streams got through.
     pub fn passed(&self) -> bool {
-        self.exec == Answer::Answered && self.port_forward == Answer::Answered
+        self.answers().iter().all(|answer| *answer == Answer::Answered)
     }
 }
 
@@ -160,7 +190,7 @@ pub fn classify(status: u16, body: &str) -> Answer {
     if (300..400).contains(&status) {
         return Answer::RedirectRefused;
     }
-    if let Some(answer) = redirected(text) {
+    if let Some(answer) = redirected(text).or_else(|| without_scheme(text)) {
         return answer;
     }
     if status == 426 || says(HEADERS) {
@@ -201,6 +231,13 @@ const REDIRECT: &[&str] = &[
     "malformed Location header",
     "redirect not allowed",
 ];
+
+/// What a kubelet says that translates a WebSocket itself (KEP-4006), of a URL that begins with `//`.
+fn without_scheme(text: &str) -> Option<Answer> {
+    let says = |words: &str| text.contains(words);
+    (says("Post \"//") && says("server gave HTTP response to HTTPS client"))
+        .then_some(Answer::UrlWithoutScheme)
+}
 
 /// `ValidateProxyRedirects`.
 const OTHER_HOST: &[&str] = &["hostname mismatch: expected "];
@@ -249,7 +286,7 @@ fn is_kubelet(address: &str) -> bool {
 }
 
 /// What an exec that was upgraded came to: `status` is what came on the channel of errors, `output`
-/// on that of standard output, and `word` what the canary was to say.
+/// on that of standard output, and `word` what the canary was to repeat.
 pub fn exec_ended(status: &str, output: &str, word: &str) -> Answer {
     match Status::read_bare(status) {
         Some(status) if status.status == "Success" && output.trim_end() == word => Answer::Answered,
@@ -261,6 +298,14 @@ pub fn exec_ended(status: &str, output: &str, word: &str) -> Answer {
     }
 }
 
+/// What an attach that was upgraded ended with, before the canary's word came.
+pub fn attach_ended(status: &str) -> Answer {
+    match Status::read_bare(status) {
+        Some(status) if status.status == "Failure" => not_begun(&status.message),
+        Some(_) | None => Answer::NotUnderstood,
+    }
+}
+
 /// What it means that no command ran. An apiserver that translates has made the upgrade itself by then,
 /// and says here what it would have answered instead of one.
 fn not_begun(text: &str) -> Answer {
@@ -268,7 +313,7 @@ fn not_begun(text: &str) -> Answer {
         true => Answer::KubeletUnreachable,
         false => Answer::RuntimeUnreachable,
     };
-    redirected(text).unwrap_or_else(at_kubelet)
+    redirected(text).or_else(|| without_scheme(text)).unwrap_or_else(at_kubelet)
 }
 
 /// What a port-forward that was upgraded came to: `error` is what came on its channel of errors,

@@ -9,6 +9,9 @@
 pub mod apiserver;
 pub mod kubelet;
 
+/// The flag that sets feature gates.
+pub const FEATURE_GATES: &str = "feature-gates";
+
 /// What is known of a program's flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {

@@ -2,13 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::arguments::{
-    Flag, Part,
-    apiserver::{self, FEATURE_GATES},
-    go_bool,
-};
+use super::arguments::{FEATURE_GATES, Flag, Part, apiserver, go_bool, kubelet};
 
-/// The gates that one apiserver's command line sets, with the rest left to their defaults.
+/// The gates that one program's command line sets, with the rest left to their defaults.
 ///
 /// Read as `component-base/featuregate` and pflag read them: every `--feature-gates` adds to the
 /// ones before, the last word about a gate wins, values are Go booleans.
@@ -30,9 +26,19 @@ struct Argument {
 impl FeatureGates {
     /// Reads the arguments of a kube-apiserver, without the program's name.
     pub fn from_args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut gates = Self::default();
         let args: Vec<&str> = args.into_iter().collect();
-        for part in apiserver::parts(&args) {
+        Self::from_parts(&args, apiserver::parts(&args))
+    }
+
+    /// Reads the arguments of a kubelet, without the program's name. Its configuration file may set
+    /// more.
+    pub fn from_kubelet_args(args: &[&str]) -> Self {
+        Self::from_parts(args, kubelet::parts(args))
+    }
+
+    fn from_parts(args: &[&str], parts: Vec<Part<'_>>) -> Self {
+        let mut gates = Self::default();
+        for part in parts {
             let (at, certain) = match part {
                 Part::Flag(Flag { name, at, value, value_at, certain })
                     if name == FEATURE_GATES =>

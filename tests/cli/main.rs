@@ -466,8 +466,8 @@ fn help_is_no_error() {
 }
 
 #[test]
-fn a_canary_says_what_it_is_told() {
-    let ran = run(&["canary", "say", "word"], "");
+fn a_canary_repeats_what_it_is_told() {
+    let ran = run(&["canary", "repeat"], "word");
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "word\n", ""));
     let nameless = run(&["canary"], "");
     assert_eq!(nameless.code, Some(1));

@@ -122,6 +122,9 @@ fn cri_dockerd_is_found_and_relayed_as_far_as_its_kubelet_goes() {
     pod(&bed, NODE);
     let told = found(&bed, "docker", "Relayed");
     assert_eq!(told["runtime"]["tls"], false, "{told}");
+    assert_eq!(told["streamingUrl"], "SchemeLess", "{told}");
+    // Nobody has touched the kubelet's files since it started.
+    assert!(told["streamingGates"].is_object(), "{told}");
     let exec = |client| bed.kubectl_of(client, &["exec", "-n", NAMESPACE, NODE, "--", "true"]);
     let before = agent::carried(&bed, NODE, "exec");
     exec(Client::Old).succeeded();
@@ -133,6 +136,7 @@ fn cri_dockerd_is_found_and_relayed_as_far_as_its_kubelet_goes() {
     canary_of(&bed, NODE);
     let check = bed.sluice(&["check", "--node", NODE]);
     assert_eq!(check.code(), Some(2), "{check}");
+    assert!(check.to_string().contains("UrlWithoutScheme"), "{check}");
 }
 
 /// What Pod Security admission keeps out is said where a person looks, and comes when it is let in.

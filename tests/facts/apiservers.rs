@@ -201,7 +201,7 @@ async fn apiservers_follow_redirects_as_the_tables_say() {
     assert_eq!(kinds, all, "an apiserver on by default, one off and one without the gate");
 }
 
-/// Makes an exec and a port-forward to kubelets that redirect. The runtime knows who came; what the
+/// Makes each kind of stream to kubelets that redirect. The runtime knows who came; what the
 /// canary makes of a redirect that was not followed has to fit that.
 async fn see(version: &str, flags: &[&str], wrong: &mut Vec<String>) -> Followed {
     let server = Apiserver::start_of(version, flags).await;
@@ -214,8 +214,12 @@ async fn see(version: &str, flags: &[&str], wrong: &mut Vec<String>) -> Followed
         let probes =
             canary::run(std::slice::from_ref(&instance), &[kubelet.pod()], |_, _| {}).await;
         let came = kubelet.runtime_was_reached();
-        // Two streams, both or none.
-        assert!(came == 0 || came == 2, "{version} {flags:?} {leads:?}: {came} of 2 streams came");
+        // All streams or none.
+        let all = canary::STREAMS;
+        assert!(
+            came == 0 || came == all,
+            "{version} {flags:?} {leads:?}: {came} of {all} streams came"
+        );
         let reached = came > 0;
         let refusal = match leads {
             Leads::Elsewhere if same_host => Answer::HostnameMismatch,
@@ -227,7 +231,7 @@ async fn see(version: &str, flags: &[&str], wrong: &mut Vec<String>) -> Followed
         }
         // The played runtime has no stream to give: then the canary says something else.
         let fits = |answer| (answer == refusal) != reached;
-        if !probes.iter().all(|probe| fits(probe.exec) && fits(probe.port_forward)) {
+        if !probes.iter().all(|probe| probe.answers().into_iter().all(fits)) {
             wrong.push(format!("{version} {flags:?} {leads:?}: {refusal:?}? {probes:?}"));
         }
     }

@@ -18,13 +18,15 @@ async fn runtimes_tell_where_they_stream() {
     let old = Played { service: SERVICES[1], ..containerd() };
     let tls = Played::of("https://[::1]:41173/exec/t0k3n");
     let cri_dockerd = Played::of("127.0.0.1:39017/cri/exec/t0k3n");
+    let open = Played::of("//[::]:10010/cri/exec/t0k3n");
     let named = Played::of("http://localhost:10010/exec/t0k3n");
-    for (played, streaming, tls) in [
-        (containerd(), "127.0.0.1:34567", false),
-        (old, "127.0.0.1:34567", false),
-        (tls, "[::1]:41173", true),
-        (cri_dockerd, "127.0.0.1:39017", false),
-        (named, ":10010", false),
+    for (played, streaming, tls, form) in [
+        (containerd(), "127.0.0.1:34567", false, "Absolute"),
+        (old, "127.0.0.1:34567", false, "Absolute"),
+        (tls, "[::1]:41173", true, "Absolute"),
+        (cri_dockerd, "127.0.0.1:39017", false, "SchemeLess"),
+        (open, "[::1]:10010", false, "SchemeLess"),
+        (named, ":10010", false, "Absolute"),
     ] {
         let playing = played.start();
         let runtime = ask(playing.socket(), &own()).await.unwrap();
@@ -34,7 +36,7 @@ async fn runtimes_tell_where_they_stream() {
             assert!(address.to_string().ends_with(streaming), "{server:?}");
         }
         assert!(!server.addresses.is_empty(), "{streaming}");
-        assert_eq!(server.tls, tls, "{streaming}");
+        assert_eq!((server.tls, server.form.as_str()), (tls, form), "{streaming}");
     }
 }
 

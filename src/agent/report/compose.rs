@@ -57,6 +57,8 @@ impl Composer {
             reason: Some(attached.outcome.reason.to_owned()),
             message: Some(attached.outcome.message.clone()),
             runtime: runtime(attached).or_else(|| silent(known?)),
+            streaming_gates: kubelet.streaming_gates.clone(),
+            streaming_url: streaming_url(attached, known),
             followed_redirect: self.followed.clone(),
             boot_id: self.machine.boot.clone(),
             machine_id: self.machine.id.clone(),
@@ -77,6 +79,10 @@ impl Composer {
             && next_start == known.next_start.as_deref()
             && kubelet.files == known.files
             && kubelet.crashes.is_some() == known.kubelet_crash_loops.is_some()
+            // One of the two may have come after a file changed, or may be of an older release.
+            && (kubelet.streaming_gates.is_none()
+                || known.streaming_gates.is_none()
+                || kubelet.streaming_gates == known.streaming_gates)
     }
 
     fn is_own(&self, known: &AgentReport) -> bool {
@@ -139,6 +145,15 @@ fn streaming_address(attached: &Attached) -> Option<SocketAddr> {
     attached.answers.or_else(|| server.addresses.first().copied())
 }
 
+/// The form of the runtime's URL. One that does not tell at the moment is still the one that it was;
+/// one that streams through the kubelet's port answers with a path, which is neither.
+fn streaming_url(attached: &Attached, known: Option<&AgentReport>) -> Option<String> {
+    match &attached.runtime {
+        Some(runtime) => Some(runtime.server.as_ref()?.form.as_str().to_owned()),
+        None => known?.streaming_url.clone(),
+    }
+}
+
 /// A runtime that does not tell at the moment, such as in a restart, is still the one that it was: what
 /// it streams with must not be forgotten by whoever would take the kubelet's redirects away.
 fn silent(known: &AgentReport) -> Option<RuntimeReport> {
@@ -157,7 +172,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::{
-            cri::{Runtime, Server},
+            cri::{Runtime, Server, UrlForm},
             redirect::{Standing, Want},
         },
         api::FailurePolicy,
@@ -180,6 +195,7 @@ mod tests {
                     addresses: vec!["127.0.0.1:34567".parse().unwrap()],
                     host: "127.0.0.1".to_owned(),
                     tls: false,
+                    form: UrlForm::SchemeLess,
                 }),
             }),
             answers: Some("127.0.0.1:34567".parse().unwrap()),
@@ -248,6 +264,19 @@ mod tests {
         let known = compose(&mut composer, &one, None, None, 1);
         let waiting = Composer::of(machine);
         assert!(waiting.agrees(&one, &known));
+        // Of the gates the two may know different things, but must not say different things.
+        let gates = |on| Some([("AllBeta".to_owned(), on)].into());
+        for (seen, told, agrees) in [
+            (gates(true), None, true),
+            (None, gates(true), true),
+            (gates(true), gates(true), true),
+            (gates(true), gates(false), false),
+            (Some(Default::default()), gates(false), false),
+        ] {
+            let known = AgentReport { streaming_gates: told, ..known.clone() };
+            let seen = Kubelet { streaming_gates: seen, ..one.clone() };
+            assert_eq!(waiting.agrees(&seen, &known), agrees, "{seen:?} {known:?}");
+        }
         for other in [
             kubelet(1, FlagValue::On),
             Kubelet::default(),
@@ -312,10 +341,16 @@ mod tests {
         let again = composer.compose(&kubelet, Some(&silent), None, Some(&first), at(2)).unwrap();
         let runtime = again.runtime.unwrap();
         assert_eq!((runtime.tls, runtime.trusted, runtime.reachable), (true, Some(false), false));
+        assert_eq!(again.streaming_url.as_deref(), Some("SchemeLess"));
         assert_eq!(runtime.streaming_address, first.runtime.as_ref().unwrap().streaming_address);
         // Of another start of the machine nothing is known.
         let mut other = Composer::of(Machine { boot: Some("b".to_owned()), id: None });
         let report = other.compose(&kubelet, Some(&silent), None, Some(&first), at(3)).unwrap();
-        assert_eq!(report.runtime, None);
+        assert_eq!((report.runtime, report.streaming_url), (None, None));
+        // One that streams through the kubelet's own port has no URL of its own.
+        let mut through = attached();
+        through.runtime.as_mut().unwrap().server = None;
+        let report = composer.compose(&kubelet, Some(&through), None, Some(&first), at(4)).unwrap();
+        assert_eq!(report.streaming_url, None);
     }
 }

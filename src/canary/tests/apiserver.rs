@@ -5,20 +5,17 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures::SinkExt as _;
+use futures::{SinkExt as _, StreamExt as _};
 use http::{
-    HeaderMap, Request, Response,
-    header::{
-        CONNECTION, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-        UPGRADE,
-    },
+    HeaderMap, Method, Request, Response,
+    header::{CONNECTION, LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE},
 };
-use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use kube::Config;
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
@@ -27,7 +24,11 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
-use super::super::{ApiserverAddress, CanaryPod, Instance, connect, upgrade::CHANNELS};
+use super::{
+    super::{ApiserverAddress, CanaryPod, Instance, connect},
+    spdy,
+};
+use crate::decision::canary::Transport;
 
 /// What it does to a request.
 #[derive(Clone, Debug)]
@@ -36,7 +37,11 @@ pub enum Reply {
     Refuse(u16, String),
     /// It sends the client somewhere else.
     Redirect(String),
-    /// It upgrades, and says this on channels.
+    /// It upgrades, and repeats what comes on standard input: for an exec once that has ended, for an
+    /// attach each line.
+    Repeat,
+    /// It upgrades, and says this on channels: those of an exec, or of a port-forward its data, 0, and
+    /// its errors, 1.
     Say(Vec<(u8, Vec<u8>)>),
     /// It says this, and breaks off instead of closing.
     BreakOff(Vec<(u8, Vec<u8>)>),
@@ -44,7 +49,7 @@ pub enum Reply {
     OtherProtocol,
 }
 
-type Script = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
+type Script = Arc<dyn Fn(&str, Transport) -> Reply + Send + Sync>;
 
 /// A running apiserver.
 pub struct Apiserver {
@@ -56,6 +61,13 @@ pub struct Apiserver {
 impl Apiserver {
     /// One that answers requests by their path and query.
     pub async fn start(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_by(move |asked, _| script(asked)).await
+    }
+
+    /// One that answers requests by what they ask for, too.
+    pub async fn start_by(
+        script: impl Fn(&str, Transport) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let apiserver = Self { url, seen: Arc::default() };
@@ -87,7 +99,8 @@ impl Apiserver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let apiserver = Self { url, seen: Arc::default() };
-        let (script, seen): (Script, _) = (Arc::new(script), apiserver.seen.clone());
+        let by_path = move |asked: &str, _| script(asked);
+        let (script, seen): (Script, _) = (Arc::new(by_path), apiserver.seen.clone());
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -125,38 +138,86 @@ fn answer(
 ) -> Response<String> {
     let asked = request.uri().to_string();
     seen.lock().unwrap().push((asked.clone(), request.headers().clone()));
-    let key = request.headers().get(SEC_WEBSOCKET_KEY).cloned();
-    let mut accept = |protocol: &str| {
-        let response = Response::builder()
-            .status(101)
-            .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "websocket")
-            .header(SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_ref().unwrap().as_bytes()))
-            .header(SEC_WEBSOCKET_PROTOCOL, protocol);
-        (response.body(String::new()).unwrap(), hyper::upgrade::on(&mut request))
+    let header = |name: &str| {
+        let value = request.headers().get(name)?.to_str().unwrap();
+        Some(value.to_owned())
     };
-    match script(&asked) {
+    let key = header(SEC_WEBSOCKET_KEY.as_str());
+    let transport = if key.is_some() { Transport::WebSocket } else { Transport::Spdy };
+    let name = match transport {
+        Transport::WebSocket => "sec-websocket-protocol",
+        Transport::Spdy => STREAM_PROTOCOL,
+    };
+    let offered = header(name).unwrap_or_default();
+    if transport == Transport::Spdy && !offered.is_empty() {
+        assert_eq!((request.method(), header("upgrade").as_deref()), (&Method::POST, Some(SPDY)));
+    }
+    let accept = |protocol: &str| {
+        let response = Response::builder().status(101).header(CONNECTION, "Upgrade");
+        let response = match &key {
+            Some(key) => response
+                .header(UPGRADE, "websocket")
+                .header(SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes())),
+            None => response.header(UPGRADE, SPDY),
+        };
+        response.header(name, protocol).body(String::new()).unwrap()
+    };
+    let reply = script(&asked, transport);
+    match reply {
         Reply::Refuse(status, body) => Response::builder().status(status).body(body).unwrap(),
         Reply::Redirect(to) => {
             Response::builder().status(302).header(LOCATION, to).body(String::new()).unwrap()
         }
-        Reply::Say(messages) => {
-            let (response, upgrade) = accept(CHANNELS);
-            tokio::spawn(say(upgrade, messages, true));
+        Reply::OtherProtocol => accept("base64.channel.k8s.io"),
+        Reply::Repeat | Reply::Say(_) | Reply::BreakOff(_) => {
+            let response = accept(&offered);
+            let upgrade = hyper::upgrade::on(&mut request);
+            let is_exec = !asked.contains("/portforward");
+            let is_attach = asked.contains("/attach?");
+            tokio::spawn(async move {
+                let io = TokioIo::new(upgrade.await.unwrap());
+                if transport == Transport::Spdy {
+                    return spdy::speak(io, is_exec, is_attach, reply).await;
+                }
+                let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+                if is_exec {
+                    say(socket, is_attach, reply).await
+                } else {
+                    tunnel(socket, reply).await
+                }
+            });
             response
         }
-        Reply::BreakOff(messages) => {
-            let (response, upgrade) = accept(CHANNELS);
-            tokio::spawn(say(upgrade, messages, false));
-            response
-        }
-        Reply::OtherProtocol => accept("base64.channel.k8s.io").0,
     }
 }
 
-async fn say(upgrade: OnUpgrade, messages: Vec<(u8, Vec<u8>)>, close: bool) {
-    let io = TokioIo::new(upgrade.await.unwrap());
-    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
+const SPDY: &str = "SPDY/3.1";
+
+/// An exec or an attach over channels.
+async fn say<S>(mut socket: WebSocketStream<S>, is_attach: bool, reply: Reply)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut input: Vec<u8> = Vec::new();
+    let (messages, close) = match reply {
+        Reply::Repeat => loop {
+            let message = socket.next().await.unwrap().unwrap().into_data();
+            match message.split_first().unwrap() {
+                (0, bytes) => {
+                    input.extend(bytes);
+                    if is_attach && input.ends_with(b"\n") {
+                        break (vec![(1, b"other\n".to_vec()), (1, input)], true);
+                    }
+                }
+                (255, [0]) => break (repeated(&input), true),
+                other => panic!("{other:?}"),
+            }
+        },
+        Reply::Say(messages) => (messages, true),
+        Reply::BreakOff(messages) => (messages, false),
+        other => panic!("{other:?}"),
+    };
     for (channel, data) in messages {
         let message = [vec![channel], data].concat();
         // A client that has heard enough may be gone.
@@ -166,28 +227,69 @@ async fn say(upgrade: OnUpgrade, messages: Vec<(u8, Vec<u8>)>, close: bool) {
     }
     if close {
         let _ = socket.close(None).await;
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
     }
 }
 
-/// What a sound node says: to an exec an empty message first, as kubelets do, and to a port-forward
-/// the port on both channels, and then data in any pieces.
-pub fn sound(asked: &str) -> Reply {
-    if let Some(word) = word(asked) {
-        let word = word.as_bytes().to_vec();
-        return Reply::Say(vec![(1, vec![]), (1, word), (3, SUCCESS.into())]);
+/// What an exec of `repeat` says: an empty message first, as kubelets do.
+pub fn repeated(input: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    vec![(1, vec![]), (1, [input, b"\n"].concat()), (3, SUCCESS.into())]
+}
+
+/// SPDY in the messages of a WebSocket, in pieces that are not those of its frames.
+async fn tunnel<S>(mut socket: WebSocketStream<S>, reply: Reply)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let close = !matches!(reply, Reply::BreakOff(_));
+    let speaking = tokio::spawn(spdy::speak(far, false, false, reply));
+    let (mut read, mut write) = tokio::io::split(near);
+    let mut bytes = [0; 7];
+    loop {
+        tokio::select! {
+            message = socket.next() => match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    if write.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+                Some(Ok(_)) => {}
+            },
+            count = read.read(&mut bytes) => match count.unwrap() {
+                0 => break,
+                count => {
+                    let message = Message::Binary(bytes[..count].to_vec().into());
+                    if socket.send(message).await.is_err() {
+                        break;
+                    }
+                }
+            },
+        }
     }
-    let port = 8080u16.to_le_bytes().to_vec();
+    speaking.abort();
+    if close {
+        let _ = socket.close(None).await;
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    }
+}
+
+/// What a sound node says: to a port-forward its line in any pieces.
+pub fn sound(asked: &str) -> Reply {
+    if !asked.contains("/portforward") {
+        return Reply::Repeat;
+    }
     let [one, two] = ["sluice can", "ary sluice-canary-x\n"].map(|part| part.as_bytes().to_vec());
-    Reply::Say(vec![(0, port.clone()), (1, port), (0, one), (0, two)])
+    Reply::Say(vec![(0, one), (0, two)])
 }
 
 /// The status of an exec that did what it should, as kubelets write it.
 pub const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 
-/// The word that an exec asks for.
-pub fn word(asked: &str) -> Option<&str> {
-    let (_, rest) = asked.split_once("command=say&command=")?;
-    rest.split('&').next()
+/// Whether this asks for an exec.
+pub fn is_exec(asked: &str) -> bool {
+    asked.contains("/exec?")
 }
 
 /// A canary.

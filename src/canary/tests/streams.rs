@@ -18,11 +18,12 @@ use tokio::{
 
 use super::{
     super::{
-        AT_ONCE, ApiserverAddress, CanaryPod, Instance, PER_SECOND, TIMEOUT, connect, run, serve,
+        AT_ONCE, ApiserverAddress, CanaryPod, Instance, PER_SECOND, STREAMS, TIMEOUT, connect, run,
+        serve,
     },
-    apiserver::{Apiserver, Reply, SUCCESS, pod, sound, word},
+    apiserver::{Apiserver, Reply, SUCCESS, is_exec, pod, sound},
 };
-use crate::decision::canary::{Answer, Probe};
+use crate::decision::canary::{Answer, Probe, Transport};
 
 async fn tried(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Probe {
     let apiserver = Apiserver::start(script).await;
@@ -32,7 +33,7 @@ async fn tried(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Probe 
 }
 
 #[tokio::test]
-async fn a_sound_node_answers_both() {
+async fn a_sound_node_answers_all() {
     let apiserver = Apiserver::start(sound).await;
     let mut heard = Vec::new();
     let probes =
@@ -41,42 +42,92 @@ async fn a_sound_node_answers_both() {
         instance: "cp1".to_owned(),
         node: "worker-1".to_owned(),
         exec: Answer::Answered,
+        attach: Answer::Answered,
         port_forward: Answer::Answered,
         said: String::new(),
     };
     assert_eq!(probes, [expected]);
-    assert_eq!(heard, [(0, 2), (1, 2), (2, 2)]);
+    assert_eq!(heard, (0..=6).map(|done| (done, 6)).collect::<Vec<_>>());
     let seen = apiserver.seen.lock().unwrap();
-    let mut paths: Vec<String> = seen
-        .iter()
-        .map(|(asked, _)| asked.replace(word(asked).unwrap_or("no word"), "WORD"))
-        .collect();
-    paths.sort();
+    let mut asked: Vec<(&str, &str)> = Vec::new();
+    for (path, headers) in seen.iter() {
+        let protocol = headers
+            .get("sec-websocket-protocol")
+            .unwrap_or_else(|| &headers["x-stream-protocol-version"]);
+        asked.push((path.as_str(), protocol.to_str().unwrap()));
+    }
+    asked.sort();
     let of_pod = "/api/v1/namespaces/sluice-system-canary/pods/sluice-canary-x";
-    let command = "command=/sluice&command=canary&command=say&command=WORD";
+    let command = "command=/sluice&command=canary&command=repeat";
+    let streams = "stdin=true&stdout=true&stderr=true";
+    let exec = format!("{of_pod}/exec?{command}&container=canary&{streams}");
+    let attach = format!("{of_pod}/attach?container=canary&{streams}");
+    let forward = format!("{of_pod}/portforward");
+    // As kubectl asks.
     assert_eq!(
-        paths,
+        asked,
         [
-            format!("{of_pod}/exec?{command}&container=canary&stdout=true&stderr=true"),
-            format!("{of_pod}/portforward?ports=8080"),
+            (attach.as_str(), "v4.channel.k8s.io"),
+            (attach.as_str(), "v5.channel.k8s.io"),
+            (exec.as_str(), "v4.channel.k8s.io"),
+            (exec.as_str(), "v5.channel.k8s.io"),
+            (forward.as_str(), "SPDY/3.1+portforward.k8s.io"),
+            (forward.as_str(), "portforward.k8s.io"),
         ]
     );
-    for (asked, headers) in seen.iter() {
-        // As kubectl does, and as kubelets before 1.30 do.
-        let exec = word(asked).is_some();
-        let offered =
-            if exec { "v5.channel.k8s.io, v4.channel.k8s.io" } else { "v4.channel.k8s.io" };
-        assert_eq!(headers["sec-websocket-protocol"], offered);
-    }
 }
 
+/// What anybody else could say is no answer: only the canary knows the word.
 #[tokio::test]
-async fn every_exec_asks_for_another_word() {
-    let apiserver = Apiserver::start(sound).await;
-    run(&[apiserver.instance(), apiserver.instance()], &[pod()], |_, _| ()).await;
-    let seen = apiserver.seen.lock().unwrap();
-    let words: Vec<&str> = seen.iter().filter_map(|(asked, _)| word(asked)).collect();
-    assert!(words.len() == 2 && words[0] != words[1], "{words:?}");
+async fn another_word_is_no_answer() {
+    let said = || Reply::Say(vec![(1, b"0123456789abcdef\n".to_vec()), (3, SUCCESS.into())]);
+    let probe = tried(move |asked| if is_exec(asked) { said() } else { sound(asked) }).await;
+    assert_eq!((probe.exec, probe.port_forward), (Answer::NotUnderstood, Answer::Answered));
+}
+
+async fn tried_by(script: impl Fn(&str, Transport) -> Reply + Send + Sync + 'static) -> Probe {
+    let apiserver = Apiserver::start_by(script).await;
+    run(&[apiserver.instance()], &[pod()], |_, _| ()).await.remove(0)
+}
+
+/// What a kubectl does not survive is not answered, and what it does is.
+#[tokio::test]
+async fn each_kubectl_has_to_be_answered() {
+    const SCHEME: &str = "error sending request: Post \"//[::]:10010/cri/exec/x\": http: server \
+                          gave HTTP response to HTTPS client";
+    let refused = || Reply::Refuse(403, "unable to upgrade: unable to negotiate protocol".into());
+    // An apiserver of before KEP-4006 refuses WebSockets of its protocols.
+    let old = move |asked: &str, by| match by {
+        Transport::WebSocket => refused(),
+        Transport::Spdy => sound(asked),
+    };
+    assert!(tried_by(old).await.passed());
+    // A proxy that knows nothing but WebSockets breaks every kubectl before 1.31.
+    let modern = move |asked: &str, by| match by {
+        Transport::WebSocket => sound(asked),
+        Transport::Spdy => refused(),
+    };
+    let probe = tried_by(modern).await;
+    assert_eq!((probe.exec, probe.port_forward), (Answer::NotUnderstood, Answer::NotUnderstood));
+    assert!(probe.said.ends_with("(over SPDY)"), "{}", probe.said);
+    // One kind alone.
+    let no_attach = move |asked: &str, _| {
+        if asked.contains("/attach?") { refused() } else { sound(asked) }
+    };
+    let probe = tried_by(no_attach).await;
+    let answers = [Answer::Answered, Answer::NotUnderstood, Answer::Answered];
+    assert_eq!(probe.answers(), answers);
+    // cri-dockerd behind a kubelet of 1.36: after the upgrade kubectl falls back to nothing.
+    let cri_dockerd = |asked: &str, by| match by {
+        Transport::WebSocket if is_exec(asked) => {
+            let status = json!({"metadata": {}, "status": "Failure", "message": SCHEME});
+            Reply::Say(vec![(3, status.to_string().into_bytes())])
+        }
+        _ => sound(asked),
+    };
+    let probe = tried_by(cri_dockerd).await;
+    assert_eq!((probe.exec, probe.port_forward), (Answer::UrlWithoutScheme, Answer::Answered));
+    assert_eq!(probe.said, format!("{SCHEME} (over WebSocket)"));
 }
 
 #[tokio::test]
@@ -121,12 +172,10 @@ async fn a_refused_upgrade_is_judged_by_its_body() {
 #[tokio::test]
 async fn one_kind_may_fail_alone() {
     let refused = || Reply::Refuse(500, "container not found (\"canary\")".to_owned());
-    let probe =
-        tried(move |asked| if word(asked).is_some() { sound(asked) } else { refused() }).await;
+    let probe = tried(move |asked| if is_exec(asked) { sound(asked) } else { refused() }).await;
     assert_eq!((probe.exec, probe.port_forward), (Answer::Answered, Answer::RuntimeUnreachable));
     assert_eq!(probe.said, "container not found (\"canary\")");
-    let probe =
-        tried(move |asked| if word(asked).is_some() { refused() } else { sound(asked) }).await;
+    let probe = tried(move |asked| if is_exec(asked) { refused() } else { sound(asked) }).await;
     assert_eq!((probe.exec, probe.port_forward), (Answer::RuntimeUnreachable, Answer::Answered));
     assert!(!probe.passed());
 }
@@ -148,7 +197,6 @@ async fn an_upgrade_is_not_yet_an_answer() {
             "message": message});
         (3, status.to_string().into_bytes())
     };
-    let port = || 8080u16.to_le_bytes().to_vec();
     let said = |text: &str| text.as_bytes().to_vec();
     for (exec, answer, words) in [
         (Reply::Say(vec![(1, said("else")), (3, SUCCESS.into())]), Answer::NotUnderstood, ""),
@@ -167,7 +215,7 @@ async fn an_upgrade_is_not_yet_an_answer() {
         (
             Reply::OtherProtocol,
             Answer::NotUnderstood,
-            "the upgrade does not lead to a WebSocket that speaks v5.channel.k8s.io, v4.channel.k8s.io",
+            "the upgrade does not lead to SPDY/3.1 with v4.channel.k8s.io (over SPDY)",
         ),
         (
             Reply::Say(vec![(1, vec![b'x'; 100 << 10])]),
@@ -176,34 +224,29 @@ async fn an_upgrade_is_not_yet_an_answer() {
         ),
     ] {
         let reply = exec.clone();
-        let script = move |asked: &str| word(asked).map_or_else(|| sound(asked), |_| reply.clone());
+        let script = move |asked: &str| if is_exec(asked) { reply.clone() } else { sound(asked) };
         let probe = tried(script).await;
         assert_eq!((probe.exec, probe.port_forward), (answer, Answer::Answered), "{exec:?}");
         assert!(probe.said.starts_with(words), "{}", probe.said);
     }
     let refused = "error forwarding port 8080 to pod x, uid : connection refused";
     for (reply, answer, words) in [
+        (Reply::Say(vec![(1, said(refused))]), Answer::RuntimeUnreachable, refused),
         (
-            Reply::Say(vec![(0, port()), (1, port()), (1, said(refused))]),
-            Answer::RuntimeUnreachable,
-            refused,
-        ),
-        (
-            Reply::Say(vec![(0, port()), (1, port()), (0, said("sluice canary sluice-y\n"))]),
+            Reply::Say(vec![(0, said("sluice canary sluice-y\n"))]),
             Answer::NotUnderstood,
             "sluice canary sluice-y",
         ),
+        (Reply::Say(vec![]), Answer::NotUnderstood, "the port-forward ended before a word"),
         (
-            Reply::Say(vec![(0, port()), (1, port())]),
+            Reply::BreakOff(vec![(0, said("slu"))]),
             Answer::NotUnderstood,
-            "the port-forward ended before a word",
+            "the port-forward broke off: ",
         ),
-        (Reply::BreakOff(vec![(0, port())]), Answer::NotUnderstood, "the port-forward broke off: "),
-        (Reply::Say(vec![(0, port()), (0, vec![b'x'; 5 << 10])]), Answer::NotUnderstood, "xxx"),
+        (Reply::Say(vec![(0, vec![b'x'; 5 << 10])]), Answer::NotUnderstood, "xxx"),
     ] {
         let forward = reply.clone();
-        let script =
-            move |asked: &str| word(asked).map_or_else(|| forward.clone(), |_| sound(asked));
+        let script = move |asked: &str| if is_exec(asked) { sound(asked) } else { forward.clone() };
         let probe = tried(script).await;
         assert_eq!((probe.exec, probe.port_forward), (Answer::Answered, answer), "{reply:?}");
         assert!(probe.said.starts_with(words), "{}", probe.said);
@@ -268,7 +311,8 @@ async fn a_few_streams_at_once_and_not_too_many_a_second() {
     let nodes: Vec<&str> = probes.iter().map(|probe| probe.node.as_str()).collect();
     let expected: Vec<String> = (0..10).map(|i| format!("worker-{}", i / 2)).collect();
     assert_eq!(nodes, expected, "in the order of the pods");
-    assert_eq!((begun.lock().unwrap().len(), most.load(Ordering::SeqCst)), (20, AT_ONCE));
+    let expected = (10 * STREAMS, AT_ONCE);
+    assert_eq!((begun.lock().unwrap().len(), most.load(Ordering::SeqCst)), expected);
 
     let (instance, _, begun) = slow(Duration::from_millis(1));
     run(&[instance], &pods(20), |_, _| ()).await;
@@ -287,7 +331,8 @@ async fn silence_is_no_answer() {
     let probes = run(&[instance], &pods(1), |_, _| ()).await;
     assert_eq!((probes[0].exec, probes[0].port_forward), (Answer::NoAnswer, Answer::NoAnswer));
     assert_eq!(probes[0].said, "nothing within 15 s");
-    assert!(begun.elapsed() < TIMEOUT * 2);
+    // Four at once, and then the other two.
+    assert!(begun.elapsed() < TIMEOUT * 3);
 }
 
 #[tokio::test]
@@ -304,6 +349,15 @@ async fn a_canary_tells_everybody_who_it_is() {
         let mut line = String::new();
         stream.read_to_string(&mut line).await.unwrap();
         assert_eq!(line, "sluice canary sluice-canary-x\n");
+    }
+}
+
+#[test]
+fn a_canary_repeats_each_line() {
+    for lines in ["", "a\nb\n", "a\nlast", &"x".repeat(10 << 10)] {
+        let mut said = Vec::new();
+        serve::repeat(lines.as_bytes(), &mut said);
+        assert_eq!(String::from_utf8(said).unwrap(), lines);
     }
 }
 

@@ -77,7 +77,9 @@ async fn check(apiserver: &Apiserver, more: &[&str]) -> Result<CheckOutcome, Err
 
 fn rows(outcome: &CheckOutcome) -> Vec<String> {
     let rows = serde_json::to_value(outcome.rows()).unwrap();
-    let text = |row: &Value| format!("{} {} {}", row["node"], row["exec"], row["portForward"]);
+    let text = |row: &Value| {
+        format!("{} {} {} {}", row["node"], row["exec"], row["attach"], row["portForward"])
+    };
     rows.as_array().unwrap().iter().map(|row| text(row).replace('"', "")).collect()
 }
 
@@ -85,11 +87,15 @@ fn rows(outcome: &CheckOutcome) -> Vec<String> {
 async fn every_node_is_tried_or_named() {
     let apiserver = Apiserver::start(cluster).await;
     let all = check(&apiserver, &[]).await.unwrap();
-    let expected = ["a Answered Answered", "b Answered Answered", "c Untested Untested"];
+    let expected = [
+        "a Answered Answered Answered",
+        "b Answered Answered Answered",
+        "c Untested Untested Untested",
+    ];
     assert_eq!((rows(&all), all.passed()), (expected.map(str::to_owned).to_vec(), false));
     for (more, expected) in [
-        (&["--node", "a"][..], "a Answered Answered"),
-        (&["--node", "a", "--node", "b", "--max-nodes", "1"], "b Answered Answered"),
+        (&["--node", "a"][..], "a Answered Answered Answered"),
+        (&["--node", "a", "--node", "b", "--max-nodes", "1"], "b Answered Answered Answered"),
     ] {
         let some = check(&apiserver, more).await.unwrap();
         assert_eq!((rows(&some), some.passed()), (vec![expected.to_owned()], true));
@@ -108,7 +114,7 @@ async fn what_is_refused_is_no_error() {
     };
     let apiserver = Apiserver::start(redirects).await;
     let outcome = check(&apiserver, &["--node", "a"]).await.unwrap();
-    assert_eq!(rows(&outcome), ["a RedirectRefused Answered"]);
+    assert_eq!(rows(&outcome), ["a RedirectRefused Answered Answered"]);
     assert!(!outcome.passed());
 }
 

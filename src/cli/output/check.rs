@@ -33,6 +33,7 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     apiserver: Option<String>,
     exec: &'static str,
+    attach: &'static str,
     port_forward: &'static str,
     /// What was said instead of an answer, or why nothing was tried.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -56,6 +57,7 @@ impl CheckOutcome {
             node: probe.node.clone(),
             apiserver: Some(probe.instance.clone()),
             exec: probe.exec.as_str(),
+            attach: probe.attach.as_str(),
             port_forward: probe.port_forward.as_str(),
             said: probe.said.clone(),
         });
@@ -63,6 +65,7 @@ impl CheckOutcome {
             node: untested.node.clone(),
             apiserver: None,
             exec: UNTESTED,
+            attach: UNTESTED,
             port_forward: UNTESTED,
             said: untested.why.clone(),
         });
@@ -74,10 +77,12 @@ impl CheckOutcome {
 
 /// The outcome for people: a row for each node and apiserver, and below them what to do.
 pub fn table(outcome: &CheckOutcome) -> String {
-    let mut table = Table::new(["NODE", "APISERVER", "EXEC", "PORT-FORWARD"]);
+    let mut table = Table::new(["NODE", "APISERVER", "EXEC", "ATTACH", "PORT-FORWARD"]);
     for row in outcome.rows() {
         let apiserver = row.apiserver.unwrap_or_else(|| NONE.to_owned());
-        table.add([row.node.into(), apiserver.into(), cell(row.exec), cell(row.port_forward)]);
+        let cells = [row.exec, row.attach, row.port_forward].map(cell);
+        let [exec, attach, forward] = cells;
+        table.add([row.node.into(), apiserver.into(), exec, attach, forward]);
     }
     let mut parts = vec![table.render()];
     parts.extend(failures(&outcome.probes).iter().map(failure));
@@ -135,7 +140,7 @@ mod tests {
 
     fn probe(node: &str, instance: &str, exec: Answer, port_forward: Answer, said: &str) -> Probe {
         let (node, instance) = (node.to_owned(), instance.to_owned());
-        Probe { instance, node, exec, port_forward, said: said.to_owned() }
+        Probe { instance, node, exec, attach: exec, port_forward, said: said.to_owned() }
     }
 
     fn untested(node: &str, counts: bool) -> Untested {

@@ -1,6 +1,6 @@
 //! Failed probes in a few sentences.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Answer, Probe};
 use crate::decision::{
@@ -27,8 +27,7 @@ pub struct Failure {
 pub fn failures(probes: &[Probe]) -> Vec<Failure> {
     let mut by_answer: BTreeMap<Answer, Vec<&Probe>> = BTreeMap::new();
     for probe in probes {
-        let mut answers = vec![probe.exec, probe.port_forward];
-        answers.dedup();
+        let answers: BTreeSet<Answer> = probe.answers().into();
         for answer in answers.into_iter().filter(|answer| *answer != Answer::Answered) {
             by_answer.entry(answer).or_default().push(probe);
         }
@@ -111,6 +110,12 @@ pub fn advice(answer: Answer, nodes: &str, instances: &str) -> String {
             "The kubelet on {nodes} gets no stream into the canary from its container runtime. Look \
              at the canary's pod there, at the runtime, and at the address of its streaming server."
         ),
+        Answer::UrlWithoutScheme => format!(
+            "The runtime on {nodes} answers with a URL that names no scheme, which the kubelet takes \
+             for TLS when it is asked by WebSocket, as it is by {instances}: kubectl's exec and attach \
+             fail there. Upgrade cri-dockerd to a version after 0.4.3, or set the gate \
+             ExtendWebSocketsToKubelet to false in the configuration of these kubelets."
+        ),
         Answer::KubeletUnreachable => format!(
             "The kubelet on {nodes} is not reached by {instances}. Look at the kubelet and its serving \
              certificate, and at what lies between: firewalls to its port 10250, or a tunnel such \
@@ -118,7 +123,7 @@ pub fn advice(answer: Answer, nodes: &str, instances: &str) -> String {
         ),
         Answer::Forbidden => format!(
             "The stream to {nodes} is refused by {instances}. Whoever asks needs get and create on \
-             pods/exec and pods/portforward in the canaries' namespace; where the kubelet refuses, \
+             pods/exec, pods/attach and pods/portforward in the canaries' namespace; where the kubelet refuses, \
              look at the apiserver's --kubelet-client-certificate and its rights."
         ),
         Answer::ApiserverUnreachable => format!(

@@ -110,6 +110,24 @@ fn refusals_are_told_apart() {
             RuntimeUnreachable,
         ),
         (text(500, "EOF\n"), RuntimeUnreachable),
+        // cri-dockerd, which a kubelet of 1.36 was asked for by WebSocket.
+        (
+            text(
+                500,
+                "error sending request: Post \"//[::]:10010/cri/exec/x\": http: server gave HTTP \
+                 response to HTTPS client",
+            ),
+            UrlWithoutScheme,
+        ),
+        // The same words of a kubelet that does not speak TLS.
+        (
+            status(
+                500,
+                "",
+                "error dialing backend: http: server gave HTTP response to HTTPS client",
+            ),
+            KubeletUnreachable,
+        ),
         // A runtime that does not have the container, or does not answer.
         (text(500, "container not found (\"canary\")"), RuntimeUnreachable),
         (
@@ -131,6 +149,16 @@ fn refusals_are_told_apart() {
                 "Forbidden",
                 "pods \"sluice-canary-x\" is forbidden: User \"jane\" cannot get resource \
                  \"pods/exec\" in API group \"\" in the namespace \"sluice-system-canary\"",
+            ),
+            Forbidden,
+        ),
+        // What kubectl falls back to needs the right to create, and a WebSocket does since 1.35.
+        (
+            status(
+                403,
+                "Forbidden",
+                "pods \"p1\" is forbidden: User \"getter\" cannot create resource \"pods/exec\" in API \
+                 group \"\" in the namespace \"default\"",
             ),
             Forbidden,
         ),
@@ -197,6 +225,17 @@ fn what_a_stream_came_to() {
             "",
             Answer::KubeletUnreachable,
         ),
+        // Seen on kubelets of 1.36.
+        (
+            r#"{"metadata":{},"status":"Failure","message":"Internal error occurred: error sending request: Post \"//[::]:10010/cri/exec/token\": http: server gave HTTP response to HTTPS client","reason":"InternalError","code":500}"#,
+            "",
+            Answer::UrlWithoutScheme,
+        ),
+        (
+            r#"{"metadata":{},"status":"Failure","message":"Internal error occurred: error sending request: Post \"//[::]:10010/cri/exec/token\": dial tcp [::]:10010: connect: connection refused","reason":"InternalError","code":500}"#,
+            "",
+            Answer::RuntimeUnreachable,
+        ),
     ] {
         assert_eq!(exec_ended(status, output, "word"), expected, "{status} {output}");
     }
@@ -230,20 +269,36 @@ fn words_are_one_short_line() {
 fn probe(node: &str, instance: &str, exec: Answer, port_forward: Answer) -> Probe {
     let said = format!("{node} said it");
     let said = if exec == Answer::Answered { "" } else { &said };
-    Probe::new(instance, node, (exec, said), (port_forward, ""))
+    Probe::new(instance, node, (exec, said), (exec, said), (port_forward, ""))
 }
 
 #[test]
-fn what_was_said_of_both_streams() {
-    for (exec, forward, expected) in [
-        ("", "", ""),
-        ("a", "", "a"),
-        ("", "b", "b"),
-        ("a", "a", "a"),
-        ("a", "b", "a (exec); b (port-forward)"),
+fn what_was_said_of_all_streams() {
+    for (exec, attach, forward, expected) in [
+        ("", "", "", ""),
+        ("a", "", "", "a"),
+        ("", "", "b", "b"),
+        ("a", "a", "", "a"),
+        ("a", "a", "a", "a"),
+        ("a", "", "b", "a (exec); b (port-forward)"),
+        ("a", "a", "b", "a (exec); a (attach); b (port-forward)"),
     ] {
         let of = |said| (Answer::NotUnderstood, said);
-        assert_eq!(Probe::new("cp1", "old1", of(exec), of(forward)).said, expected);
+        let probe = Probe::new("cp1", "old1", of(exec), of(attach), of(forward));
+        assert_eq!(probe.said, expected);
+    }
+}
+
+#[test]
+fn how_an_attach_ends() {
+    let tls = r#"{"status":"Failure","message":"error sending request: Post \"//[::]:1/x\": http: server gave HTTP response to HTTPS client"}"#;
+    for (status, expected) in [
+        (r#"{"metadata":{},"status":"Success"}"#, Answer::NotUnderstood),
+        (r#"{"status":"Failure","message":"no such container"}"#, Answer::RuntimeUnreachable),
+        (tls, Answer::UrlWithoutScheme),
+        ("", Answer::NotUnderstood),
+    ] {
+        assert_eq!(attach_ended(status), expected, "{status}");
     }
 }
 

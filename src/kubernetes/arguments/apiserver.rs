@@ -1,6 +1,7 @@
 //! The command line of a kube-apiserver's container: which container it is, where the apiserver's own
 //! arguments begin, and what they are.
 
+pub use super::FEATURE_GATES;
 use super::{Known, Part};
 
 /// The program, and the container in which kubeadm and its relatives start it.
@@ -53,9 +54,6 @@ pub(super) const KNOWN: Known = Known {
     ],
     valued: &["advertise-address", FEATURE_GATES],
 };
-
-/// The flag that sets feature gates.
-pub const FEATURE_GATES: &str = "feature-gates";
 
 /// Programs that start the one behind their own options with all the words behind it, and how many
 /// words of their own they take beside options.

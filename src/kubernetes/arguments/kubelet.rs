@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Known, Part, go_bool};
+use super::{FEATURE_GATES, Flag, Known, Part, go_bool};
 
 /// What a command line, or somebody about it, says of a boolean flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +90,7 @@ pub(super) const KNOWN: Known = Known {
         "version",
         "windows-service",
     ],
-    valued: &["config", "container-runtime-endpoint"],
+    valued: &["config", "config-dir", "container-runtime-endpoint", FEATURE_GATES],
 };
 
 /// What arguments say about a boolean flag; the last one wins.
@@ -115,6 +115,38 @@ pub fn boolean<'a>(args: impl IntoIterator<Item = &'a str>, flag: &str) -> FlagV
 pub fn text<'a>(args: impl IntoIterator<Item = &'a str>, flag: &str) -> Option<&'a str> {
     let words: Vec<&str> = args.into_iter().collect();
     super::text(&words, KNOWN, flag)
+}
+
+/// What a command line says of a flag with a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text<'a> {
+    /// The flag is not there.
+    Absent,
+    /// It has this value.
+    Is(&'a str),
+    /// It depends on what nobody knows whether it is there, or it has no value.
+    Unclear,
+}
+
+/// The value of a flag with a text, where it is known for certain; the last one wins.
+pub fn certain_text<'a>(args: &[&'a str], flag: &str) -> Text<'a> {
+    let mut says = Text::Absent;
+    for part in parts(args) {
+        says = match part {
+            Part::Flag(Flag { name, value, certain, .. }) if name == flag => match value {
+                Some(value) if certain && says != Text::Unclear => Text::Is(value),
+                _ => Text::Unclear,
+            },
+            Part::End { certain: false, .. } => Text::Unclear,
+            Part::Flag(_) | Part::End { .. } | Part::Variable { .. } => continue,
+        };
+    }
+    says
+}
+
+/// The parts of a kubelet's arguments.
+pub fn parts<'a>(args: &[&'a str]) -> Vec<Part<'a>> {
+    super::parts(args, KNOWN)
 }
 
 fn value(text: &str) -> FlagValue {
@@ -237,6 +269,26 @@ mod tests {
             ("kubelet --container-runtime=remote", None),
         ] {
             assert_eq!(text(line.split(' '), flag), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn texts_that_are_certain() {
+        for (line, expected) in [
+            ("kubelet --v=2", Text::Absent),
+            ("kubelet --config /a", Text::Is("/a")),
+            ("kubelet --config=/a --config=/b", Text::Is("/b")),
+            ("kubelet --config=", Text::Is("")),
+            ("kubelet --config", Text::Unclear),
+            // Nobody knows whether the first one takes a value.
+            ("kubelet --x --config=/a", Text::Unclear),
+            ("kubelet --x --config=/a --config=/b", Text::Unclear),
+            ("kubelet --x -- --config=/a", Text::Unclear),
+            ("kubelet --runonce --config=/a", Text::Is("/a")),
+            ("kubelet -- --config=/a", Text::Absent),
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(certain_text(&words, "config"), expected, "{line}");
         }
     }
 

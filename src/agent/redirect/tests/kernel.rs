@@ -7,7 +7,10 @@ use super::{
     node::{ANSWER, Node, PORT, Streaming, at, exec, exec_from, relay, soon, url},
     *,
 };
-use crate::{agent::cri::Server, relay::Refusal};
+use crate::{
+    agent::cri::{Server, UrlForm},
+    relay::Refusal,
+};
 
 #[test]
 #[ignore = "needs root and nft: make relay-test"]
@@ -213,7 +216,8 @@ fn of_a_name_with_several_addresses_all_that_answer_are_relayed() {
         let (relay, listeners, _serving) = relay();
         let mut keeper = Keeper::new(listeners, Nft("nft".into()), relay.clone());
         let addresses = vec![at("127.0.0.1"), at("::1")];
-        let server = Server { addresses, host: "localhost".to_owned(), tls: false };
+        let server =
+            Server { addresses, host: "localhost".to_owned(), tls: false, form: UrlForm::Absolute };
         let nobody = keeper.attach(&server, FailurePolicy::Open).await.unwrap_err();
         assert_eq!(nobody.reason, "StreamingUnreachable");
         for (listens, carried) in
