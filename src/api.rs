@@ -14,7 +14,7 @@ pub use change::{Change, ChangeKind, ChangeReport, GateSetting, Permit};
 pub use crd::{Crd, all as crds};
 pub use node::{
     AgentReport, CrashLoops, EvidenceEntry, FollowedRedirect, RuntimeReport, SkewStatus,
-    StreamingNode, StreamingNodeSpec, StreamingNodeStatus,
+    StreamingNode, StreamingNodeSpec, StreamingNodeStatus, WebSocketsStatus,
 };
 pub use policy::{
     ApiserverStatus, ApiserversStatus, Apply, BlockingNode, Canary, FailurePolicy, GateWish,
@@ -29,10 +29,11 @@ pub const GROUP: &str = "sluice.dev";
 /// The condition types of a [`StreamingPolicy`].
 pub mod condition {
     /// Every type.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         SAFE_TO_DISABLE,
         REDIRECTS_DISABLED,
         UPGRADE_SAFE,
+        WEBSOCKETS_SAFE,
         PROGRESSING,
         PROXY_READY,
         CANARY_PASSED,
@@ -46,6 +47,9 @@ pub mod condition {
     pub const REDIRECTS_DISABLED: &str = "RedirectsDisabled";
     /// The next upgrade, or the one to `spec.targetVersion`, breaks nothing.
     pub const UPGRADE_SAFE: &str = "UpgradeSafe";
+    /// WebSockets work, and go on working with the next upgrade, or the one to `spec.targetVersion`.
+    /// Only where an apiserver runs 1.34 or later, or the target is later than that.
+    pub const WEBSOCKETS_SAFE: &str = "WebSocketsSafe";
     /// The gate is on its way to what the policy wants.
     pub const PROGRESSING: &str = "Progressing";
     /// The streams of the nodes that the policy selects pass through their agents, or what else its

@@ -14,6 +14,7 @@ mod policy;
 pub mod reasons;
 mod report;
 pub mod uninstall;
+mod websockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,7 @@ pub use node::NodeView;
 pub use origin::Origin;
 pub use policy::{Content, DesiredOnNodes, Front, Policy};
 pub use report::{Moment, NodeReport, NodeScene, Summary, seconds as whole_seconds};
+pub use websockets::NodeStreams;
 
 use crate::{
     api::AgentReport,
@@ -41,8 +43,8 @@ use crate::{
             evidence::{Claim, Source},
             node::NodeFacts,
             policy::{Owner, PolicyFacts},
-            steps::{self, Step},
         },
+        steps::{self, Step},
     },
     kubernetes::version::Minor,
 };
@@ -62,6 +64,8 @@ pub struct Node {
     pub origin: Origin,
     /// What decisions take: the Node's own claims and the agent's.
     pub facts: NodeFacts,
+    /// The same of its streams.
+    pub streams: NodeStreams,
 }
 
 /// What is known of a cluster.
@@ -86,6 +90,8 @@ impl Cluster {
     pub fn set_node(&mut self, view: NodeView) -> bool {
         let Some(name) = view.metadata.name.clone() else { return false };
         let mut claims = view.claims();
+        let kubelet = Minor::running(&view.kubelet_version).ok();
+        let mut streams = NodeStreams::of(&view, kubelet);
         let uid = view.metadata.uid.unwrap_or_default();
         if self.nodes.get(&name).is_some_and(|known| known.uid != uid) {
             self.agents.get_mut(&name).into_iter().for_each(Agent::outlive);
@@ -93,8 +99,9 @@ impl Cluster {
         claims.extend(self.agent_claims(&name, &view.origin));
         claims.sort();
         let agent = self.agents.get(&name);
-        let kubelet = Minor::running(&view.kubelet_version).ok();
         let crashes = agent.is_some_and(|agent| agent.crashes && agent.is_of(&view.origin));
+        let vouched = |agent: &Agent| self.vouches(agent, &view.origin);
+        streams.hear(agent.map(|a| a.said_of_streams(vouched(a))).unwrap_or_default());
         let node = Node {
             uid,
             ready: view.ready,
@@ -107,6 +114,7 @@ impl Cluster {
                 distrusted: agent.is_some_and(|agent| agent.distrusted),
                 crashes,
             },
+            streams,
             kubelet: view.kubelet_version,
             labels: view.metadata.labels.unwrap_or_default(),
         };
@@ -160,13 +168,17 @@ impl Cluster {
         let before = agent.clone();
         change(agent);
         let heard = claims(agent);
+        let of_streams = |agent: &Agent| agent.said_of_streams(vouched(agent));
+        let streams_said = of_streams(agent);
         let said = |agent: &Agent| {
             let crashes = agent.crashes && agent.is_of(&origin);
             (agent.files.clone(), agent.distrusted, crashes)
         };
         let now = said(agent);
         let changed = AgentChange {
-            evidence: claims(&before) != heard || said(&before) != now,
+            evidence: claims(&before) != heard
+                || said(&before) != now
+                || of_streams(&before) != streams_said,
             proxy: streams(&before) != streams(agent) || exposed(&before) != exposed(agent),
         };
         if agent.is_unknown() {
@@ -178,6 +190,7 @@ impl Cluster {
             all.extend(heard);
             all.sort();
             (known.facts.files, known.facts.distrusted, known.facts.crashes) = now;
+            known.streams.hear(streams_said);
         }
         changed
     }
@@ -384,7 +397,9 @@ impl Cluster {
         let Some(Content { facts, .. }) = content else { return Vec::new() };
         let nodes = self.nodes.iter().map(|(name, node)| (name.as_str(), &node.facts));
         let (migration, owner) = (&STREAMING_REDIRECTS, self.owner());
-        steps::steps(migration, facts, policy, owner, &self.instances, nodes, now)
+        let redirects =
+            redirects::steps::steps(migration, facts, policy, owner, &self.instances, nodes, now);
+        steps::together([redirects, self.websocket_steps(policy, now)])
     }
 
     /// Judges the cluster for one policy.

@@ -38,6 +38,7 @@ use super::{
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason","priority":1}"#,
     printcolumn = r#"{"name":"Streams","type":"string","description":"What becomes of the streams, as the node's agent says","jsonPath":".status.agent.streams","priority":1}"#,
+    printcolumn = r#"{"name":"WebSockets","type":"string","description":"What happens to an exec by WebSocket today","jsonPath":".status.webSockets.today","priority":1}"#,
     printcolumn = r#"{"name":"Change","type":"string","description":"What became of the last change, as the node's remediator says","jsonPath":".status.change.phase","priority":1}"#,
     printcolumn = r#"{"name":"Provider","type":"string","description":"What stands behind the Node instead of a kubelet of Kubernetes","jsonPath":".status.provider","priority":1}"#,
     printcolumn = r#"{"name":"Policy","type":"string","jsonPath":".spec.policy","priority":1}"#,
@@ -100,6 +101,10 @@ pub struct StreamingNodeStatus {
     /// Why, and what to do.
     #[serde(default)]
     pub message: String,
+    /// What becomes of an exec or attach by WebSocket; absent where no API server runs 1.34 or later and
+    /// no later target is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_sockets: Option<WebSocketsStatus>,
     /// What the node's own agent saw. The agent writes it, the controller never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Box<AgentReport>>,
@@ -117,6 +122,22 @@ pub struct SkewStatus {
     pub oldest: i32,
     /// Against the newest apiserver.
     pub newest: i32,
+}
+
+/// What becomes of an exec or attach by WebSocket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebSocketsStatus {
+    /// Today: Spdy, Translated, Through, Broken or Unknown.
+    #[serde(default)]
+    pub today: String,
+    /// The version for which the next is said, such as 1.36: the target of the policy that owns the gate,
+    /// or the next minor.
+    #[serde(default)]
+    pub version: String,
+    /// Once API servers and kubelet run it, likewise.
+    #[serde(default)]
+    pub then: String,
 }
 
 /// One statement about the flag.

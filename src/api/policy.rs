@@ -30,6 +30,7 @@ use super::rate::ByteRate;
     printcolumn = r#"{"name":"Nodes","type":"integer","description":"All nodes","jsonPath":".status.nodes.total"}"#,
     printcolumn = r#"{"name":"Blocking","type":"integer","description":"Nodes that stand in the way","jsonPath":".status.nodes.blocking"}"#,
     printcolumn = r#"{"name":"Proxy","type":"string","description":"Whether the proxy does what is wanted on every selected node","jsonPath":".status.conditions[?(@.type==\"ProxyReady\")].status"}"#,
+    printcolumn = r#"{"name":"WebSockets","type":"string","description":"Whether WebSockets work, and go on working with the next upgrade","jsonPath":".status.conditions[?(@.type==\"WebSocketsSafe\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Apiserver","type":"string","description":"The oldest apiserver","jsonPath":".status.apiservers.oldest","priority":1}"#,
     printcolumn = r#"{"name":"Redirecting","type":"integer","description":"Nodes that redirect","jsonPath":".status.nodes.redirecting","priority":1}"#,
@@ -294,7 +295,8 @@ pub struct StreamingPolicyStatus {
     pub observed_generation: Option<i64>,
     /// SafeToDisable, RedirectsDisabled, UpgradeSafe, Progressing and Degraded; with a proxy,
     /// ProxyReady; where Sluice changes something, CanaryPassed; with a remediation,
-    /// NodesRemediated.
+    /// NodesRemediated; where an API server runs 1.34 or later, or the target is later than that,
+    /// WebSocketsSafe.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -24,7 +24,8 @@ use objects::Objects;
 /// Judge whether the gate StreamingProxyRedirects may be turned off.
 ///
 /// Reads a cluster, or files as kubectl prints them, and shows what the controller would say.
-/// Nothing is changed. Without a StreamingPolicy a default one is judged, which wants the gate
+/// Nothing is changed. From API servers of 1.34 on, or with a later target, WebSockets to the kubelet
+/// are judged as well. Without a StreamingPolicy a default one is judged, which wants the gate
 /// Disabled. Where not everything can be read, the rest is judged, and never found safe.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

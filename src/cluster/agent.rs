@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 pub use pod::{AGENT_LABELS, AgentPod, ready_nodes};
 
-use super::origin::Origin;
+use super::{origin::Origin, websockets::SaidOfStreams};
 use crate::{
     api::AgentReport,
     decision::{
@@ -45,6 +45,8 @@ pub(super) struct Agent {
     pub reported: bool,
     /// Whether its pod is ready.
     pub ready: bool,
+    /// What it saw of the node's streams.
+    said_of_streams: SaidOfStreams,
     /// The runtime whose streaming server listens on more than loopback, and where.
     pub exposed: Option<(String, SocketAddr)>,
     /// Where what it says comes from.
@@ -65,6 +67,7 @@ impl Agent {
         self.exposed = report.and_then(exposed);
         self.distrusted = report.is_some_and(distrusts);
         self.crashes = report.is_some_and(|report| report.kubelet_crash_loops.is_some());
+        self.said_of_streams = report.map(SaidOfStreams::of_agent).unwrap_or_default();
         self.origin = report.map(Origin::of_agent).unwrap_or_default();
         let unsigned = report.filter(|_| self.origin.is_unknown());
         self.outlived &= unsigned.is_some() && self.unsigned.as_deref() == unsigned;
@@ -87,6 +90,11 @@ impl Agent {
     pub fn claims(&self, vouched: bool) -> impl Iterator<Item = Claim> + '_ {
         let off = |claim: &Claim| matches!(claim.says, FlagValue::Off | FlagValue::Absent);
         self.claims.iter().copied().filter(move |claim| vouched || !off(claim))
+    }
+
+    /// What counts of what it saw of the node's streams.
+    pub fn said_of_streams(&self, vouched: bool) -> SaidOfStreams {
+        self.said_of_streams.clone().unless_old(vouched)
     }
 
     /// Whether there is nothing to keep.

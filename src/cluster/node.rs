@@ -10,11 +10,12 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::origin::Origin;
+use super::{origin::Origin, websockets::SaidOfStreams};
 use crate::{
     decision::{
         migration::{Migration, STREAMING_REDIRECTS},
         redirects::evidence::{Claim, Source},
+        websockets::safety::{GATES_ANNOTATION, URL_ANNOTATION},
     },
     kubernetes::arguments::kubelet::{self, FlagValue},
 };
@@ -60,6 +61,15 @@ impl NodeView {
             .collect();
         claims.sort();
         claims
+    }
+
+    /// What the admin says in its annotations of its streams.
+    pub(super) fn said_of_streams(&self) -> SaidOfStreams {
+        let annotation = |key| {
+            let value = self.metadata.annotations.as_ref()?.get(key)?;
+            Some(value.as_str())
+        };
+        SaidOfStreams::of_annotations(annotation(GATES_ANNOTATION), annotation(URL_ANNOTATION))
     }
 }
 
@@ -248,7 +258,8 @@ impl<'de> Deserialize<'de> for Evidence {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Evidence, A::Error> {
                 let mut evidence = Evidence::default();
                 while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    if key == STREAMING_REDIRECTS.annotation || NODE_ARGS.contains(&&*key) {
+                    let said = [STREAMING_REDIRECTS.annotation, GATES_ANNOTATION, URL_ANNOTATION];
+                    if said.contains(&&*key) || NODE_ARGS.contains(&&*key) {
                         evidence.kept.insert(key.into_owned(), map.next_value()?);
                     } else {
                         evidence.kwok |= key == KWOK;

@@ -5,7 +5,11 @@
 
 use crate::{
     api::condition,
-    decision::{canary::Answer, redirects::upgrade::UpgradeReason},
+    decision::{
+        canary::Answer,
+        redirects::upgrade::UpgradeReason,
+        websockets::safety::{self, WebSocketReason},
+    },
 };
 
 /// What outweighs everything judged: the policy cannot be read, or the cluster cannot be watched.
@@ -31,7 +35,7 @@ const SAFE_TO_DISABLE: [&str; 11] = [
 const REDIRECTS_DISABLED: [&str; 5] =
     ["GateMixed", "GateOff", "GateOn", "GateRemoved", "GateUnknown"];
 
-/// Beside those of [`UpgradeReason`].
+/// Beside those of [`UpgradeReason`] or of [`WebSocketReason`].
 const UPGRADE_SAFE: [&str; 2] = ["NothingBreaks", "TargetVersionBehind"];
 
 const PROGRESSING: [&str; 20] = [
@@ -57,7 +61,7 @@ const PROGRESSING: [&str; 20] = [
     "WaitingForAdmin",
 ];
 
-const DEGRADED: [&str; 16] = [
+const DEGRADED: [&str; 17] = [
     "AsExpected",
     "CanaryFailed",
     "ChangeFailed",
@@ -74,6 +78,7 @@ const DEGRADED: [&str; 16] = [
     "SpecInvalid",
     "StreamsFail",
     "TargetVersionBehind",
+    "WebSocketsFail",
 ];
 
 const PROXY_READY: [&str; 9] = [
@@ -112,11 +117,17 @@ const RUNTIME_EXPOSED: [&str; 2] = ["NoneExposed", "RuntimeExposed"];
 /// The reasons that the condition of this type may have; none where there is no such condition.
 pub fn of(kind: &str) -> Vec<&'static str> {
     let upgrade = UpgradeReason::ALL.map(UpgradeReason::as_str);
+    let websockets = WebSocketReason::ALL.map(WebSocketReason::as_str);
     let answers = Answer::ALL.map(Answer::as_str);
     match kind {
         condition::SAFE_TO_DISABLE => [&SAFE_TO_DISABLE[..], &UNKNOWABLE, &INPUT].concat(),
         condition::REDIRECTS_DISABLED => [&REDIRECTS_DISABLED[..], &INPUT].concat(),
-        condition::UPGRADE_SAFE => [&UPGRADE_SAFE[..], &upgrade, &UNKNOWABLE, &INPUT].concat(),
+        condition::UPGRADE_SAFE => {
+            [&UPGRADE_SAFE[..], &upgrade, &[safety::UNSAFE], &UNKNOWABLE, &INPUT].concat()
+        }
+        condition::WEBSOCKETS_SAFE => {
+            [&UPGRADE_SAFE[..], &websockets, &UNKNOWABLE, &INPUT].concat()
+        }
         condition::PROGRESSING => [&PROGRESSING[..], &UNKNOWABLE].concat(),
         condition::DEGRADED => [&DEGRADED[..], &UNKNOWABLE].concat(),
         condition::PROXY_READY => PROXY_READY.to_vec(),

@@ -22,10 +22,11 @@ pub const REASONS: [&str; 8] = [
 ];
 
 /// Conditions whose transitions are told, and the status that is good news.
-const TOLD: [(&str, &str); 8] = [
+const TOLD: [(&str, &str); 9] = [
     (condition::SAFE_TO_DISABLE, "True"),
     (condition::REDIRECTS_DISABLED, "True"),
     (condition::UPGRADE_SAFE, "True"),
+    (condition::WEBSOCKETS_SAFE, "True"),
     (condition::DEGRADED, "False"),
     (condition::PROXY_READY, "True"),
     (condition::CANARY_PASSED, "True"),

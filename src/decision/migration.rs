@@ -220,7 +220,8 @@ impl Migration {
     }
 }
 
-fn at<B: Copy>(table: &[Since<B>], minor: Minor) -> Option<B> {
+/// The entry of a history, oldest first, that holds at this minor.
+pub(super) fn at<B: Copy>(table: &[Since<B>], minor: Minor) -> Option<B> {
     table.iter().rev().find(|since| since.minor <= minor).map(|since| since.behaviour)
 }
 

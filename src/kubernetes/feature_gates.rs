@@ -78,9 +78,8 @@ impl FeatureGates {
             return;
         }
         for pair in value.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-            let parsed = pair
-                .split_once('=')
-                .and_then(|(name, on)| Some((name.trim(), go_bool(on.trim())?)));
+            let parsed =
+                pair.split_once('=').and_then(|(name, on)| Some((bare(name), go_bool(on.trim())?)));
             match parsed {
                 Some((name, on)) => {
                     self.set.insert(name.to_owned(), on);
@@ -105,9 +104,8 @@ impl FeatureGates {
     /// The arguments that name one of these gates, as they stand, and what is left of each without
     /// the gates; `None` where nothing is.
     pub fn arguments_without(&self, gates: &[&str]) -> Vec<(String, Option<String>)> {
-        let named = |pair: &&str| {
-            pair.split_once('=').is_some_and(|(name, _)| gates.contains(&name.trim()))
-        };
+        let named =
+            |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| gates.contains(&bare(name)));
         let naming =
             self.arguments.iter().filter(|argument| argument.list.split(',').any(|p| named(&p)));
         let both = |Argument { flag, list }: &Argument| {
@@ -129,6 +127,19 @@ impl FeatureGates {
     pub fn named<'a>(&self, gates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
         gates.into_iter().filter(|gate| self.set.contains_key(*gate)).collect()
     }
+}
+
+impl FromIterator<(String, bool)> for FeatureGates {
+    fn from_iter<I: IntoIterator<Item = (String, bool)>>(set: I) -> Self {
+        Self { set: set.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// A gate's name without the component that apiservers from 1.31 on take before it
+/// (`component-base/compatibility/registry.go`).
+fn bare(name: &str) -> &str {
+    let name = name.trim();
+    name.strip_prefix("kube:").map_or(name, str::trim)
 }
 
 /// What a command line says of one gate.

@@ -12,8 +12,9 @@ use sluice::{
             judge,
             node::NodeFacts,
             policy::{GateWish, Override, Owner, PolicyFacts},
-            steps::{Step, steps},
+            steps::steps,
         },
+        steps::Step,
     },
     kubernetes::{arguments::kubelet::FlagValue, feature_gates::FeatureGates, version::Minor},
 };

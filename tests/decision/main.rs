@@ -3,6 +3,7 @@
 //! [`oracle`] writes the history down again as plain literals and never asks the code under test;
 //! [`cluster`] builds inputs. The rest are the tests: [`table`] over every pair of versions,
 //! [`properties`] over random clusters, [`policies`] over several policies, [`upgrades`], [`trust`], [`steps`] and [`messages`].
+//! [`websockets`] is all of this for the second migration, with an oracle of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -18,3 +19,4 @@ mod steps;
 mod table;
 mod trust;
 mod upgrades;
+mod websockets;

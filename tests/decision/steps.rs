@@ -6,10 +6,8 @@ use proptest::prelude::*;
 use sluice::{
     decision::{
         migration::Track,
-        redirects::{
-            evidence::Source::{Agent, Annotation, EnvFiles, NodeArgs},
-            steps::{Action, Step},
-        },
+        redirects::evidence::Source::{Agent, Annotation, EnvFiles, NodeArgs},
+        steps::{Action, ArgumentChange, Step},
     },
     kubernetes::arguments::kubelet::FlagValue::{Absent, Off, On},
 };
@@ -24,8 +22,12 @@ fn lines(cluster: &Cluster, target: u16) -> Vec<String> {
     let line = |step: &Step| {
         let may = if step.needed { "" } else { "?" };
         let files: Vec<&str> = step.files.iter().take(1).map(String::as_str).collect();
-        let change = |c: &sluice::decision::redirects::steps::ArgumentChange| {
-            format!(" {} -> {}", c.argument, c.becomes.as_deref().unwrap_or("nothing"))
+        let change = |c: &ArgumentChange| {
+            format!(
+                " {} -> {}",
+                c.argument.as_deref().unwrap_or_default(),
+                c.becomes.as_deref().unwrap_or("nothing")
+            )
         };
         let changes: String = step.changes.iter().map(change).collect();
         format!(

@@ -7,69 +7,20 @@ use sluice::{
     decision::{
         canary::Answer,
         gate::{self, Gate},
-        migration::{GateBehaviour, STREAMING_REDIRECTS, Stage, Track},
+        migration::{GateBehaviour, STREAMING_REDIRECTS, Track},
     },
     kubernetes::{feature_gates::FeatureGates, version::Minor},
 };
 
 use crate::{
     apiserver::Apiserver,
-    binaries::{self, Binary},
+    binaries,
+    gates::{self, Taken},
     redirecting::{Kubelet, Leads},
 };
 
 /// What upstream released.
 const TRACK: Track = Track::ExtraSafe;
-
-/// What an apiserver's command line makes of a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
-    /// It does not start with the gate.
-    Never,
-    /// Either value. The default is absent where it cannot be asked like this: `--help` leaves deprecated gates out.
-    Either { stage: Stage, default: Option<bool> },
-    /// It does not start with the other value.
-    Locked { to: bool },
-    /// It does not start without it while others are on, as they are by default, that depend on it.
-    Needed,
-}
-
-fn asked(apiserver: &Binary, gate: &str) -> Taken {
-    let says =
-        |value: bool| apiserver.says(&[&format!("--feature-gates={gate}={value}"), "--version"]);
-    let [(on, said_on), (off, said_off)] = [says(true), says(false)];
-    match (on, off) {
-        (true, true) => {}
-        (false, false) => {
-            for said in [said_on, said_off] {
-                assert!(said.contains(&format!("unrecognized feature gate: {gate}")), "{said}");
-            }
-            return Taken::Never;
-        }
-        (to, _) => {
-            let said = if to { said_off } else { said_on };
-            if said.contains(&format!("depends on features that are disabled: [{gate}]")) {
-                return Taken::Needed;
-            }
-            let refusal =
-                format!("cannot set feature gate {gate} to {}, feature is locked to {to}", !to);
-            assert!(said.contains(&refusal), "{said}");
-            return Taken::Locked { to };
-        }
-    }
-    if said_on.contains(&format!("Setting deprecated feature gate {gate}=true")) {
-        return Taken::Either { stage: Stage::Deprecated, default: None };
-    }
-    let (_, help) = apiserver.says(&["--help"]);
-    let line = help.lines().find(|line| line.contains(&format!("{gate}=true|false (")));
-    let line = line.unwrap_or_else(|| panic!("{gate} is taken, and neither deprecated nor listed"));
-    let stage = match line {
-        line if line.contains("(ALPHA") => Stage::Alpha,
-        line if line.contains("(BETA") => Stage::Beta,
-        _ => panic!("{line}"),
-    };
-    Taken::Either { stage, default: Some(line.contains("default=true")) }
-}
 
 #[test]
 #[ignore = "asks the binaries that tests/cluster builds"]
@@ -82,7 +33,7 @@ fn apiservers_take_the_gates_as_the_tables_say() {
             (migration.gate, migration.apiserver_at(minor, TRACK)),
             (migration.validation_gate, migration.validation_at(minor, TRACK)),
         ] {
-            let taken = asked(&apiserver, gate);
+            let taken = gates::asked(&apiserver, gate);
             println!("kube-apiserver {} {gate}: {taken:?}", apiserver.version);
             let fits = match (taken, table) {
                 (Taken::Never, Some(GateBehaviour::Removed)) => true,
@@ -97,44 +48,6 @@ fn apiservers_take_the_gates_as_the_tables_say() {
                 wrong.push(format!(
                     "kube-apiserver {version} {gate}: {taken:?}; the table says {table:?}"
                 ));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// The gates by which streams become WebSockets (KEP-4006), and one beside them that has been locked: by minor, what the
-/// apiserver makes of them. Before the first of these minors that the bed has, none of them is known.
-const WEBSOCKETS: &[(&str, [(Minor, Taken); 4])] = {
-    const ON: Taken = Taken::Either { stage: Stage::Beta, default: Some(true) };
-    const ALPHA: Taken = Taken::Either { stage: Stage::Alpha, default: Some(false) };
-    const fn since_1_34(taken: [Taken; 4]) -> [(Minor, Taken); 4] {
-        let [a, b, c, d] = taken;
-        [(Minor(34), a), (Minor(35), b), (Minor(36), c), (Minor(37), d)]
-    }
-    use Taken::{Locked, Needed, Never};
-    &[
-        ("TranslateStreamCloseWebsocketRequests", since_1_34([ON, ON, ON, ON])),
-        ("PortForwardWebsockets", since_1_34([ON, ON, ON, ON])),
-        ("AuthorizePodWebsocketUpgradeCreatePermission", since_1_34([Never, ON, ON, ON])),
-        ("ExtendWebSocketsToKubelet", since_1_34([Never, Never, ON, ON])),
-        ("NodeDeclaredFeatures", since_1_34([Never, ALPHA, Needed, Locked { to: true }])),
-    ]
-};
-
-#[test]
-#[ignore = "asks the binaries that tests/cluster builds"]
-fn apiservers_take_the_gates_of_websockets_as_is_known() {
-    let mut wrong = Vec::new();
-    for apiserver in binaries::of("kube-apiserver") {
-        for (gate, history) in WEBSOCKETS {
-            let taken = asked(&apiserver, gate);
-            println!("kube-apiserver {} {gate}: {taken:?}", apiserver.version);
-            let known = history.iter().find(|(minor, _)| *minor == apiserver.minor());
-            let known = known.map_or(Taken::Never, |(_, known)| *known);
-            if taken != known {
-                let version = &apiserver.version;
-                wrong.push(format!("kube-apiserver {version} {gate}: {taken:?}, not {known:?}"));
             }
         }
     }

@@ -21,6 +21,10 @@ impl Binary {
         Minor(self.version.minor.try_into().unwrap())
     }
 
+    pub fn is_kubelet(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubelet-"))
+    }
+
     /// How it ends with these arguments, and everything that it prints.
     pub fn says(&self, arguments: &[&str]) -> (bool, String) {
         let output = Command::new(&self.path).args(arguments).stdin(Stdio::null()).output();

@@ -12,5 +12,6 @@
 mod apiserver;
 mod apiservers;
 mod binaries;
+mod gates;
 mod kubelets;
 mod redirecting;

@@ -15,10 +15,8 @@ use crate::{
     decision::{
         migration::STREAMING_REDIRECTS,
         names::NameSummary,
-        redirects::{
-            node::{Redirects, Verdict},
-            steps::ArgumentChange,
-        },
+        redirects::node::{Redirects, Verdict},
+        steps::ArgumentChange,
     },
 };
 
@@ -69,6 +67,9 @@ fn heading(plan: &PlannedStatuses, policy: &PlannedPolicy, width: Option<usize>)
         let target = policy.spec.as_ref().and_then(|spec| spec.target_version.as_deref());
         let what = format!("Upgrade to {}: ", target.unwrap_or_default());
         text.push_str(&verdict(policy, condition::UPGRADE_SAFE, &what, width));
+    }
+    if policy.condition(condition::WEBSOCKETS_SAFE).is_some() {
+        text.push_str(&verdict(policy, condition::WEBSOCKETS_SAFE, "WebSockets: ", width));
     }
     text + &counts(plan)
 }
@@ -233,6 +234,7 @@ fn todo(policy: &PlannedPolicy, width: Option<usize>) -> String {
     let wanted = [
         (condition::SAFE_TO_DISABLE, true),
         (condition::UPGRADE_SAFE, true),
+        (condition::WEBSOCKETS_SAFE, true),
         (condition::DEGRADED, false),
     ];
     let mut text = String::new();
@@ -260,7 +262,9 @@ fn steps(upgrade: &UpgradePlan, width: Option<usize>) -> String {
             text.push_str(&format!("       {file}\n"));
         }
         for ArgumentChange { argument, becomes } in &step.changes {
-            text.push_str(&format!("       {BAD}- {argument}{BAD:#}\n"));
+            if let Some(argument) = argument {
+                text.push_str(&format!("       {BAD}- {argument}{BAD:#}\n"));
+            }
             if let Some(becomes) = becomes {
                 text.push_str(&format!("       {GOOD}+ {becomes}{GOOD:#}\n"));
             }

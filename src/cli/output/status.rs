@@ -155,8 +155,17 @@ pub fn wide(rows: &[Row], changes: &[&ChangeRow], now: Timestamp, width: Option<
 }
 
 fn summary(rows: &[Row]) -> String {
-    let mut table =
-        Table::new(["NAME", "WANTS", "GATE", "SAFE", "REASON", "NODES", "BLOCKING", "PROXY"]);
+    let mut table = Table::new([
+        "NAME",
+        "WANTS",
+        "GATE",
+        "SAFE",
+        "REASON",
+        "NODES",
+        "BLOCKING",
+        "PROXY",
+        "WEBSOCKETS",
+    ]);
     for row in rows {
         table.add([
             row.name.as_str().into(),
@@ -167,6 +176,7 @@ fn summary(rows: &[Row]) -> String {
             row.nodes.to_string().into(),
             row.blocking.to_string().into(),
             row.status(condition::PROXY_READY).into(),
+            row.status(condition::WEBSOCKETS_SAFE).into(),
         ]);
     }
     table.render()

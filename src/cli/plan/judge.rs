@@ -20,6 +20,7 @@ use crate::{
         apiserver::{Apiserver, Unseen},
         migration::STREAMING_REDIRECTS,
         redirects::{node::Verdict, policy::Owner},
+        websockets::safety::WebSocketReason,
     },
     kubernetes::{feature_gates::FeatureGates, node_pool, version::Minor},
 };
@@ -154,14 +155,19 @@ impl PlannedStatuses {
         self.policies.first()
     }
 
-    /// Whether the gate must stay, or the upgrade that was asked about must not be.
+    /// Whether the gate must stay, the upgrade that was asked about must not be, or WebSockets fail.
     pub fn is_refused(&self) -> bool {
         let holds = |kind| {
             let found = self.judged().and_then(|policy| policy.condition(kind));
             found.is_some_and(|condition| condition.status == "True")
         };
+        // What fails now is refused with or without a target.
+        let judged = self.judged().and_then(|policy| policy.condition(condition::WEBSOCKETS_SAFE));
+        let fails_now =
+            judged.is_some_and(|judged| judged.reason == WebSocketReason::WebSocketsFail.as_str());
         !holds(condition::SAFE_TO_DISABLE)
             || (self.upgrade.is_some() && !holds(condition::UPGRADE_SAFE))
+            || fails_now
     }
 
     /// The objects as they are printed.

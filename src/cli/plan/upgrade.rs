@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     api::StreamingPolicy,
-    decision::redirects::steps::{ArgumentChange, Step},
+    decision::steps::{ArgumentChange, Step},
     kubernetes::version::Minor,
 };
 
@@ -42,7 +42,9 @@ struct StepItem<'a> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ChangeItem<'a> {
-    argument: &'a str,
+    /// Missing where nothing stands there yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    argument: Option<&'a str>,
     /// Missing where the argument goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     becomes: Option<&'a str>,
@@ -75,6 +77,6 @@ impl<'a> StepItem<'a> {
 
 impl<'a> ChangeItem<'a> {
     fn of(change: &'a ArgumentChange) -> Self {
-        Self { argument: &change.argument, becomes: change.becomes.as_deref() }
+        Self { argument: change.argument.as_deref(), becomes: change.becomes.as_deref() }
     }
 }

@@ -7,21 +7,31 @@ use super::{
     seconds,
 };
 use crate::{
-    api::{self, EvidenceEntry, SkewStatus, StreamingNodeSpec, StreamingNodeStatus},
+    api::{
+        self, EvidenceEntry, SkewStatus, StreamingNodeSpec, StreamingNodeStatus, WebSocketsStatus,
+    },
     decision::{
-        apiserver::ControlPlane,
+        apiserver::{Apiserver, ControlPlane},
         migration::STREAMING_REDIRECTS,
         redirects::{
             node::{self, NodeJudgement, Redirects, Verdict},
             policy::{Overrides, PolicyFacts},
         },
+        websockets::{
+            node::{cell_at, cell_today},
+            safety,
+        },
     },
+    kubernetes::version::Minor,
 };
 
 /// What all nodes are judged against; made once for many of them.
 #[derive(Debug)]
 pub struct NodeScene<'a> {
     plane: ControlPlane,
+    apiservers: &'a [Apiserver],
+    /// The minor to judge WebSockets for; `None` where that is not near.
+    websockets: Option<Minor>,
     overrides: Overrides<'a>,
     /// Policies that want something on nodes, oldest first.
     wishes: Vec<(&'a str, &'a super::super::Content)>,
@@ -50,6 +60,8 @@ impl Cluster {
         let unreadable = self.policies.iter().filter(|(_, policy)| policy.content.is_err());
         NodeScene {
             plane: ControlPlane::of(&self.instances, &STREAMING_REDIRECTS, track),
+            apiservers: &self.instances,
+            websockets: safety::minor(facts.and_then(|facts| facts.target), &self.instances),
             overrides: facts.map(|facts| facts.overrides_at(now)).unwrap_or_default(),
             wishes: self.wishes(),
             unreadable: unreadable.map(|(name, _)| name.as_str()).collect(),
@@ -95,6 +107,11 @@ impl NodeScene<'_> {
             verdict: judged.verdict.as_str().to_owned(),
             reason: judged.reason.as_str().to_owned(),
             message: node::explain(&STREAMING_REDIRECTS, &judged),
+            web_sockets: self.websockets.map(|minor| WebSocketsStatus {
+                today: cell_today(&node.streams.facts, self.apiservers).as_str().to_owned(),
+                version: minor.to_string(),
+                then: cell_at(&node.streams.facts, self.apiservers, minor).as_str().to_owned(),
+            }),
             agent: None,
             change: None,
         };

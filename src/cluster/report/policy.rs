@@ -17,6 +17,7 @@ use crate::{
         condition::{ConditionOutcome, ConditionStatus},
         migration::{STREAMING_REDIRECTS, Track},
         redirects::{Judgement, policy::PolicyFacts, upgrade::Preview},
+        websockets::safety::{self, Finding, Judgement as WebSockets, WebSocketReason},
     },
 };
 
@@ -35,18 +36,21 @@ impl Moment<'_> {
         let facts = policy.content.as_ref().map_or(&unreadable, |content| &content.facts);
         let mut judgement = self.judgement(name, facts);
         let mut proxy = cluster.proxy_ready(name, policy);
+        let mut websockets = cluster.websockets(name, facts, now);
+        if let Some(websockets) = &websockets {
+            degrade(&mut judgement, websockets);
+            refuse_upgrade(&mut judgement, websockets);
+        }
         if let Some(told) = told {
             take(&mut judgement, told);
         }
         if let Err(why) = &policy.content {
-            judgement = refuse(
-                judgement,
-                "PolicyUnreadable",
-                format!(
-                    "The policy cannot be read ({why}). Mend it: nothing is permitted by a policy that \
+            let message = format!(
+                "The policy cannot be read ({why}). Mend it: nothing is permitted by a policy that \
                  nobody understands."
-                ),
             );
+            websockets = websockets.map(|judged| unsafe_by("PolicyUnreadable", &message, judged));
+            judgement = refuse(judgement, "PolicyUnreadable", message);
         }
         if let Some(kind) = cluster.lost {
             let message = format!(
@@ -54,6 +58,7 @@ impl Moment<'_> {
                  be old. Look at the controller's log and its ClusterRole."
             );
             judgement = refuse(judgement, "WatchLost", message.clone());
+            websockets = websockets.map(|judged| unsafe_by("WatchLost", &message, judged));
             proxy = proxy.map(|_| ConditionOutcome {
                 status: ConditionStatus::Unknown,
                 reason: "WatchLost",
@@ -63,11 +68,15 @@ impl Moment<'_> {
         let old = policy.status.as_ref().map_or(&[][..], |status| &status.conditions);
         let mut status =
             status(&judgement, &cluster.instances, facts.track, policy.generation, old, now);
+        if let Some(judged) = &websockets {
+            refuse_version(&mut status.upgrades, judged);
+        }
         let none = Told::default();
         let exposed = cluster.exposed(policy);
         let told =
             told.filter(|_| cluster.lost.is_none() && policy.content.is_ok()).unwrap_or(&none);
         let more = [
+            (condition::WEBSOCKETS_SAFE, websockets.as_ref().map(|judged| &judged.outcome)),
             (condition::PROXY_READY, proxy.as_ref()),
             (condition::CANARY_PASSED, told.canary.as_ref()),
             (condition::NODES_REMEDIATED, told.remediated.as_ref()),
@@ -103,6 +112,53 @@ fn take(judgement: &mut Judgement<'_>, told: &Told) {
     };
     let message = messages.join("\n");
     *degraded = ConditionOutcome { status: ConditionStatus::True, reason, message };
+}
+
+/// Says of WebSockets that fail now, beside what else is wrong.
+fn degrade(judgement: &mut Judgement<'_>, websockets: &WebSockets) {
+    let fails = |finding: &&Finding| finding.reason == WebSocketReason::WebSocketsFail;
+    let Some(Finding { reason, message }) = websockets.findings.iter().find(fails) else { return };
+    let degraded = &mut judgement.degraded;
+    let (reason, message) = match degraded.status {
+        // Streams that all fail are worse than WebSockets alone.
+        ConditionStatus::True if degraded.reason == "StreamsFail" => {
+            (degraded.reason, format!("{} {message}", degraded.message))
+        }
+        ConditionStatus::True => (reason.as_str(), format!("{message} {}", degraded.message)),
+        ConditionStatus::False | ConditionStatus::Unknown => (reason.as_str(), message.clone()),
+    };
+    *degraded = ConditionOutcome { status: ConditionStatus::True, reason, message };
+}
+
+/// An upgrade that one migration permits and the other does not is not safe.
+fn refuse_upgrade(judgement: &mut Judgement<'_>, websockets: &WebSockets) {
+    let Some(message) = websockets.against_upgrade() else { return };
+    let outcome = &mut judgement.upgrade_safe;
+    if outcome.status == ConditionStatus::True {
+        let status = ConditionStatus::False;
+        *outcome = ConditionOutcome { status, reason: safety::UNSAFE, message };
+    } else {
+        outcome.message = format!("{} {message}", outcome.message);
+    }
+}
+
+/// The same of the version ahead that was judged, where it is among those that are listed.
+fn refuse_version(upgrades: &mut [UpgradeStatus], websockets: &WebSockets) {
+    let there = websockets.minor.to_string();
+    let listed = upgrades.iter_mut().filter(|upgrade| upgrade.version == there);
+    for (upgrade, message) in listed.zip(websockets.against_upgrade()) {
+        let known = if upgrade.safe { None } else { Some(upgrade.message.as_str()) };
+        upgrade.message = known.into_iter().chain([&*message]).collect::<Vec<_>>().join(" ");
+        upgrade.safe = false;
+        upgrade.reasons.push(safety::UNSAFE.to_owned());
+    }
+}
+
+/// The same verdict, refused for a reason that outweighs everything judged.
+fn unsafe_by(reason: &'static str, message: &str, mut judged: WebSockets) -> WebSockets {
+    let (status, message) = (ConditionStatus::False, message.to_owned());
+    judged.outcome = ConditionOutcome { status, reason, message };
+    judged
 }
 
 /// Turns a judgement into a refusal for a reason that outweighs everything judged.

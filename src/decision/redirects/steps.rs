@@ -20,72 +20,10 @@ use crate::{
     decision::{
         apiserver::{Apiserver, how_to_tell},
         migration::{GateBehaviour, Migration},
+        steps::{self, Action, ArgumentChange, KUBEADM_MANIFEST, Step},
     },
     kubernetes::{feature_gates::Setting, version::Minor},
 };
-
-/// The manifest from which a kubeadm control plane starts its apiserver.
-pub const KUBEADM_MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
-
-/// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Have a runtime stream in a way that the kubelet trusts.
-    TrustRuntime,
-    /// Find out how a kubelet is started.
-    LookAtKubelet,
-    /// Take the flag off a kubelet.
-    RemoveKubeletFlag,
-    /// Upgrade a kubelet that no flag keeps from redirecting.
-    UpgradeKubelet,
-    /// Find out how an apiserver is started.
-    LookAtApiserver,
-    /// Take the gate out of an apiserver's arguments.
-    RemoveGate,
-    /// Upgrade.
-    Upgrade,
-}
-
-impl Action {
-    /// The stable name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TrustRuntime => "TrustRuntime",
-            Self::LookAtKubelet => "LookAtKubelet",
-            Self::RemoveKubeletFlag => "RemoveKubeletFlag",
-            Self::UpgradeKubelet => "UpgradeKubelet",
-            Self::LookAtApiserver => "LookAtApiserver",
-            Self::RemoveGate => "RemoveGate",
-            Self::Upgrade => "Upgrade",
-        }
-    }
-}
-
-/// An argument that changes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ArgumentChange {
-    /// The argument: exactly as it stands, or the flag alone where its value is not known.
-    pub argument: String,
-    /// What is left of it; `None` where it goes.
-    pub becomes: Option<String>,
-}
-
-/// One step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// What is done.
-    pub action: Action,
-    /// Without it the upgrade breaks something. Otherwise it may be done.
-    pub needed: bool,
-    /// The nodes, by name; for an apiserver of which no node is known, its address.
-    pub nodes: Vec<String>,
-    /// The files that may have to be edited.
-    pub files: Vec<String>,
-    /// The arguments that change.
-    pub changes: Vec<ArgumentChange>,
-    /// What to do and why. Never empty.
-    pub message: String,
-}
 
 /// The steps before an upgrade to the policy's target; none where it has none, or one that is
 /// behind an apiserver.
@@ -130,7 +68,7 @@ pub fn steps<'a>(
     steps.extend(hidden(&scene, &preview));
     steps.extend(gate_lines(&scene, &preview));
     steps.extend(of_kubelets(later, false));
-    steps.push(the_upgrade(&scene, target));
+    steps.push(steps::upgrade(instances, target));
     steps
 }
 
@@ -207,11 +145,8 @@ fn gate_lines(scene: &Scene<'_>, preview: &Preview) -> Vec<Step> {
         if !must && !may {
             continue;
         }
-        let changes: Vec<ArgumentChange> = known
-            .arguments_without(&gates)
-            .into_iter()
-            .map(|(argument, becomes)| ArgumentChange { argument, becomes })
-            .collect();
+        let changes: Vec<ArgumentChange> =
+            known.arguments_without(&gates).into_iter().map(ArgumentChange::from).collect();
         if !changes.is_empty() {
             let key = (changes, said, instance.minor);
             alike.entry(key).or_default().push(instance.name.clone());
@@ -265,20 +200,4 @@ fn when(scene: &Scene<'_>, said: Setting, minor: Option<Minor>, target: Minor) -
              out would turn the gate on."
         ),
     }
-}
-
-fn the_upgrade(scene: &Scene<'_>, target: Minor) -> Step {
-    let behind = |i: &&Apiserver| i.minor.is_none_or(|minor| minor < target);
-    let nodes: Vec<String> =
-        scene.instances.iter().filter(behind).map(|i| i.name.clone()).collect();
-    let message = if nodes.is_empty() && !scene.instances.is_empty() {
-        format!("The apiservers run {target}. Upgrade the kubelets.")
-    } else {
-        format!(
-            "Upgrade the apiservers to {target}, one minor after the other, and after them the \
-             kubelets."
-        )
-    };
-    let (files, changes) = (Vec::new(), Vec::new());
-    Step { action: Action::Upgrade, needed: true, nodes, files, changes, message }
 }

@@ -13,11 +13,10 @@ use crate::{
             survey, trust,
             upgrade::Preview,
         },
+        steps::{Action, ArgumentChange, Step},
     },
     kubernetes::arguments::kubelet::FlagValue,
 };
-
-use super::{Action, ArgumentChange, Step};
 
 /// Where systemd has the kubelet's unit and its drop-ins.
 const UNITS: [&str; 3] = [
@@ -238,7 +237,7 @@ pub(super) fn step(
             (Action::LookAtKubelet, Vec::new(), Vec::new(), remedy)
         }
         Kubelet::RemoveFlag(place) => {
-            let change = ArgumentChange { argument: format!("--{flag}"), becomes: None };
+            let change = ArgumentChange::gone(format!("--{flag}"));
             (Action::RemoveKubeletFlag, place.files(), vec![change], place.remedy(migration))
         }
         Kubelet::Upgrade => {

@@ -1,0 +1,232 @@
+//! What is known of WebSockets to the nodes, and what a policy is told of them.
+
+use jiff::Timestamp;
+
+use super::{Cluster, Content, NodeView};
+use crate::{
+    api::AgentReport,
+    decision::{
+        redirects::policy::{Overrides, Owner, PolicyFacts},
+        steps::Step,
+        websockets::{
+            node::{NodeFacts, StreamingUrl},
+            safety::{self, Judgement},
+            steps,
+            survey::Seen,
+        },
+    },
+    kubernetes::{feature_gates::FeatureGates, version::Minor},
+};
+
+/// What somebody says of a node's streams: its agent, or its admin.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct SaidOfStreams {
+    /// The gates that the kubelet is set to.
+    gates: Option<FeatureGates>,
+    /// The URL with which its runtime answers.
+    url: Option<StreamingUrl>,
+}
+
+impl SaidOfStreams {
+    /// What an agent saw.
+    pub fn of_agent(report: &AgentReport) -> Self {
+        let gates = report.streaming_gates.clone();
+        Self {
+            gates: gates.map(FeatureGates::from_iter),
+            url: report.streaming_url.as_deref().map(url),
+        }
+    }
+
+    /// What an admin says. Gates that cannot be read say nothing.
+    pub fn of_annotations(gates: Option<&str>, streaming_url: Option<&str>) -> Self {
+        let gates = gates.map(|text| {
+            FeatureGates::from_args([format!("--feature-gates={}", text.trim()).as_str()])
+        });
+        Self {
+            gates: gates.filter(|gates| gates.unreadable().is_none()),
+            url: streaming_url.map(url),
+        }
+    }
+
+    /// What counts of it where nobody vouches for who says it: what he saw may have been another
+    /// kubelet and another runtime. That a URL has no scheme is still to be heard.
+    pub fn unless_old(self, vouched: bool) -> Self {
+        if vouched {
+            return self;
+        }
+        let url = self.url.filter(|url| *url == StreamingUrl::SchemeLess);
+        Self { gates: None, url }
+    }
+
+    /// Both words as one: the agent looks, so it knows better; but a URL without a scheme counts,
+    /// whoever says so.
+    fn over(self, admin: &Self) -> Self {
+        let scheme_less = [self.url, admin.url].contains(&Some(StreamingUrl::SchemeLess));
+        let url = if scheme_less { Some(StreamingUrl::SchemeLess) } else { self.url.or(admin.url) };
+        Self { gates: self.gates.or_else(|| admin.gates.clone()), url }
+    }
+}
+
+/// What cannot be understood may have been meant as the worse.
+fn url(text: &str) -> StreamingUrl {
+    match text {
+        "Absolute" => StreamingUrl::Absolute,
+        "SchemeLess" => StreamingUrl::SchemeLess,
+        _ => StreamingUrl::Unknown,
+    }
+}
+
+/// What is known of a node's streams, and what of it its admin said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeStreams {
+    /// What decisions take.
+    pub facts: NodeFacts,
+    admin: SaidOfStreams,
+}
+
+impl NodeStreams {
+    pub(super) fn of(view: &NodeView, kubelet: Option<Minor>) -> Self {
+        let facts = NodeFacts {
+            kubelet,
+            declared: view.declared_features.clone(),
+            runtime: view.runtime.clone(),
+            ..NodeFacts::default()
+        };
+        Self { facts, admin: view.said_of_streams() }
+    }
+
+    /// Takes what its agent says now.
+    pub(super) fn hear(&mut self, agent: SaidOfStreams) {
+        let SaidOfStreams { gates, url } = agent.over(&self.admin);
+        (self.facts.gates, self.facts.url) = (gates, url);
+    }
+}
+
+impl Cluster {
+    /// What a policy is told of WebSockets; `None` where that is not near.
+    pub(super) fn websockets(
+        &self,
+        name: &str,
+        facts: &PolicyFacts,
+        now: Timestamp,
+    ) -> Option<Judgement> {
+        let overrides = self.overrides_of(name, facts, now);
+        safety::judge(facts.target, &self.instances, self.streams_seen(overrides.as_ref()))
+    }
+
+    /// What has to be done about WebSockets before the upgrade to a policy's target.
+    pub(super) fn websocket_steps(&self, name: &str, now: Timestamp) -> Vec<Step> {
+        let content = self.policies.get(name).and_then(|policy| policy.content.as_ref().ok());
+        let Some(Content { facts, .. }) = content else { return Vec::new() };
+        let Some(target) = facts.target else { return Vec::new() };
+        let overrides = self.overrides_of(name, facts, now);
+        steps::steps(target, &self.instances, self.streams_seen(overrides.as_ref()))
+    }
+
+    /// The exceptions of the policy, where it is heard.
+    fn overrides_of<'a>(
+        &self,
+        name: &str,
+        facts: &'a PolicyFacts,
+        now: Timestamp,
+    ) -> Option<Overrides<'a>> {
+        (self.owner() == Owner::Policy(name)).then(|| facts.overrides_at(now))
+    }
+
+    fn streams_seen<'a>(
+        &'a self,
+        overrides: Option<&'a Overrides<'_>>,
+    ) -> impl Iterator<Item = Seen<'a>> {
+        self.nodes.iter().map(move |(name, node)| Seen {
+            name,
+            facts: &node.streams.facts,
+            excepted: overrides.is_some_and(|overrides| overrides.hold(name, &node.facts)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::decision::apiserver::Apiserver;
+
+    fn said(gates: Option<&str>, url: Option<&str>) -> SaidOfStreams {
+        SaidOfStreams::of_annotations(gates, url)
+    }
+
+    #[test]
+    fn who_is_heard_of_gates_and_url() {
+        use StreamingUrl::{Absolute, SchemeLess, Unknown};
+        for (agent, admin, gates, url) in [
+            (said(None, None), said(None, None), None, None),
+            (said(Some("A=true"), None), said(Some(""), None), Some(Some(true)), None),
+            (
+                said(None, None),
+                said(Some("A=false"), Some("Absolute")),
+                Some(Some(false)),
+                Some(Absolute),
+            ),
+            (said(None, Some("Absolute")), said(None, Some("SchemeLess")), None, Some(SchemeLess)),
+            (said(None, Some("SchemeLess")), said(None, Some("Absolute")), None, Some(SchemeLess)),
+            (said(None, Some("Absolute")), said(None, Some("yes")), None, Some(Absolute)),
+            (said(None, None), said(None, Some("absolute")), None, Some(Unknown)),
+            (said(None, None), said(Some("A"), None), None, None),
+        ] {
+            let both = agent.clone().over(&admin);
+            let seen = both.gates.as_ref().map(|gates| gates.get("A"));
+            assert_eq!((seen, both.url), (gates, url), "{agent:?} {admin:?}");
+        }
+    }
+
+    #[test]
+    fn an_old_word_counts_only_against() {
+        let absolute = said(Some("A=true"), Some("Absolute"));
+        assert_eq!(absolute.clone().unless_old(true), absolute);
+        assert_eq!(absolute.unless_old(false), SaidOfStreams::default());
+        let without = said(None, Some("SchemeLess"));
+        assert_eq!(without.clone().unless_old(false), without);
+    }
+
+    #[test]
+    fn an_agents_word_reaches_the_policy() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let mut cluster = Cluster::default();
+        cluster.watch_agents();
+        let node = json!({
+            "metadata": {"name": "n1"},
+            "status": {"nodeInfo": {
+                "kubeletVersion": "v1.35.4", "containerRuntimeVersion": "docker://28.0.0",
+            }},
+        });
+        assert!(cluster.set_node(serde_json::from_value(node).unwrap()));
+        cluster.set_instances(vec![Apiserver {
+            name: "cp".to_owned(),
+            minor: Some(Minor(35)),
+            gates: Some(FeatureGates::default()),
+            unseen: None,
+        }]);
+        let reason = |cluster: &Cluster| {
+            cluster.websockets("p", &PolicyFacts::default(), now).unwrap().outcome.reason
+        };
+        let report = |url: &str| -> AgentReport {
+            serde_json::from_value(json!({
+                "flag": "Absent", "since": "2026-01-01T00:00:00Z", "streamingGates": {},
+                "streamingUrl": url,
+            }))
+            .unwrap()
+        };
+        assert_eq!(reason(&cluster), "RuntimeUrlUnknown");
+        // Nobody vouches for the agent yet.
+        cluster.set_agent("n1", Some(&report("Absolute")));
+        assert_eq!(reason(&cluster), "RuntimeUrlUnknown");
+        assert!(cluster.set_agent_ready("n1", true).evidence);
+        assert_eq!(reason(&cluster), "NothingBreaks");
+        assert!(cluster.set_agent("n1", Some(&report("SchemeLess"))).evidence);
+        assert_eq!(reason(&cluster), "RuntimeUrlSchemeless");
+        assert!(!cluster.set_agent("n1", Some(&report("SchemeLess"))).evidence);
+        cluster.set_agent_ready("n1", false);
+        assert_eq!(reason(&cluster), "RuntimeUrlSchemeless");
+    }
+}
