@@ -13,6 +13,7 @@ mod origin;
 mod policy;
 pub mod reasons;
 mod report;
+mod rights;
 pub mod uninstall;
 mod websockets;
 
@@ -29,6 +30,7 @@ pub use node::NodeView;
 pub use origin::Origin;
 pub use policy::{Content, DesiredOnNodes, Front, Policy};
 pub use report::{Moment, NodeReport, NodeScene, Summary, seconds as whole_seconds};
+pub use rights::RbacObject;
 pub use websockets::NodeStreams;
 
 use crate::{

@@ -6,7 +6,7 @@ use crate::{
     api::{AgentReport, ChangeReport, condition},
     cluster::reasons,
     controller::event_records,
-    decision::{apiserver::Unseen, redirects::node::NodeReason},
+    decision::{apiserver::Unseen, redirects::node::NodeReason, websockets::rights::RightsReason},
     relay::Refusal,
     webhook,
 };
@@ -44,6 +44,7 @@ fn every_reason_is_explained_and_nothing_else() {
         condition::ALL.into_iter().map(|kind| (kind, reasons::of(kind))).collect();
     expected.extend([
         ("The verdict of a StreamingNode", NodeReason::ALL.map(NodeReason::as_str).to_vec()),
+        ("Rights to stream", RightsReason::ALL.map(RightsReason::as_str).to_vec()),
         ("What the agent reports", AgentReport::REASONS.to_vec()),
         ("What became of a change", ChangeReport::REASONS.to_vec()),
         ("Events", event_records::REASONS.to_vec()),

@@ -59,7 +59,7 @@ impl Error {
 pub async fn run(pod: &str, port: u16) -> Result<(), Error> {
     let shutdown = Shutdown::on_signals()?;
     let listener = server::bind_everywhere(port).await?;
-    // It ends with the process: nobody can be kept from waiting for a line.
+    // A read of standard input cannot be called off, so this ends with the process.
     std::thread::spawn(|| repeat(io::stdin().lock(), io::stdout()));
     tokio::select! {
         () = shutdown.requested() => {}

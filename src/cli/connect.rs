@@ -253,7 +253,8 @@ impl UserArgs {
     pub fn is_given(&self) -> bool {
         let Self { place: Args { kubeconfig, context }, cluster, user, server, as_user, .. } = self;
         let named = [context, cluster, user, server, as_user];
-        kubeconfig.is_some() || named.iter().any(|name| name.is_some())
+        let tls = self.insecure_skip_tls_verify || self.tls_server_name.is_some();
+        kubeconfig.is_some() || tls || named.iter().any(|name| name.is_some())
     }
 
     /// The way to the cluster. Nothing is asked yet.
@@ -387,8 +388,14 @@ users:
         assert_eq!(helm(&[]).unwrap(), Vec::<OsString>::new());
         let all = helm(&["--kubeconfig", "k", "--context", "c", "-s", "https://a", "--as", "joe"]);
         let expected = [
-            "--kubeconfig", "k", "--kube-context", "c", "--kube-apiserver", "https://a",
-            "--kube-as-user", "joe",
+            "--kubeconfig",
+            "k",
+            "--kube-context",
+            "c",
+            "--kube-apiserver",
+            "https://a",
+            "--kube-as-user",
+            "joe",
         ];
         assert_eq!(all.unwrap(), expected.map(OsString::from));
         assert_eq!(helm(&["--cluster", "b"]), Err("NotForHelm"));

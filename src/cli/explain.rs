@@ -4,7 +4,7 @@
 use super::{Error, connect::Place};
 use crate::kubernetes::failure::{Failure, chain};
 
-/// The chart's ClusterRole with the rights of `plan`, `check` and `status`.
+/// The chart's ClusterRole with the rights of `plan` and `status`.
 const READER: &str = "sluice-reader";
 
 /// The user name of a ServiceAccount begins so.
@@ -66,8 +66,9 @@ pub fn how_to_get_rights(who: Option<&str>) -> String {
         },
     };
     format!(
-        "the chart's ClusterRole {READER} has all rights that plan, check and status need: \
-         kubectl create clusterrolebinding {READER} --clusterrole={READER} {subject}"
+        "the chart's ClusterRole {READER} has the rights of plan and status, and check wants the Role \
+         sluice-canary of the canaries' namespace besides: kubectl create clusterrolebinding {READER} \
+         --clusterrole={READER} {subject}"
     )
 }
 
@@ -120,8 +121,9 @@ mod tests {
             let expected = format!(
                 "cannot read the cluster's nodes: nodes is forbidden: User \"{who}\" cannot list resource \
                  \"nodes\" in API group \"\" at the cluster scope\nhint: the chart's ClusterRole sluice-reader \
-                 has all rights that plan, check and status need: kubectl create clusterrolebinding \
-                 sluice-reader --clusterrole=sluice-reader {subject}"
+                 has the rights of plan and status, and check wants the Role sluice-canary of the \
+                 canaries' namespace besides: kubectl create clusterrolebinding sluice-reader \
+                 --clusterrole=sluice-reader {subject}"
             );
             assert_eq!(text, expected);
         }

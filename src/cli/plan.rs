@@ -7,6 +7,7 @@ pub mod files;
 pub mod judge;
 pub mod live;
 pub mod objects;
+pub mod rights;
 pub mod upgrade;
 
 use std::{io, path::PathBuf};
@@ -53,7 +54,8 @@ pub struct Args {
     apiserver_feature_gates: Option<String>,
 
     /// The form of the output; JSON and YAML are a v1 List of StreamingPolicy and StreamingNode
-    /// objects with the statuses that the controller would write, and with --target an UpgradePlan.
+    /// objects with the statuses that the controller would write, and with --target an UpgradePlan;
+    /// where API servers ask for the right to create streams, also a StreamRights object.
     #[arg(short, long, value_enum, default_value_t)]
     output: output::Format,
 
@@ -83,6 +85,10 @@ Examples:
 
   # From a pipe
   kubectl get nodes,pods -A -o json | sluice plan -f -
+
+  # The upgrade to 1.35, which asks more rights of those who stream
+  kubectl get nodes,pods,roles,clusterroles,rolebindings,clusterrolebindings -A -o yaml > cluster.yaml
+  sluice plan -f cluster.yaml --target 1.35
 
   # A managed control plane, whose pods nobody sees
   sluice plan -f nodes.yaml --apiserver-version 1.21 --apiserver-feature-gates ''
@@ -179,7 +185,7 @@ pub fn run_on_files(args: Args) -> Result<Exit, Error> {
 /// # Errors
 /// Where it cannot be read or judged.
 pub async fn run_on_cluster(args: Args, cluster: connect::Cluster) -> Result<Exit, Error> {
-    let objects = live::read(cluster.client()?).await?;
+    let objects = live::read(cluster.client()?, args.target).await?;
     finish(&args, objects)
 }
 
@@ -192,6 +198,9 @@ fn finish(args: &Args, objects: Objects) -> Result<Exit, Error> {
     }
     if args.verbose {
         anstream::eprintln!("{}", objects.summary());
+        for note in &objects.notes {
+            anstream::eprintln!("{note}");
+        }
     }
     for unread in &objects.unread {
         anstream::eprintln!("error: {unread}");
@@ -199,6 +208,9 @@ fn finish(args: &Args, objects: Objects) -> Result<Exit, Error> {
     let all_read = objects.unread.is_empty();
     if all_read || !objects.nodes.is_empty() {
         let plan = judge::judge(objects, &args.options(), Timestamp::now())?;
+        for gap in plan.rights.iter().flat_map(|report| report.gaps()) {
+            anstream::eprintln!("warning: {gap}");
+        }
         output::print(&render(&plan, args)?)?;
         if all_read {
             return Ok(if plan.is_refused() { Exit::Refused } else { Exit::Ok });
@@ -212,5 +224,15 @@ fn render(plan: &PlannedStatuses, args: &Args) -> Result<String, output::Error> 
         output::Format::Table => Ok(output::plan::table(plan, args.all, output::width())),
         output::Format::Json => output::json(&output::List::new(plan.items())),
         output::Format::Yaml => output::yaml(&output::List::new(plan.items())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decision::{migration::NEWEST_KNOWN, websockets::gates};
+
+    #[test]
+    fn no_target_is_taken_of_which_a_table_knows_nothing() {
+        assert_eq!(NEWEST_KNOWN, gates::LAST);
     }
 }

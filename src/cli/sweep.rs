@@ -112,14 +112,13 @@ impl Error {
 /// # Errors
 /// Where something has to stay, or cannot be taken away.
 pub async fn run(args: Args) -> Result<Exit, Error> {
-    let state = below(&args.host, STATE);
     match args.act {
-        Act::Check => finished(&state, args.patience).await?,
+        Act::Check => finished(&args.host, args.patience).await?,
         Act::Clean => {
-            finished(&state, args.patience).await?;
+            finished(&args.host, args.patience).await?;
             let run = below(&args.host, streams::FOLDER);
             agent::sweep::clean(&run, &args.nft, args.patience).await?;
-            remove(&state)?;
+            remove(&below(&args.host, STATE))?;
         }
         Act::Rest => Shutdown::on_signals()?.requested().await,
     }
@@ -131,7 +130,8 @@ fn below(host: &Path, path: &str) -> PathBuf {
 }
 
 /// Waits until no attempt at a change is under way.
-async fn finished(state: &Path, patience: Duration) -> Result<(), Error> {
+async fn finished(host: &Path, patience: Duration) -> Result<(), Error> {
+    let state = below(host, STATE);
     let until = tokio::time::Instant::now() + patience;
     loop {
         let unfinished = remediator::sweep::unfinished(&state.join("remediator"));
@@ -139,7 +139,9 @@ async fn finished(state: &Path, patience: Duration) -> Result<(), Error> {
             return Ok(());
         }
         if tokio::time::Instant::now() >= until {
-            return Err(Error::Unfinished(unfinished.join(" ")));
+            // As the node itself calls its folders.
+            let here = state.display().to_string();
+            return Err(Error::Unfinished(unfinished.join(" ").replace(&here, STATE)));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -188,6 +190,9 @@ mod tests {
         for act in [Act::Check, Act::Clean] {
             let error = run(args(act, host.path())).await.unwrap_err();
             assert_eq!(error.reason(), "Unfinished");
+            let said = error.to_string();
+            assert!(said.contains(" /var/lib/sluice/remediator/KubeletFlag,"), "{said}");
+            assert!(!said.contains(&host.path().display().to_string()), "{said}");
             assert!(
                 folder.join("journal.json").exists() && host.path().join("run/sluice").exists()
             );

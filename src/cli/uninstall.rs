@@ -220,9 +220,17 @@ pub async fn run(args: Args, cluster: connect::Cluster) -> Result<Exit, Error> {
         )?,
     }
     found.delete_own(&client).await?;
-    uninstall_release(&args, helm, &found).await?;
+    let released = uninstall_release(&args, helm, &found).await?;
     if args.purge {
         purge(&client, args.timeout).await?;
+    }
+    if !released && !found.is_empty() {
+        say(&format!(
+            "What was applied without Helm is still in the namespace {}, and does nothing: delete it as it \
+             was applied.",
+            args.namespace
+        ))?;
+        return Ok(Exit::Refused);
     }
     say(&format!("nothing of Sluice is left in the namespace {}", args.namespace))?;
     Ok(Exit::Ok)
@@ -287,16 +295,13 @@ async fn take_back(
     Ok(())
 }
 
+/// Has Helm take the chart away; `false` where it was not installed by Helm.
 async fn uninstall_release(
     args: &Args,
     cluster: Vec<OsString>,
     found: &Installation,
-) -> Result<(), Error> {
-    let Some(release) = found.release() else {
-        return say(
-            "no release of Helm was found: delete what was applied by other means in the same way",
-        );
-    };
+) -> Result<bool, Error> {
+    let Some(release) = found.release() else { return Ok(false) };
     let namespace = &args.namespace;
     let mut helm = Command::new(&args.helm);
     helm.args(["uninstall", release, "--namespace", namespace]).args(cluster);
@@ -306,7 +311,7 @@ async fn uninstall_release(
         namespace: namespace.clone(),
         source,
     })?;
-    if status.success() { Ok(()) } else { Err(Error::HelmFailed(release.to_owned())) }
+    if status.success() { Ok(true) } else { Err(Error::HelmFailed(release.to_owned())) }
 }
 
 /// Deletes the definitions, and with them every object.

@@ -8,7 +8,10 @@ use crate::{
     decision::{
         canary::Answer,
         redirects::upgrade::UpgradeReason,
-        websockets::safety::{self, WebSocketReason},
+        websockets::{
+            rights,
+            safety::{self, WebSocketReason},
+        },
     },
 };
 
@@ -123,7 +126,8 @@ pub fn of(kind: &str) -> Vec<&'static str> {
         condition::SAFE_TO_DISABLE => [&SAFE_TO_DISABLE[..], &UNKNOWABLE, &INPUT].concat(),
         condition::REDIRECTS_DISABLED => [&REDIRECTS_DISABLED[..], &INPUT].concat(),
         condition::UPGRADE_SAFE => {
-            [&UPGRADE_SAFE[..], &upgrade, &[safety::UNSAFE], &UNKNOWABLE, &INPUT].concat()
+            let others = [safety::UNSAFE, rights::UNSAFE];
+            [&UPGRADE_SAFE[..], &upgrade, &others, &UNKNOWABLE, &INPUT].concat()
         }
         condition::WEBSOCKETS_SAFE => {
             [&UPGRADE_SAFE[..], &websockets, &UNKNOWABLE, &INPUT].concat()

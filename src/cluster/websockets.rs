@@ -150,7 +150,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::decision::apiserver::Apiserver;
+    use crate::decision::{
+        apiserver::Apiserver,
+        websockets::gates::{ALL_ALPHA, ALL_BETA, StreamGate},
+    };
 
     fn said(gates: Option<&str>, url: Option<&str>) -> SaidOfStreams {
         SaidOfStreams::of_annotations(gates, url)
@@ -178,6 +181,15 @@ mod tests {
             let seen = both.gates.as_ref().map(|gates| gates.get("A"));
             assert_eq!((seen, both.url), (gates, url), "{agent:?} {admin:?}");
         }
+    }
+
+    /// What agents report is what is decided by.
+    #[test]
+    fn agents_look_at_every_gate_that_counts() {
+        let mut gates = StreamGate::ALL.map(StreamGate::as_str).to_vec();
+        gates.extend([ALL_ALPHA, ALL_BETA]);
+        gates.sort_unstable();
+        assert_eq!(gates, AgentReport::STREAMING_GATES);
     }
 
     #[test]

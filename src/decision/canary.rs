@@ -1,10 +1,11 @@
-//! What a canary's answer means: whether streams reach a node through an apiserver, and
-//! if not, why and what to do.
+//! What a canary's answer means: whether streams reach a node through an apiserver, and if not, why and
+//! what to do.
 //!
 //! A canary is a pod of Sluice's own on a node. A real exec, attach and port-forward into it is the
-//! truth that everything else only infers. Each is made in both ways in which there are kubectls:
-//! over a WebSocket, and over SPDY, with which one goes on whose WebSocket is refused. An apiserver or kubelet that refuses says so in words, and
-//! the same words have been there since long before 1.18; what they are is looked up in
+//! truth that everything else only infers. Each is made in both ways in which there are kubectls: over
+//! a WebSocket, and over SPDY, which a kubectl also takes when its WebSocket is refused. An apiserver or
+//! kubelet that refuses says so in words, and the same words have been there since long before 1.18;
+//! what they are is looked up in
 //! `staging/src/k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go`, `…/pkg/util/net/http.go`
 //! (`ConnectWithRedirects`), `…/pkg/util/httpstream` and `pkg/kubelet/server/server.go`.
 

@@ -21,6 +21,8 @@ pub enum Action {
     LookAtApiserver,
     /// Take the gate out of an apiserver's arguments.
     RemoveGate,
+    /// Add `create` to a role that gives `get` on streams.
+    AddCreateRight,
     /// Find out with which URL a runtime answers a stream.
     LookAtRuntime,
     /// Upgrade a runtime that answers a stream with a URL without a scheme.
@@ -43,6 +45,7 @@ impl Action {
             Self::UpgradeKubelet => "UpgradeKubelet",
             Self::LookAtApiserver => "LookAtApiserver",
             Self::RemoveGate => "RemoveGate",
+            Self::AddCreateRight => "AddCreateRight",
             Self::LookAtRuntime => "LookAtRuntime",
             Self::UpgradeRuntime => "UpgradeRuntime",
             Self::SetKubeletGate => "SetKubeletGate",

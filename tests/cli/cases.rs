@@ -164,7 +164,7 @@ fn versions_of_kubelets() {
         assert!(ran.stdout.contains("its provider"), "{}", ran.stdout);
     }
     let skewed = plan(&["skew/kubelet-newer.yaml"], &UNSEEN);
-    assert!(skewed.stdout.contains("Degraded (KubeletNewer)"), "{}", skewed.stdout);
+    assert!(skewed.stdout.contains("Degraded: KubeletNewer"), "{}", skewed.stdout);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn command_lines_of_apiservers() {
     let files = [NODES, "apiserver-flags/advertise-address.yaml", "apiserver-flags/endpoints.yaml"];
     assert_eq!(judged(&files, &[]), "0 Disabled NoNodeRedirects Ignored Ignored");
     let loose = plan(&[NODES, "apiserver-flags/all-beta-1.22.yaml"], &[]);
-    assert!(!loose.stdout.contains("Degraded (RedirectsNotValidated)"), "{}", loose.stdout);
+    assert!(!loose.stdout.contains("Degraded: RedirectsNotValidated"), "{}", loose.stdout);
 }
 
 #[test]
@@ -309,7 +309,9 @@ fn answers_of_canaries() {
         let said = fs::read_to_string(format!("tests/cases/canary-answers/{file}")).unwrap();
         let is = classify(code, said.trim());
         assert_eq!(is.as_str(), answer, "{file}");
-        let failure = failures(&[Probe::new("cp-1", "old-1", (is, &said), (is, &said))]).remove(0);
+        let failure =
+            failures(&[Probe::new("cp-1", "old-1", (is, &said), (is, &said), (is, &said))])
+                .remove(0);
         assert!(failure.advice.contains(words), "{file}: {}", failure.advice);
     }
 }

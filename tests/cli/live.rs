@@ -96,8 +96,8 @@ fn forbidding(kinds: &'static [&'static str], installed: bool) -> Server {
     })
 }
 
-const HINT: &str = "hint: the chart's ClusterRole sluice-reader has all rights that plan, check and status need: \
-     kubectl create clusterrolebinding sluice-reader --clusterrole=sluice-reader --user=u\n";
+const HINT: &str = "hint: the chart's ClusterRole sluice-reader has the rights of plan and status, and check wants the Role \
+     sluice-canary of the canaries' namespace besides: kubectl create clusterrolebinding sluice-reader --clusterrole=sluice-reader --user=u\n";
 
 #[test]
 fn a_missing_right_is_said_with_the_role_that_has_it() {
@@ -124,7 +124,8 @@ fn who_may_only_read_nodes_gets_a_verdict_that_is_never_safe() {
         (ALL, false, 2, "Refused: ApiserversUnknown"),
         (&ALL[..2], false, 0, "Safe: GateRemoved"),
         (&ALL[3..], true, 2, "Refused: ApiserversUnknown"),
-        (ALL, true, 2, "Refused: InputUnread"),
+        (ALL, true, 2, "Refused: ApiserversUnknown"),
+        (&ALL[..2], true, 2, "Refused: InputUnread"),
         (&ALL[..1], true, 2, "Refused: InputUnread"),
         (&ALL[1..2], true, 2, "Refused: InputUnread"),
         (&ALL[2..3], true, 0, "Safe: "),

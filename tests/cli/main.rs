@@ -5,6 +5,8 @@
 mod cases;
 mod live;
 mod many;
+mod rights;
+mod websockets;
 
 use std::{fs, path::Path};
 
@@ -220,145 +222,6 @@ fn the_way_to_a_target_is_said_in_order() {
     assert!(!plan(&input, &["-o", "json"]).stdout.contains("UpgradePlan"));
     let printed = plan(&input, &["--target", "1.24", "-o", "yaml"]).stdout;
     assert_eq!(plan(&format!("{input}---\n{printed}"), &[]).code, Some(2));
-}
-
-/// A node of Kubernetes of today, and what its agent says of its streams.
-fn node_of_today(version: &str, runtime: &str, agent: &str) -> String {
-    let since = "since: '2026-01-02T03:04:05Z'";
-    format!(
-        "apiVersion: v1\nkind: Node\nmetadata: {{name: worker-1}}\nstatus:\n  nodeInfo:\n    \
-         kubeletVersion: {version}\n    containerRuntimeVersion: {runtime}\n---\n\
-         apiVersion: sluice.dev/v1alpha1\nkind: StreamingNode\nmetadata: {{name: worker-1}}\nspec: {{}}\n\
-         status: {{agent: {{flag: Absent, {since}{agent}}}}}\n"
-    )
-}
-
-#[test]
-fn websockets_are_judged_for_a_target_and_for_today() {
-    const NONE: &str = ", streamingGates: {}";
-    const WITHOUT: &str = ", streamingGates: {}, streamingUrl: SchemeLess";
-    for (apiserver_version, version, runtime, agent, target, code, verdict) in [
-        (
-            "v1.34.4",
-            "v1.34.4",
-            "containerd://2.1.0",
-            NONE,
-            "1.35",
-            0,
-            "WebSockets: Safe: NothingBreaks.",
-        ),
-        (
-            "v1.35.4",
-            "v1.35.4",
-            "containerd://2.1.0",
-            NONE,
-            "1.36",
-            0,
-            "WebSockets: Safe: NothingBreaks.",
-        ),
-        (
-            "v1.35.4",
-            "v1.35.4",
-            "docker://28.0.0",
-            NONE,
-            "1.36",
-            2,
-            "WebSockets: Refused: RuntimeUrlUnknown",
-        ),
-        (
-            "v1.34.4",
-            "v1.34.4",
-            "docker://28.0.0",
-            WITHOUT,
-            "1.35",
-            0,
-            "WebSockets: Safe: NothingBreaks.",
-        ),
-        (
-            "v1.34.4",
-            "v1.34.4",
-            "docker://28.0.0",
-            WITHOUT,
-            "1.37",
-            2,
-            "WebSockets: Refused: RuntimeUrlSchemeless",
-        ),
-        (
-            "v1.35.4",
-            "v1.35.4",
-            "containerd://2.1.0",
-            "",
-            "1.36",
-            2,
-            "WebSockets: Refused: KubeletGatesUnknown",
-        ),
-    ] {
-        let apiserver = apiserver("cp", apiserver_version, "");
-        let input = format!("{}---\n{apiserver}", node_of_today(version, runtime, agent));
-        let ran = plan(&input, &["--target", target]);
-        assert!(ran.stdout.contains(verdict), "{}", ran.stdout);
-        assert_eq!(ran.code, Some(code), "{version} {runtime} {agent} to {target}");
-        // Without a target the next minor is in the condition, and does not refuse.
-        assert_eq!(plan(&input, &[]).code, Some(0), "{version} {runtime} {agent}");
-    }
-    // What fails now is refused, asked or not.
-    let declares = "    containerRuntimeVersion: docker://28.0.0\n  declaredFeatures: [ExtendWebSocketsToKubelet]\n";
-    let node = node_of_today("v1.36.3", "docker://28.0.0", WITHOUT)
-        .replace("    containerRuntimeVersion: docker://28.0.0\n", declares);
-    let failing = format!("{node}---\n{}", apiserver("cp", "v1.36.3", ""));
-    let ran = plan(&failing, &[]);
-    assert!(ran.stdout.contains("WebSockets: Refused: WebSocketsFail"), "{}", ran.stdout);
-    assert_eq!(ran.code, Some(2));
-    let items = items(&failing, &[]);
-    assert_eq!(condition(&items[0], "Degraded")["reason"], "WebSocketsFail");
-    let cells = serde_json::json!({"today": "Broken", "version": "1.37", "then": "Broken"});
-    assert_eq!(items[1]["status"]["webSockets"], cells);
-    // The admin's word, where there is no agent.
-    let said = "metadata: {name: worker-1, annotations: {sluice.dev/streaming-gates: '', sluice.dev/streaming-url: Absolute}}";
-    let node = node_of_today("v1.35.4", "docker://28.0.0", "").replacen(
-        "metadata: {name: worker-1}",
-        said,
-        1,
-    );
-    let input = format!("{node}---\n{}", apiserver("cp", "v1.35.4", ""));
-    assert_eq!(
-        plan(&input, &["--target", "1.36"]).code,
-        Some(0),
-        "{}",
-        plan(&input, &["--target", "1.36"]).stdout
-    );
-}
-
-#[test]
-fn the_way_to_websockets_is_said_in_order() {
-    let node = node_of_today(
-        "v1.35.4",
-        "docker://28.0.0",
-        ", streamingGates: {}, streamingUrl: SchemeLess",
-    );
-    let gates = "A=true,NodeDeclaredFeatures=false";
-    let input = format!("{node}---\n{}", apiserver("cp", "v1.35.4", gates));
-    let ran = plan(&input, &["--target", "1.36"]);
-    assert_eq!((ran.code, ran.stderr.as_str()), (Some(2), ""));
-    insta::assert_snapshot!("websockets", ran.stdout);
-    let items = items(&input, &["--target", "1.36"]);
-    let steps = items.last().unwrap()["steps"].as_array().unwrap();
-    let actions: Vec<_> = steps.iter().map(|step| step["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["UpgradeRuntime", "SetKubeletGate", "RemoveGate", "Upgrade"]);
-    assert_eq!(
-        steps[1]["changes"],
-        serde_json::json!([{"becomes": "featureGates: {ExtendWebSocketsToKubelet: false}"}])
-    );
-}
-
-/// A cluster before the migration hears nothing of it.
-#[test]
-fn old_clusters_hear_nothing_of_websockets() {
-    let input = format!("{SAFE}---\n{}", apiserver("cp", "v1.21.0", ""));
-    for more in [&[][..], &["--target", "1.24"], &["--target", "1.34"]] {
-        let ran = plan(&input, &[more, &["-o", "json"]].concat());
-        assert!(!ran.stdout.contains("WebSocket"), "{more:?}");
-    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn a_dump_of_thousands_of_nodes_is_no_attack() {
 #[test]
 fn many_that_block_are_counted_by_version_and_pool() {
     let node = |index: usize| {
-        let version = if index % 3 == 0 { "v1.18.0" } else { "v1.19.0" };
+        let version = if index.is_multiple_of(3) { "v1.18.0" } else { "v1.19.0" };
         let labels = match index % 2 {
             0 => "{cloud.google.com/gke-nodepool: even}",
             _ => "{a: b}",
@@ -63,16 +63,26 @@ BLOCKING   KUBELET   POOL
 #[test]
 fn a_file_of_any_size_is_judged_alike_in_json_and_in_yaml() {
     let filler = "x".repeat(1500);
-    let node = |index: usize| {
-        let version = if index == 2999 { "v1.18.0" } else { "v1.20.0" };
+    let version = |index: usize| if index == 2999 { "v1.18.0" } else { "v1.20.0" };
+    let in_yaml = |index: usize| {
         format!(
-            "- apiVersion: v1\n  kind: Node\n  metadata:\n    name: n{index:04}\n    annotations:\n      a: {filler}\n  status:\n    nodeInfo:\n      kubeletVersion: {version}\n"
+            "- apiVersion: v1\n  kind: Node\n  metadata:\n    name: n{index:04}\n    annotations:\n      a: {filler}\n  status:\n    nodeInfo:\n      kubeletVersion: {}\n",
+            version(index)
         )
     };
-    let pod = apiserver("cp", "v1.20.0", "").replace('\n', "\n  ");
-    let nodes: String = (0..3000).map(node).collect();
+    let in_json = |index: usize| {
+        let metadata =
+            serde_json::json!({"name": format!("n{index:04}"), "annotations": {"a": filler}});
+        let status = serde_json::json!({"nodeInfo": {"kubeletVersion": version(index)}});
+        serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status})
+    };
+    let pod = apiserver("cp", "v1.20.0", "");
+    let mut items: Vec<serde_json::Value> = (0..3000).map(in_json).collect();
+    items.push(serde_saphyr::from_str(&pod).unwrap());
+    let json = serde_json::json!({"apiVersion": "v1", "items": items, "kind": "List"});
+    let nodes: String = (0..3000).map(in_yaml).collect();
+    let pod = pod.replace('\n', "\n  ");
     let yaml = format!("apiVersion: v1\nitems:\n{nodes}- {}\nkind: List\n", pod.trim_end());
-    let json: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let judged = [("n.yaml", yaml), ("n.json", json.to_string())].map(|(name, text)| {
         assert!(text.len() > 4 << 20, "it is to be larger than what is read as a whole");

@@ -11,9 +11,10 @@ use sluice::{
             judge,
             node::NodeFacts,
             policy::{Override, Owner, PolicyFacts},
-            steps::{Action, steps},
+            steps::steps,
             upgrade::UpgradeReason,
         },
+        steps::Action,
     },
     kubernetes::{arguments::kubelet::FlagValue, feature_gates::FeatureGates, version::Minor},
 };

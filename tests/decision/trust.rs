@@ -11,9 +11,10 @@ use sluice::{
             judge,
             node::NodeFacts,
             policy::{Owner, PolicyFacts},
-            steps::{Action, Step, steps},
+            steps::steps,
             upgrade::UpgradeReason,
         },
+        steps::{Action, Step},
     },
     kubernetes::{arguments::kubelet::FlagValue, feature_gates::FeatureGates, version::Minor},
 };

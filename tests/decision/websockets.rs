@@ -240,7 +240,7 @@ fn messages_say_what_to_do() {
             to(36),
             "or set ExtendWebSocketsToKubelet: false in their KubeletConfiguration while they are upgraded",
         ),
-        (to(38), "upgrade cri-dockerd before the kubelets run 1.36."),
+        (to(38), "upgrade cri-dockerd to a version that names one before the kubelets run 1.36."),
         (
             message(&of(&[instance(37, &[('E', false)])], &[], Some(38))),
             "cp1 will not start with --feature-gates=ExtendWebSocketsToKubelet=false: \

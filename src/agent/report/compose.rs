@@ -62,8 +62,6 @@ impl Composer {
             followed_redirect: self.followed.clone(),
             boot_id: self.machine.boot.clone(),
             machine_id: self.machine.id.clone(),
-            streaming_gates: None,
-            streaming_url: None,
             kubelet_crash_loops: kubelet.crashes.as_ref().map(|message| {
                 let since = known.and_then(|known| known.kubelet_crash_loops.as_ref());
                 let since = since.map_or_else(|| whole_seconds(now), |before| before.since.clone());

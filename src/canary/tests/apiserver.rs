@@ -99,7 +99,7 @@ impl Apiserver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let apiserver = Self { url, seen: Arc::default() };
-        let by_path = move |asked: &str, _| script(asked);
+        let by_path = move |asked: &str, _: Transport| script(asked);
         let (script, seen): (Script, _) = (Arc::new(by_path), apiserver.seen.clone());
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         tokio::spawn(async move {

@@ -97,13 +97,13 @@ async fn each_kubectl_has_to_be_answered() {
                           gave HTTP response to HTTPS client";
     let refused = || Reply::Refuse(403, "unable to upgrade: unable to negotiate protocol".into());
     // An apiserver of before KEP-4006 refuses WebSockets of its protocols.
-    let old = move |asked: &str, by| match by {
+    let old = move |asked: &str, by: Transport| match by {
         Transport::WebSocket => refused(),
         Transport::Spdy => sound(asked),
     };
     assert!(tried_by(old).await.passed());
     // A proxy that knows nothing but WebSockets breaks every kubectl before 1.31.
-    let modern = move |asked: &str, by| match by {
+    let modern = move |asked: &str, by: Transport| match by {
         Transport::WebSocket => sound(asked),
         Transport::Spdy => refused(),
     };
@@ -111,14 +111,14 @@ async fn each_kubectl_has_to_be_answered() {
     assert_eq!((probe.exec, probe.port_forward), (Answer::NotUnderstood, Answer::NotUnderstood));
     assert!(probe.said.ends_with("(over SPDY)"), "{}", probe.said);
     // One kind alone.
-    let no_attach = move |asked: &str, _| {
+    let no_attach = move |asked: &str, _: Transport| {
         if asked.contains("/attach?") { refused() } else { sound(asked) }
     };
     let probe = tried_by(no_attach).await;
     let answers = [Answer::Answered, Answer::NotUnderstood, Answer::Answered];
     assert_eq!(probe.answers(), answers);
     // cri-dockerd behind a kubelet of 1.36: after the upgrade kubectl falls back to nothing.
-    let cri_dockerd = |asked: &str, by| match by {
+    let cri_dockerd = |asked: &str, by: Transport| match by {
         Transport::WebSocket if is_exec(asked) => {
             let status = json!({"metadata": {}, "status": "Failure", "message": SCHEME});
             Reply::Say(vec![(3, status.to_string().into_bytes())])
@@ -246,7 +246,10 @@ async fn an_upgrade_is_not_yet_an_answer() {
         (Reply::Say(vec![(0, vec![b'x'; 5 << 10])]), Answer::NotUnderstood, "xxx"),
     ] {
         let forward = reply.clone();
-        let script = move |asked: &str| if is_exec(asked) { sound(asked) } else { forward.clone() };
+        let script = move |asked: &str| match asked.contains("/portforward") {
+            true => forward.clone(),
+            false => sound(asked),
+        };
         let probe = tried(script).await;
         assert_eq!((probe.exec, probe.port_forward), (Answer::Answered, answer), "{reply:?}");
         assert!(probe.said.starts_with(words), "{}", probe.said);

@@ -1,6 +1,8 @@
 //! A plan as a table. The same words as in the objects, so that a person and a script who compare
 //! notes speak of the same things.
 
+mod rights;
+
 use std::collections::BTreeMap;
 
 use anstyle::Style;
@@ -16,7 +18,8 @@ use crate::{
         migration::STREAMING_REDIRECTS,
         names::NameSummary,
         redirects::node::{Redirects, Verdict},
-        steps::ArgumentChange,
+        steps::{Action, ArgumentChange, Step},
+        websockets::rights::steps::steps as rights_steps,
     },
 };
 
@@ -36,13 +39,32 @@ pub fn table(plan: &PlannedStatuses, all: bool, width: Option<usize>) -> String 
     if !policy.status.upgrades.is_empty() {
         parts.push(upgrades(&policy.status));
     }
-    let todo = todo(policy, width);
+    let findings = plan.rights.as_ref().map(rights::findings);
+    parts.extend(findings.filter(|findings| !findings.is_empty()));
+    let mut todo = todo(policy, width);
+    todo.extend(plan.rights.iter().map(|report| rights::todo(report, has_target(policy), width)));
     if !todo.is_empty() {
-        parts.push(todo);
+        parts.push(format!("What to do:\n{todo}"));
     }
-    let steps = plan.upgrade.as_ref().filter(|upgrade| !upgrade.steps.is_empty());
-    parts.extend(steps.map(|upgrade| self::steps(upgrade, width)));
+    match (&plan.upgrade, &plan.rights) {
+        (Some(UpgradePlan { target, steps: todo }), _) if !todo.is_empty() => {
+            parts.push(steps(&format!("On the way to {target}, in this order:"), todo, width));
+        }
+        (_, Some(report)) if !report.changes.is_empty() => {
+            parts.push(steps(
+                "So that these streams are not refused:",
+                &rights_steps(report),
+                width,
+            ));
+        }
+        _ => {}
+    }
     parts.join("\n")
+}
+
+/// Whether an upgrade is judged, be it the policy's, and not what is today.
+fn has_target(policy: &PlannedPolicy) -> bool {
+    policy.spec.as_ref().is_some_and(|spec| spec.target_version.is_some())
 }
 
 /// What is there, what may be done, and how many nodes are in the way.
@@ -71,6 +93,8 @@ fn heading(plan: &PlannedStatuses, policy: &PlannedPolicy, width: Option<usize>)
     if policy.condition(condition::WEBSOCKETS_SAFE).is_some() {
         text.push_str(&verdict(policy, condition::WEBSOCKETS_SAFE, "WebSockets: ", width));
     }
+    let rights = plan.rights.iter();
+    text.extend(rights.map(|report| rights::verdict(report, has_target(policy), width)));
     text + &counts(plan)
 }
 
@@ -247,12 +271,20 @@ fn todo(policy: &PlannedPolicy, width: Option<usize>) -> String {
             }
         }
     }
-    if text.is_empty() { text } else { format!("What to do:\n{text}") }
+    text
 }
 
-fn steps(upgrade: &UpgradePlan, width: Option<usize>) -> String {
-    let mut text = format!("On the way to {}, in this order:\n", upgrade.target);
-    for (number, step) in (1..).zip(&upgrade.steps) {
+fn steps(title: &str, steps: &[Step], width: Option<usize>) -> String {
+    let mut text = format!("{title}\n");
+    // Each of them is long, and there may be one for every team.
+    let of_roles = |step: &Step| step.action == Action::AddCreateRight;
+    let hidden = steps.iter().filter(|step| of_roles(step)).skip(rights::SHOWN).count();
+    let mut roles = 0;
+    let shown = steps.iter().filter(|step| {
+        roles += usize::from(of_roles(step));
+        !of_roles(step) || roles <= rights::SHOWN
+    });
+    for (number, step) in (1..).zip(shown) {
         let names = step.nodes.iter().map(String::as_str).collect::<NameSummary<'_>>();
         let on = if names.is_empty() { String::new() } else { format!(" on {names}") };
         let may = if step.needed { "" } else { " (if you like)" };
@@ -262,13 +294,16 @@ fn steps(upgrade: &UpgradePlan, width: Option<usize>) -> String {
             text.push_str(&format!("       {file}\n"));
         }
         for ArgumentChange { argument, becomes } in &step.changes {
-            if let Some(argument) = argument {
-                text.push_str(&format!("       {BAD}- {argument}{BAD:#}\n"));
+            for line in argument.iter().flat_map(|argument| argument.lines()) {
+                text.push_str(&format!("       {BAD}- {line}{BAD:#}\n"));
             }
-            if let Some(becomes) = becomes {
-                text.push_str(&format!("       {GOOD}+ {becomes}{GOOD:#}\n"));
+            for line in becomes.iter().flat_map(|becomes| becomes.lines()) {
+                text.push_str(&format!("       {GOOD}+ {line}{GOOD:#}\n"));
             }
         }
+    }
+    if hidden > 0 {
+        text.push_str(&format!("{hidden} more roles lack create; -o json shows them.\n"));
     }
     text
 }

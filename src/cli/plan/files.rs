@@ -13,6 +13,7 @@ use crate::kubernetes::documents::{self, large};
 
 mod object;
 mod piece;
+mod rights;
 
 /// The name that stands for standard input.
 const STDIN: &str = "-";

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     objects::{Objects, PolicyObject},
+    rights::{self, RightsItem},
     upgrade::{UpgradeItem, UpgradePlan},
 };
 use crate::{
@@ -20,7 +21,11 @@ use crate::{
         apiserver::{Apiserver, Unseen},
         migration::STREAMING_REDIRECTS,
         redirects::{node::Verdict, policy::Owner},
-        websockets::safety::WebSocketReason,
+        steps::together,
+        websockets::{
+            rights::{Report, steps::steps as rights_steps},
+            safety::WebSocketReason,
+        },
     },
     kubernetes::{feature_gates::FeatureGates, node_pool, version::Minor},
 };
@@ -110,6 +115,8 @@ pub struct PlannedStatuses {
     pub nodes: Vec<StreamingNode>,
     /// The pool of machines of each node that blocks, where a label tells it.
     pub pools: BTreeMap<String, String>,
+    /// Whose streams end where API servers ask for `create`; `None` where they do not.
+    pub rights: Option<Report>,
     /// The upgrade that was asked about, and counts.
     pub upgrade: Option<UpgradePlan>,
 }
@@ -133,6 +140,8 @@ pub enum Item<'a> {
     Policy(PolicyItem<'a>),
     /// A node.
     Node(&'a StreamingNode),
+    /// Whose streams end for want of a right.
+    Rights(RightsItem<'a>),
     /// What has to be done before an upgrade.
     Upgrade(UpgradeItem<'a>),
 }
@@ -165,9 +174,13 @@ impl PlannedStatuses {
         let judged = self.judged().and_then(|policy| policy.condition(condition::WEBSOCKETS_SAFE));
         let fails_now =
             judged.is_some_and(|judged| judged.reason == WebSocketReason::WebSocketsFail.as_str());
+        let rights = self.rights.as_ref();
+        let ends = rights.is_some_and(|report| report.reason.refuses());
+        let ended = rights.is_some_and(Report::refuses_today);
         !holds(condition::SAFE_TO_DISABLE)
-            || (self.upgrade.is_some() && !holds(condition::UPGRADE_SAFE))
+            || (self.upgrade.is_some() && (!holds(condition::UPGRADE_SAFE) || ends))
             || fails_now
+            || ended
     }
 
     /// The objects as they are printed.
@@ -184,7 +197,8 @@ impl PlannedStatuses {
         });
         let nodes = self.nodes.iter().map(Item::Node);
         let upgrade = self.upgrade.iter().map(|upgrade| Item::Upgrade(upgrade.item()));
-        policies.chain(nodes).chain(upgrade).collect()
+        let rights = self.rights.iter().map(|report| Item::Rights(RightsItem::of(report)));
+        policies.chain(nodes).chain(rights).chain(upgrade).collect()
     }
 }
 
@@ -230,12 +244,20 @@ pub fn judge(
     }
 
     let doubts = doubts(&objects);
+    let content = cluster.policies().get(&chosen).and_then(|policy| policy.content.as_ref().ok());
+    let target = options.target.or(content.and_then(|content| content.facts.target));
+    let rights = rights::judge(&objects, target, cluster.instances());
+
     let moment = cluster.at(now);
     let mut policies: Vec<PlannedPolicy> = Vec::new();
     for (name, object) in objects.policies {
         let Some(mut status) = moment.policy_report(&name, None) else { continue };
         if let Some(why) = &doubts {
             doubt(&mut status, why);
+        }
+        if let Some(report) = rights.as_ref().filter(|_| options.target.is_some() && name == chosen)
+        {
+            rights::doubt(&mut status, report);
         }
         let (mut metadata, spec) = match object {
             PolicyObject::Readable(policy) => (policy.metadata, Some(policy.spec)),
@@ -273,11 +295,15 @@ pub fn judge(
         nodes.push(StreamingNode { metadata, spec, status: Some(report.status) });
     }
     // Steps that leave out what could not be read would be taken for all.
-    let upgrade = options
-        .target
-        .filter(|_| doubts.is_none())
-        .map(|target| UpgradePlan { target, steps: cluster.upgrade_steps(&chosen, now) });
-    Ok(PlannedStatuses { policies, nodes, pools, upgrade })
+    let upgrade = options.target.filter(|_| doubts.is_none()).map(|target| {
+        let mut steps = cluster.upgrade_steps(&chosen, now);
+        if !steps.is_empty() {
+            let first = rights.as_ref().map(rights_steps).unwrap_or_default();
+            steps = together([first, steps]);
+        }
+        UpgradePlan { target, steps }
+    });
+    Ok(PlannedStatuses { policies, nodes, pools, rights, upgrade })
 }
 
 /// Why not everything was seen that counts; `None` where it was.
@@ -285,11 +311,11 @@ fn doubts(objects: &Objects) -> Option<String> {
     if !objects.unread.is_empty() {
         return Some(UNREAD.to_owned());
     }
-    let hidden = objects.hidden.join(" and the ");
+    let hidden = objects.hidden.join(" and ");
     (!hidden.is_empty()).then(|| {
         format!(
-            "The {hidden} of the cluster cannot be read, and might stand in the way. Let somebody ask \
-             who may read them."
+            "Not all {hidden} of the cluster can be read, and any might stand in the way. Standard error \
+             says why; let somebody plan who may read them."
         )
     })
 }

@@ -1,5 +1,7 @@
 //! Objects from a cluster. Only reads.
 
+mod rights;
+
 use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use kube::{Api, Client, Resource as _, ResourceExt, api::ListParams, core::DeserializeGuard};
 
@@ -10,6 +12,7 @@ use crate::{
     cluster::{
         AGENT_LABELS, AgentPod, ApiserverPod, NodeView, POD_FIELDS, endpoint_addresses, ready_nodes,
     },
+    decision::websockets::rights::create_asked,
     kubernetes::{failure::Failure, pages::list, version::Minor},
 };
 
@@ -35,12 +38,12 @@ impl Error {
     }
 }
 
-/// Reads everything that is judged.
+/// Reads everything that is judged, of an upgrade to `target` where that is asked about.
 ///
 /// # Errors
 /// Where nodes cannot be read, or the apiserver is away. Apiservers that cannot be seen stay unknown,
 /// and that is a verdict; what else must not be read is told, and nothing is found safe without it.
-pub async fn read(client: Client) -> Result<Objects, Error> {
+pub async fn read(client: Client, target: Option<Minor>) -> Result<Objects, Error> {
     let mut objects = Objects::default();
     let failed = |what| move |source| Error { what, source: Box::new(source) };
 
@@ -78,11 +81,19 @@ pub async fn read(client: Client) -> Result<Objects, Error> {
                 let name = invalid.metadata.name.unwrap_or_default();
                 let why = invalid.error;
                 objects.warnings.push(format!("StreamingNode {name} cannot be read: {why}"));
+                // What its agent says may stand in the way.
+                if !objects.hidden.contains(&STREAMING_NODES) {
+                    objects.hidden.push(STREAMING_NODES);
+                }
             }
         }
     }
     agents(&client, &mut objects).await;
-    control_plane(client, &mut objects).await;
+    control_plane(client.clone(), &mut objects).await;
+    if wants_rights(&objects, target) {
+        rights::read(&client, &mut objects).await;
+        objects.notes.extend(rights::review(&client, &mut objects.rights).await);
+    }
     Ok(objects)
 }
 
@@ -121,6 +132,18 @@ fn warn(objects: &mut Objects, consequence: &str, error: &kube::Error) {
     if let Failure::Forbidden { who, .. } = failure {
         objects.hint.get_or_insert_with(|| how_to_get_rights(who.as_deref()));
     }
+}
+
+/// Whether apiservers ask for `create` at the target, which a policy may name, or where there is
+/// none, today. Where they do not, nobody's roles are looked at.
+fn wants_rights(objects: &Objects, target: Option<Minor>) -> bool {
+    let named = objects.policies.values().filter_map(|object| match object {
+        PolicyObject::Readable(policy) => policy.spec.target_version.as_deref()?.parse().ok(),
+        PolicyObject::Unreadable { .. } => None,
+    });
+    let running = objects.pods.values().filter_map(|pod| pod.apiserver().minor);
+    let today = || running.chain(objects.served).max();
+    target.or_else(|| named.max().max(today())).is_some_and(|minor| minor >= create_asked())
 }
 
 /// Looks for the agents that have reported: a report outlives its agent.

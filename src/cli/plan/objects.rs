@@ -8,6 +8,7 @@ use super::files::Unread;
 use crate::{
     api::{StreamingNode, StreamingPolicy},
     cluster::{ApiserverPod, NodeView},
+    decision::websockets::rights::Rbac,
     kubernetes::version::Minor,
 };
 
@@ -43,6 +44,8 @@ pub struct Objects {
     pub endpoints: Option<BTreeSet<String>>,
     /// The version that the apiserver reported of itself.
     pub served: Option<Minor>,
+    /// The roles and bindings; nothing where nobody looked for them.
+    pub rights: Rbac,
     /// What the user ought to know about the input.
     pub warnings: Vec<String>,
     /// What was there and could not be read. Any of it might stand in the way.
@@ -53,6 +56,8 @@ pub struct Objects {
     pub endpoints_hidden: bool,
     /// How to get the rights that were missing.
     pub hint: Option<String>,
+    /// What was asked beside that, and came to what: for those who want to know everything.
+    pub notes: Vec<String>,
     /// How many objects of other kinds there were.
     pub skipped: usize,
 }
@@ -75,7 +80,11 @@ impl Objects {
             (self.known.len(), "StreamingNode"),
             (usize::from(self.endpoints.is_some()), "Endpoints"),
         ];
-        let found = counts.map(|(count, kind)| format!("{count} {kind}")).join(", ");
+        let mut found = counts.map(|(count, kind)| format!("{count} {kind}")).join(", ");
+        if !self.rights.read.is_empty() {
+            let (roles, bindings) = (self.rights.roles.len(), self.rights.bindings.len());
+            found.push_str(&format!(", {roles} roles, {bindings} bindings"));
+        }
         format!("read {found}; skipped {} other objects", self.skipped)
     }
 }

@@ -287,7 +287,7 @@ mod tests {
             assert_eq!(
                 output::status::table(&[row(&policy(1, conditions))], None),
                 format!(
-                    "NAME      WANTS      GATE      SAFE    REASON          NODES   BLOCKING   PROXY\n\
+                    "NAME      WANTS      GATE      SAFE    REASON          NODES   BLOCKING   PROXY   WEBSOCKETS\n\
                      default   Disabled   Enabled   False   NodesRedirect   3       1{proxy}\n\n\
                      default: Old1 redirects.\n"
                 )

@@ -313,10 +313,12 @@ impl Concern {
             Self::FailsNow => fails_now(nodes, minor),
             Self::SchemeLess => {
                 let remedy = if locked(minor) {
-                    format!("upgrade cri-dockerd before the kubelets run {since}")
+                    format!(
+                        "upgrade cri-dockerd to a version that names one before the kubelets run {since}"
+                    )
                 } else {
                     format!(
-                        "upgrade cri-dockerd before the kubelets run {since}, or set {}: false in \
+                        "upgrade cri-dockerd to a version that names one before the kubelets run {since}, or set {}: false in \
                          their KubeletConfiguration while they are upgraded to it, and not before",
                         gate.as_str()
                     )
@@ -353,8 +355,8 @@ fn fails_now(nodes: &NameSummary<'_>, minor: Minor) -> String {
     };
     format!(
         "Exec and attach by WebSocket fail now on {nodes}, whose runtime answers with a URL without \
-         a scheme, which the kubelet takes for TLS: upgrade cri-dockerd, or set {gate}: false in \
-         their KubeletConfiguration and restart the kubelets{until}."
+         a scheme, which the kubelet takes for TLS: upgrade cri-dockerd to a version that names one, \
+         or set {gate}: false in their KubeletConfiguration and restart the kubelets{until}."
     )
 }
 

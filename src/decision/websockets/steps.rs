@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{
     cliffs::Cliff,
-    gates::{Refusal, StreamGate},
+    gates::{PLANNED, Refusal, StreamGate},
     node::{Cell, NodeFacts, StreamingUrl, cell_at},
     safety::{how_to_tell_gates, how_to_tell_url, locked, minor},
     survey::{Concern, Seen, Surveyed, look, of_apiserver},
@@ -139,7 +139,8 @@ fn runtimes(target: Minor, nodes: &[Surveyed<'_>]) -> Vec<Step> {
         format!(
             "The runtime answers a stream with a URL without a scheme, as cri-dockerd up to 0.4.3 \
              does, and a kubelet of {since} takes that for TLS: exec and attach by WebSocket fail. \
-             Upgrade cri-dockerd before the kubelet runs {since}, or at once where it does.{only}"
+             Upgrade cri-dockerd to a version that names one, or move the node to another runtime, \
+             before the kubelet runs {since}, or at once where it does.{only}"
         ),
     ));
     if locked(target) {
@@ -147,8 +148,9 @@ fn runtimes(target: Minor, nodes: &[Surveyed<'_>]) -> Vec<Step> {
     }
     let set = |nodes: Vec<String>, when: String| {
         let message = format!(
-            "Instead of upgrading the runtime: {when}. {KUBEADM_WRITES} As long as it is set, the \
-             kubelet cannot go back to 1.{before}, and it has to go before the version that locks it."
+            "Instead of upgrading the runtime: {when}. {KUBEADM_WRITES} As long as the gate is set, the \
+             kubelet cannot go back to 1.{before}. It has to be taken out before {PLANNED}, where it is \
+             planned to be locked."
         );
         Step {
             files: vec![KUBELET_CONFIG.to_owned()],
@@ -236,7 +238,8 @@ fn kubelet_gates(target: Minor, apiservers: &[Apiserver], nodes: &[Surveyed<'_>]
     if !idle.is_empty() {
         let message = format!(
             "The runtime answers with a URL with a scheme, so {} need not be off: take it out and \
-             restart the kubelet. It has to go before the version that locks it. {KUBEADM_WRITES}",
+             restart the kubelet. That has to be done before {PLANNED}, where the gate is planned to be \
+             locked. {KUBEADM_WRITES}",
             gate.as_str()
         );
         let changes = remove(&[(gate.as_str(), Some(false))]);

@@ -7,7 +7,7 @@ use super::cluster::{Cluster, Gates, Instance, Node, Url};
 /// port-forwards, A asks for create, E extends to the kubelet, D declares.
 fn starts(minor: u16, gate: char, value: bool) -> bool {
     match (gate, minor) {
-        ('T', ..29) | ('P', ..30) | ('A' | 'D', ..35) | ('E', ..36) => false,
+        ('T', ..=28) | ('P', ..=29) | ('A' | 'D', ..=34) | ('E', ..=35) => false,
         ('D', 36..) => value,
         (_, 38) => value,
         (_, 39..) => false,
@@ -18,7 +18,7 @@ fn starts(minor: u16, gate: char, value: bool) -> bool {
 /// Is the gate on? `None` where nobody sees it.
 fn on(minor: u16, gate: char, gates: &Gates) -> Option<bool> {
     let default = match (gate, minor) {
-        ('T', ..29) | ('P', ..30) | ('A' | 'D', ..35) | ('E', ..36) => return Some(false),
+        ('T', ..=28) | ('P', ..=29) | ('A' | 'D', ..=34) | ('E', ..=35) => return Some(false),
         (_, 38..) | ('D', 37..) => return Some(true),
         ('T', 29) | ('P', 30) | ('D', 35) => false,
         _ => true,

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ObjectLocation, Unread};
+use super::{ObjectLocation, Unread, rights};
 use crate::{
     api::{GROUP, StreamingNode, StreamingPolicy, StreamingPolicySpec},
     cli::plan::objects::{Objects, PolicyObject},
@@ -72,6 +72,9 @@ fn take(
         fields.entry("kind").or_insert_with(|| kind.clone().into());
     }
     let named = NamedObject::new(place, &kind, value);
+    if let Some(kind) = rights::kind(&version, &kind) {
+        return rights::take(objects, place, (&version, kind), named);
+    }
     match (version.as_str(), kind.as_str()) {
         ("v1", "Node") => {
             let (name, view) = named.read::<NodeView>()?;
@@ -142,15 +145,15 @@ pub(super) fn add_node(
     }
 }
 
-fn group(version: &str) -> &str {
+pub(super) fn group(version: &str) -> &str {
     version.split('/').next().unwrap_or_default()
 }
 
-fn again(objects: &mut Objects, place: &ObjectLocation, kind: &str, name: &str) {
+pub(super) fn again(objects: &mut Objects, place: &ObjectLocation, kind: &str, name: &str) {
     objects.warnings.push(format!("{kind} {name} is there twice; the one of {place} counts"));
 }
 
-fn malformed(place: &ObjectLocation, object: &str, why: String) -> Unread {
+pub(super) fn malformed(place: &ObjectLocation, object: &str, why: String) -> Unread {
     Unread::Malformed { place: place.clone(), object: object.to_owned(), why }
 }
 
@@ -190,7 +193,7 @@ fn without_nulls(value: &mut Value) {
 }
 
 /// An object with the words for its errors.
-struct NamedObject<'a> {
+pub(super) struct NamedObject<'a> {
     place: &'a ObjectLocation,
     kind: &'a str,
     name: Option<String>,
@@ -237,7 +240,7 @@ impl<'a> NamedObject<'a> {
         AGENT_LABELS.iter().all(|(key, value)| label(key) == Some(value))
     }
 
-    fn malformed(&self, why: String) -> Unread {
+    pub(super) fn malformed(&self, why: String) -> Unread {
         let object = match &self.name {
             Some(name) => format!("{} {name}", self.kind),
             None => self.kind.to_owned(),
@@ -245,7 +248,7 @@ impl<'a> NamedObject<'a> {
         malformed(self.place, &object, why)
     }
 
-    fn read<T: DeserializeOwned>(self) -> Result<(String, T), Unread> {
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<(String, T), Unread> {
         self.deserialize(|_| ())
     }
 

@@ -18,7 +18,7 @@ use crate::{
 /// An object, of which a Node is read without what is not needed of it: there may be many.
 pub(super) enum Item {
     /// A Node, and its name.
-    Node(String, NodeView),
+    Node(String, Box<NodeView>),
     /// Anything else.
     Other(Value),
 }
@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for Item {
                         let name = node.metadata.name.clone().filter(|name| !name.is_empty());
                         let name =
                             name.ok_or_else(|| de::Error::custom("a Node without a name"))?;
-                        return Ok(Item::Node(name, node));
+                        return Ok(Item::Node(name, Box::new(node)));
                     }
                 }
                 Ok(Item::Other(Value::Object(fields)))
@@ -60,7 +60,7 @@ pub(super) fn add(objects: &mut Objects, file: &str, at: PieceLocation, piece: P
     let item = at.item.map_or(String::new(), |item| format!(", items[{item}]"));
     let place = ObjectLocation { file: file.to_owned(), document: at.document, item };
     match piece {
-        Piece::Known(Item::Node(name, node)) => object::add_node(objects, &place, name, node),
+        Piece::Known(Item::Node(name, node)) => object::add_node(objects, &place, name, *node),
         Piece::Known(Item::Other(value)) | Piece::Other(value) => {
             let list = at.list.as_ref().filter(|_| at.item.is_some());
             let typed =

@@ -54,7 +54,7 @@ fn large_texts_hold_the_same_as_small_ones() {
         list.replace("- names", "- : names: ["),
         typed.to_owned(),
     ] {
-        let seen = [WHOLE, 0].map(|whole| {
+        let seen = [WHOLE, 64].map(|whole| {
             let mut objects = Objects::default();
             add_reader(&mut objects, "f", &mut text.as_bytes(), whole).unwrap();
             let mut told: Vec<_> = objects.unread.iter().map(Unread::to_string).collect();
@@ -74,7 +74,7 @@ fn large_texts_hold_the_same_as_small_ones() {
     // An object whose kind is no list is no list, whatever it has.
     let mut objects = Objects::default();
     let odd = list.replace("kind: List", "kind: Odd");
-    add_reader(&mut objects, "f", &mut odd.as_bytes(), 0).unwrap();
+    add_reader(&mut objects, "f", &mut odd.as_bytes(), 64).unwrap();
     let told = objects.unread[0].to_string();
     assert_eq!(told, "f, document 1: it has items, and its kind is no list");
 }

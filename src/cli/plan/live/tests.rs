@@ -8,7 +8,7 @@ use crate::test_support::{self, failure};
 /// A cluster that gives these answers. Only reads are let through.
 async fn read_from(answers: &[(&str, u16, Value)]) -> Result<Objects, Error> {
     let (client, serving) = test_support::apiserver(answers);
-    let objects = read(client).await;
+    let objects = read(client, None).await;
     serving.await.unwrap();
     objects
 }
@@ -164,4 +164,103 @@ async fn what_must_not_be_read_of_our_kinds_is_hidden_where_they_are_installed()
         let said = objects.warnings.iter().filter(|text| text.contains("nothing is found safe"));
         assert_eq!(said.count(), hidden.len(), "{:?}", objects.warnings);
     }
+}
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+/// The answers about all four kinds: jane has `get` on exec in a namespace, and nothing else.
+fn rights() -> [(String, u16, Value); 4] {
+    let list = |kind: &str, items: Value| {
+        let version = "rbac.authorization.k8s.io/v1";
+        json!({"apiVersion": version, "kind": format!("{kind}List"), "metadata": {}, "items": items})
+    };
+    let role = json!([{"metadata": {"name": "r", "namespace": "a"},
+        "rules": [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get"]}]}]);
+    let binding = json!([{"metadata": {"name": "b", "namespace": "a"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "jane"}]}]);
+    [
+        (format!("{RBAC}/roles?&limit=500"), 200, list("Role", role)),
+        (format!("{RBAC}/clusterroles?&limit=500"), 200, list("ClusterRole", json!([]))),
+        (format!("{RBAC}/rolebindings?&limit=500"), 200, list("RoleBinding", binding)),
+        (
+            format!("{RBAC}/clusterrolebindings?&limit=500"),
+            200,
+            list("ClusterRoleBinding", json!([])),
+        ),
+    ]
+}
+
+/// Reads a cluster of 1.34 with an upgrade in mind, or without. What POST is answered with is last.
+async fn read_rights(target: u16, forbidden: &str, review: Option<(u16, Value)>) -> Objects {
+    let mut answers = vec![(NODES.to_owned(), 200, nodes(&["a"], ""))];
+    for (path, code, body) in rights() {
+        let denied = !forbidden.is_empty() && path.contains(forbidden);
+        answers.push(match denied {
+            true => (path, 403, failure(403, "Forbidden")),
+            false => (path, code, body),
+        });
+    }
+    let (client, serving) = match review {
+        Some((code, body)) => test_support::apiserver_with(&borrowed(&answers), (code, body)),
+        None => test_support::apiserver(&borrowed(&answers)),
+    };
+    let objects = read(client, Some(Minor(target))).await;
+    serving.await.unwrap();
+    objects.unwrap()
+}
+
+fn borrowed(answers: &[(String, u16, Value)]) -> Vec<(&str, u16, Value)> {
+    answers.iter().map(|(path, code, body)| (path.as_str(), *code, body.clone())).collect()
+}
+
+fn reviewed(allowed: bool) -> Option<(u16, Value)> {
+    let body = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {}, "status": {"allowed": allowed}});
+    Some((201, body))
+}
+
+#[tokio::test]
+async fn roles_are_read_where_create_is_asked_for() {
+    let before = read_rights(34, "", None).await;
+    assert!(before.rights.is_untouched(), "an apiserver of 1.34 asks for no create");
+    let objects = read_rights(35, "", reviewed(false)).await;
+    let rights = &objects.rights;
+    assert_eq!((rights.roles.len(), rights.bindings.len()), (1, 1));
+    assert!(rights.whole && rights.unread().is_empty() && rights.confirmed.is_empty());
+    assert_eq!(objects.notes.len(), 1, "{:?}", objects.notes);
+}
+
+#[tokio::test]
+async fn a_kind_that_may_not_be_listed_is_unread() {
+    let objects = read_rights(35, "/roles?", None).await;
+    let rights = &objects.rights;
+    assert_eq!(rights.unread().len(), 1);
+    assert_eq!(rights.refused.values().collect::<Vec<_>>(), ["Forbidden"]);
+    assert_eq!(rights.bindings.len(), 1);
+}
+
+#[tokio::test]
+async fn another_authorizer_is_asked_where_it_may_be() {
+    for (review, confirmed) in
+        [(reviewed(true), 1), (reviewed(false), 0), (Some((403, failure(403, "Forbidden"))), 0)]
+    {
+        let objects = read_rights(35, "", review).await;
+        assert_eq!(objects.rights.confirmed.len(), confirmed, "{:?}", objects.notes);
+        assert_eq!(objects.notes.len(), 1);
+    }
+}
+
+/// Its agent may say that the node redirects, and nobody hears it.
+#[tokio::test]
+async fn a_node_of_ours_that_cannot_be_read_may_stand_in_the_way() {
+    let bad = json!({
+        "apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingNode", "metadata": {"name": "a"},
+        "spec": {"change": "yes"},
+    });
+    let list = json!({"apiVersion": "sluice.dev/v1alpha1", "kind": "StreamingNodeList",
+        "metadata": {}, "items": [bad.clone(), bad]});
+    const KNOWN: &str = "/apis/sluice.dev/v1alpha1/streamingnodes?&limit=500";
+    let objects = read_from(&[(NODES, 200, nodes(&["a"], "")), (KNOWN, 200, list)]).await.unwrap();
+    assert_eq!(objects.hidden, ["StreamingNodes"]);
 }

@@ -4,8 +4,8 @@ use std::{ops::Range, panic, thread};
 
 use super::{Piece, PieceLocation};
 
-/// So many bytes are enough for every thread.
-const ENOUGH: usize = 4 << 20;
+/// So many bytes are enough for every thread; in tests two pieces are.
+const ENOUGH: usize = if cfg!(test) { 16 } else { 4 << 20 };
 
 /// Pieces that wait to be parsed.
 #[derive(Default)]

@@ -4,25 +4,10 @@ use serde_json::json;
 
 use super::*;
 
-/// Gives only one byte at a time, so that every place is one where a read ends.
-struct Slow<'a>(&'a [u8]);
-
-impl Read for Slow<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match (self.0.split_first(), into.first_mut()) {
-            (Some((byte, rest)), Some(slot)) => {
-                (*slot, self.0) = (*byte, rest);
-                Ok(1)
-            }
-            _ => Ok(0),
-        }
-    }
-}
-
 /// Each piece as `document item what`; what is looked for are maps of texts.
 fn pieces(text: &str) -> Vec<String> {
     let mut all = Vec::new();
-    let read = read::<BTreeMap<String, String>>(Slow(text.as_bytes()), |place, piece| {
+    let read = read::<BTreeMap<String, String>>(text.as_bytes(), |place, piece| {
         let item = place.item.map_or("-".to_owned(), |item| item.to_string());
         let what = match piece {
             Piece::Known(known) => format!("known {}", json!(known)),

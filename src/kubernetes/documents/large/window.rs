@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::Error;
 
-/// So much is read at once.
-const CHUNK: u64 = 1 << 20;
+/// So many bytes are read at once; in tests so few that every piece is cut.
+const CHUNK: u64 = if cfg!(test) { 7 } else { 1 << 20 };
 
 /// What of a text has been read and not been parsed yet.
 pub(super) struct Window<R> {
