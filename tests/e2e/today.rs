@@ -15,10 +15,11 @@ use crate::{
 };
 
 const NODES: [&str; 4] = ["cp1", "new1", "old1", "old2"];
-const TRUE: [(&str, &str); 4] = [
+const TRUE: [(&str, &str); 5] = [
     ("SafeToDisable", "GateRemoved"),
     ("RedirectsDisabled", "GateRemoved"),
     ("UpgradeSafe", "NothingBreaks"),
+    ("WebSocketsSafe", "NothingBreaks"),
     ("ProxyReady", "Relaying"),
 ];
 
