@@ -1,6 +1,8 @@
 //! A cluster of today: real 1.37 and kubelets of 1.36. `make e2e-today` runs these tests on it, and those of the streams and
 //! of what happens to agents, which know nothing of versions.
 
+mod websockets;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -204,67 +206,6 @@ fn what_drifts_is_put_back_and_a_lost_node_is_forgotten() {
         let policy = bed.get(&format!("{POLICIES}/{POLICY}"))?;
         (policy["status"]["nodes"]["total"] == 3).then_some(())
     });
-}
-
-/// Whoever may get and not create is refused by an apiserver of today. A plan says so, and the rule that it prints mends it.
-#[test]
-#[ignore = "needs today's test cluster: make e2e-today"]
-fn whoever_lacks_create_is_named_and_mended() {
-    const GETTER: &str = "getter";
-    const REFUSED: &str = "cannot create resource \"pods/exec\"";
-    let bed = Bed::shared();
-    bed.namespace(NAMESPACE);
-    pod(&bed, "new1");
-    bed.apply(&format!(
-        "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: {GETTER}, namespace: {NAMESPACE}}}
-rules:
-- {{apiGroups: [''], resources: [pods, pods/exec], verbs: [get]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: {GETTER}, namespace: {NAMESPACE}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {GETTER}}}
-subjects:
-- {{apiGroup: rbac.authorization.k8s.io, kind: User, name: {GETTER}}}
-"
-    ));
-    let exec = || bed.kubectl(&["exec", "-n", NAMESPACE, "new1", "--as", GETTER, "--", "true"]);
-    // The authorizer hears of a role a moment after it was stored.
-    bed.wait_for("the right to get to be heard of", SECONDS, || {
-        let may = ["auth", "can-i", "get", "pods/exec", "-n", NAMESPACE, "--as", GETTER];
-        bed.kubectl(&may).success().then_some(())
-    });
-    let plan = || {
-        let ran = bed.sluice(&["plan", "-o", "json"]);
-        let list = ran.json();
-        let mut items = list["items"].as_array().expect("a list").iter();
-        let rights = items.find(|item| item["kind"] == "StreamRights");
-        (ran.code(), rights.expect("rights").clone())
-    };
-    let named = |rights: &serde_json::Value| {
-        let findings = rights["findings"].as_array().expect("findings").iter();
-        findings.filter(|finding| finding["subject"]["name"] == GETTER).count()
-    };
-    let (code, rights) = plan();
-    assert_eq!((code, named(&rights)), (Some(2), 1), "{rights}");
-    assert_eq!((&rights["today"], &rights["safe"]), (&true.into(), &false.into()), "{rights}");
-    let refusal = exec().failed();
-    assert!(refusal.contains(REFUSED), "{refusal}");
-
-    let mut changes = rights["changes"].as_array().expect("changes").iter();
-    let change = changes.find(|change| change["role"]["name"] == GETTER);
-    let rule = &change.expect("the role to change")["rules"][0];
-    let patch = format!(r#"[{{"op":"add","path":"/rules/-","value":{rule}}}]"#);
-    bed.kubectl(&["patch", "role", GETTER, "-n", NAMESPACE, "--type=json", "-p", &patch])
-        .succeeded();
-    bed.wait_for("an exec by the rule that was printed", SECONDS, || {
-        exec().success().then_some(())
-    });
-    let (code, rights) = plan();
-    assert_eq!((code, named(&rights)), (Some(0), 0), "{rights}");
 }
 
 /// An apiserver that checks fields itself, and kubectls of two ages before it.
