@@ -220,12 +220,16 @@ pub fn address(bed: &Bed, node: &str) -> Option<String> {
 
 /// The same as [`metric`] of the agent at an address, without asking the apiserver for anything.
 pub fn metric_at(address: &str, name: &str, label: &str) -> Option<f64> {
-    let text = scrape(address).ok()?;
-    let series = text.lines().filter(|line| {
+    Some(sum(&scrape(address).ok()?, name, &[label]))
+}
+
+/// The sum of a metric, in what somebody serves of his, over all series that hold these label texts.
+pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    let series = metrics.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-            && line.contains(label)
+            && labels.iter().all(|label| line.contains(label))
     });
-    Some(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// How many streams of this kind the agent has carried.
