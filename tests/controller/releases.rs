@@ -32,9 +32,15 @@ async fn a_second_release_is_refused_with_the_name_of_the_first() {
     assert_eq!(render("first", NAMESPACE), Ok(()));
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-        "metadata": {"name": "sluice-reader", "annotations": {
-            "meta.helm.sh/release-name": "first", "meta.helm.sh/release-namespace": NAMESPACE,
-        }},
+        "metadata": {
+            "name": "sluice-reader",
+            // Without it Helm takes the object for nobody's.
+            "labels": {"app.kubernetes.io/managed-by": "Helm"},
+            "annotations": {
+                "meta.helm.sh/release-name": "first",
+                "meta.helm.sh/release-namespace": NAMESPACE,
+            },
+        },
     });
     let roles: Api<ClusterRole> = Api::all(server.client().await);
     let params = PatchParams::apply("test").force();
