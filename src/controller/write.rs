@@ -214,7 +214,7 @@ pub async fn perform(client: &Client, write: &Write) -> Result<Stored, Error> {
             let patch = Patch::Apply(&**wanted);
             let mut stored = within(api.patch(name, &forced(MANAGER), &patch)).await?;
             if !StoredAgents::read(&stored).is(wanted) {
-                let patch = Patch::Merge(exactly(wanted));
+                let patch = Patch::Merge(exactly(wanted, &stored));
                 stored = within(api.patch(name, &by(MANAGER), &patch)).await?;
             }
             Ok(Stored::Agents(Some(Box::new(stored))))

@@ -29,6 +29,8 @@ const POD_ALONE: [&str; 7] = [
     "nodeSelector",
     "topologySpreadConstraints",
 ];
+/// Each key of it keeps agents from nodes, so none may be beside ours.
+const NODE_SELECTOR: &str = "/template/spec/nodeSelector";
 const CONTAINER_ALONE: [&str; 4] = ["command", "envFrom", "lifecycle", "startupProbe"];
 
 /// The DaemonSet, as far as it is ours. Its status says nothing that is needed here.
@@ -81,6 +83,7 @@ impl StoredAgents {
             && metadata["annotations"][SELECTORS].as_str() == self.selectors.as_deref()
             && owners == self.running.owners.iter().map(String::as_str).collect()
             && includes(&with_nulls(&wanted["spec"]), &self.spec)
+            && wanted["spec"].pointer(NODE_SELECTOR) == self.spec.pointer(NODE_SELECTOR)
     }
 
     /// The digest of all that [`Self::is`] looks at.
@@ -101,8 +104,15 @@ fn access(spec: &Option<DaemonSetSpec>) -> NodeAccess {
 
 /// The wanted spec as a merge patch takes it: what an apply leaves where somebody else has added it
 /// is taken away.
-pub(crate) fn exactly(wanted: &Value) -> Value {
-    json!({"spec": with_nulls(&wanted["spec"])})
+pub(crate) fn exactly(wanted: &Value, stored: &DaemonSet) -> Value {
+    let (mut spec, stored) = (with_nulls(&wanted["spec"]), json!(stored.spec));
+    let selector = stored.pointer(NODE_SELECTOR).and_then(Value::as_object);
+    if let Some(wanted) = spec.pointer_mut(NODE_SELECTOR).and_then(Value::as_object_mut) {
+        for key in selector.into_iter().flat_map(Map::keys) {
+            wanted.entry(key).or_insert(Value::Null);
+        }
+    }
+    json!({"spec": spec})
 }
 
 fn with_nulls(spec: &Value) -> Value {
@@ -130,13 +140,27 @@ fn includes(wanted: &Value, stored: &Value) -> bool {
             .all(|(key, value)| includes(value, stored.get(key).unwrap_or(&Value::Null))),
         (Value::Array(wanted), Value::Array(stored)) => {
             let mut pairs = wanted.iter().zip(stored);
-            wanted.len() == stored.len() && pairs.all(|(wanted, stored)| includes(wanted, stored))
+            wanted.len() == stored.len()
+                && match merge_key(wanted) {
+                    Some(key) => wanted.iter().all(|wanted| {
+                        let same = |stored: &&Value| stored[key] == wanted[key];
+                        stored.iter().find(same).is_some_and(|stored| includes(wanted, stored))
+                    }),
+                    None => pairs.all(|(wanted, stored)| includes(wanted, stored)),
+                }
         }
         // What holds nothing is as good as absent: the apiserver drops some of it.
         (Value::Object(wanted), Value::Null) => wanted.values().all(|v| includes(v, &Value::Null)),
         (Value::String(wanted), Value::Null) => wanted.is_empty(),
         (wanted, stored) => wanted == stored,
     }
+}
+
+/// The field by which an apiserver merges a list of a pod, if it does. An apply then changes what is in
+/// the list and not always its order, so a stored one counts as the same in any.
+fn merge_key(wanted: &[Value]) -> Option<&'static str> {
+    let have = |key: &&str| wanted.iter().all(|item| item[key].is_string());
+    ["mountPath", "name"].into_iter().find(|key| !wanted.is_empty() && have(key))
 }
 
 #[cfg(test)]
@@ -180,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn the_order_of_what_an_apply_merges_is_no_difference() {
+        for list in ["volumes", "containers/0/volumeMounts", "containers/0/env"] {
+            let stored = stored(|object| {
+                let list = object.pointer_mut(&format!("/spec/template/spec/{list}")).unwrap();
+                let list = list.as_array_mut().unwrap();
+                assert!(list.len() > 1);
+                list.rotate_left(1);
+            });
+            assert!(stored.is(&wanted()), "{list}");
+        }
+    }
+
+    #[test]
     fn what_agents_may_touch_is_read_back() {
         for access in [NodeAccess::Evidence, NodeAccess::Streams] {
             let wanted = daemon_set(&settings(), &Agents { access, ..agents(&[]) }, None);
@@ -197,7 +234,7 @@ mod tests {
     #[test]
     fn every_drift_is_one() {
         type Drift = fn(&mut Value);
-        let drifts: [Drift; 14] = [
+        let drifts: [Drift; 15] = [
             |o| o["metadata"]["labels"] = json!({}),
             |o| o["metadata"]["annotations"][SELECTORS] = json!("[]"),
             |o| o["metadata"]["ownerReferences"] = json!([]),
@@ -205,6 +242,7 @@ mod tests {
             |o| o["spec"]["updateStrategy"] = json!({"type": "OnDelete"}),
             |o| o["spec"]["template"]["spec"]["hostNetwork"] = json!(false),
             |o| o["spec"]["template"]["spec"]["nodeSelector"] = json!({"no": "where"}),
+            |o| o["spec"]["template"]["spec"]["nodeSelector"]["no"] = json!("where"),
             |o| o["spec"]["template"]["spec"]["affinity"] = Value::Null,
             |o| o["spec"]["template"]["spec"]["hostPID"] = json!(true),
             |o| o["spec"]["template"]["spec"]["tolerations"] = json!([]),
