@@ -1,6 +1,6 @@
 //! `sluice status`: the controller's verdict, waited for, and followed on request.
 //!
-//! [`watched`] keeps what the watches show, [`follow`] tells what changes of it, and
+//! `watched` keeps what the watches show, `follow` tells what changes of it, and
 //! [`crate::cli::output::status`] prints it.
 
 mod follow;
