@@ -281,8 +281,8 @@ fn exec(command: impl Fn(&str) -> Command, kubeconfig: &Path, pod: &str) -> Resu
     let mut kubectl = command("kubectl");
     kubectl.arg("--kubeconfig").arg(kubeconfig);
     kubectl.args(["--request-timeout=5s", "exec", "-n", CANARIES, pod, "--"]);
-    let output = kubectl.args(["/sluice", "canary", "say", "here"]).output().expect("run kubectl");
-    let works = output.status.success() && output.stdout.starts_with(b"here");
+    let output = kubectl.args(["/sluice", "--version"]).output().expect("run kubectl");
+    let works = output.status.success() && output.stdout.starts_with(b"sluice ");
     if works { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
 }
 
