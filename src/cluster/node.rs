@@ -17,7 +17,7 @@ use crate::{
         redirects::evidence::{Claim, Source},
         websockets::safety::{GATES_ANNOTATION, URL_ANNOTATION},
     },
-    kubernetes::arguments::kubelet::{self, FlagValue},
+    kubernetes::arguments::{kubelet::FlagValue, rancher},
 };
 
 /// The annotations in which k3s and RKE2 publish a node's arguments.
@@ -85,7 +85,7 @@ fn annotation_says(value: &str) -> FlagValue {
 /// What the JSON list of the arguments of k3s or RKE2 says.
 fn node_args_say(migration: &Migration, value: &str) -> FlagValue {
     match serde_json::from_str::<Vec<String>>(value) {
-        Ok(args) => kubelet::rancher(args.iter().map(String::as_str), migration.flag),
+        Ok(args) => rancher::boolean(args.iter().map(String::as_str), migration.flag),
         Err(_) => FlagValue::Unreadable,
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod apiserver;
 pub mod kubelet;
+pub mod rancher;
 
 /// The flag that sets feature gates.
 pub const FEATURE_GATES: &str = "feature-gates";

@@ -13,7 +13,12 @@ pub struct FeatureGates {
     set: BTreeMap<String, bool>,
     arguments: Vec<Argument>,
     unreadable: Option<String>,
+    of_another_version: bool,
 }
+
+/// The flags by which a component behaves as one of an earlier version does: its gates are those of that
+/// version (`component-base/compatibility`).
+pub const EMULATION: [&str; 2] = ["emulated-version", "emulation-forward-compatible"];
 
 /// A `--feature-gates` as it stands on the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +33,11 @@ impl FeatureGates {
     pub fn from_args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
         let args: Vec<&str> = args.into_iter().collect();
         Self::from_parts(&args, apiserver::parts(&args))
+    }
+
+    /// Gates of which not all are seen.
+    pub fn hidden(why: &str) -> Self {
+        Self { unreadable: Some(why.to_owned()), ..Self::default() }
     }
 
     /// Reads the arguments of a kubelet, without the program's name. Its configuration file may set
@@ -53,6 +63,12 @@ impl FeatureGates {
                         }
                         None => gates.unreadable = Some("--feature-gates has no value".to_owned()),
                     }
+                    (at, certain)
+                }
+                Part::Flag(Flag { name, at, certain, .. }) if EMULATION.contains(&&*name) => {
+                    gates.of_another_version = true;
+                    let why = format!("{} gives it the gates of another version", args[at]);
+                    gates.unreadable = Some(why);
                     (at, certain)
                 }
                 Part::Flag(_) => continue,
@@ -115,6 +131,23 @@ impl FeatureGates {
             (format!("{flag}{list}"), (!empty).then(|| format!("{flag}{left}")))
         };
         naming.map(both).collect()
+    }
+
+    /// The same, of a component whose gates are not those of its version's number, or are.
+    pub fn as_of_another_version(mut self, is: bool) -> Self {
+        self.of_another_version |= is;
+        self
+    }
+
+    /// Whether the gates that it has are not those of its version's number: it emulates another one, or is
+    /// a pre-release.
+    pub fn of_another_version(&self) -> bool {
+        self.of_another_version
+    }
+
+    /// Every gate that is named, and its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.set.iter().map(|(name, on)| (name.as_str(), *on))
     }
 
     /// Why the flag could not be read in full, if so.

@@ -1,7 +1,5 @@
 //! What a kubelet's command line says, wherever it was found: at the process, in the files of its
-//! unit, or among the arguments of k3s and RKE2.
-
-use std::collections::BTreeMap;
+//! unit, or among the arguments of k3s and RKE2 ([`super::rancher`]).
 
 use super::{FEATURE_GATES, Flag, Known, Part, go_bool};
 
@@ -157,60 +155,6 @@ fn value(text: &str) -> FlagValue {
     }
 }
 
-/// The option by which k3s and RKE2 take an argument for their kubelet. Go's `flag`, which they read
-/// theirs with, takes one dash for two.
-const OPTIONS: [&str; 2] = ["--kubelet-arg", "-kubelet-arg"];
-
-/// What the arguments of k3s or RKE2 say about a boolean flag of the kubelet that they start.
-pub fn rancher<'a>(args: impl IntoIterator<Item = &'a str>, flag: &str) -> FlagValue {
-    let mut given = Vec::new();
-    let mut args = args.into_iter();
-    while let Some(arg) = args.next() {
-        let (option, value) = match arg.split_once('=') {
-            Some((option, value)) => (option, Some(value)),
-            None => (arg, None),
-        };
-        if !OPTIONS.contains(&option) {
-            continue;
-        }
-        let Some(value) = value.or_else(|| args.next()) else { break };
-        // The value of some option before, or of this one.
-        if OPTIONS.iter().any(|option| value.starts_with(option)) {
-            return FlagValue::Unreadable;
-        }
-        given.push(value);
-    }
-    // What names the flag in another way than it is given may be understood in another way, too.
-    let odd = |arg: &&String| {
-        let name = arg.split('=').next().unwrap_or_default().replace('_', "-");
-        name.contains(flag) && name.strip_prefix("--") != Some(flag)
-    };
-    let all = rancher_order(&given);
-    if all.iter().any(|arg| odd(&arg)) {
-        return FlagValue::Unreadable;
-    }
-    boolean(all.iter().map(String::as_str), flag)
-}
-
-/// The arguments as k3s hands them on (`GetArgs` of its `pkg/daemons/config`): in the order of their
-/// names as they are spelled, so `-` before `_`; those of one name in the order in which they were
-/// given, but for a name with `-` at its end, which goes to the front, and one with `+`, which does
-/// not. No value is true.
-fn rancher_order(given: &[&str]) -> Vec<String> {
-    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for arg in given {
-        let bare = arg.strip_prefix("--").unwrap_or(arg);
-        let (name, value) = bare.split_once('=').unwrap_or((bare, "true"));
-        let values = all.entry(name.trim_end_matches(['-', '+'])).or_default();
-        let at = if name.ends_with('-') { 0 } else { values.len() };
-        values.insert(at, value);
-    }
-    let each = |(name, values): (&str, Vec<&str>)| {
-        values.into_iter().map(|value| format!("--{name}={value}")).collect::<Vec<_>>()
-    };
-    all.into_iter().flat_map(each).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,53 +258,6 @@ mod tests {
         ] {
             let words = environment::words(file);
             assert_eq!(boolean(words.iter().map(String::as_str), FLAG), expected, "{file}");
-        }
-    }
-
-    #[test]
-    fn arguments_for_the_kubelet_of_k3s() {
-        for (line, expected) in [
-            ("agent", FlagValue::Absent),
-            ("agent --kubelet-arg redirect-container-streaming=true", FlagValue::On),
-            ("agent --kubelet-arg=redirect-container-streaming=true", FlagValue::On),
-            ("agent -kubelet-arg redirect-container-streaming=true", FlagValue::On),
-            ("agent -kubelet-arg=redirect-container-streaming=true", FlagValue::On),
-            ("agent --kubelet-arg redirect-container-streaming", FlagValue::On),
-            ("agent --kubelet-arg --redirect-container-streaming=false", FlagValue::Off),
-            ("agent --kubelet-arg redirect_container_streaming=true", FlagValue::On),
-            ("server --kubelet-arg redirect_container-streaming", FlagValue::On),
-            ("agent --kubelet-arg redirect_container_streaming=false", FlagValue::Off),
-            ("agent --kubelet-arg v=2 --kubelet-arg redirect-container-streaming=1", FlagValue::On),
-            ("a --node-label redirect_container_streaming=true", FlagValue::Absent),
-            ("a --kubelet-arg node-labels=a=redirect-container-streaming", FlagValue::Absent),
-            ("a --kubelet-arg redirect-container-streaming=maybe", FlagValue::Unreadable),
-            ("a --kubelet-arg", FlagValue::Absent),
-            // The last one counts, of the order in which k3s hands them on.
-            (
-                "a --kubelet-arg redirect-container-streaming=true --kubelet-arg redirect-container-streaming=false",
-                FlagValue::Off,
-            ),
-            (
-                "a --kubelet-arg redirect_container_streaming=true --kubelet-arg redirect-container-streaming=false",
-                FlagValue::On,
-            ),
-            (
-                "a --kubelet-arg redirect-container-streaming=false --kubelet-arg redirect-container-streaming-=true",
-                FlagValue::Off,
-            ),
-            (
-                "a --kubelet-arg redirect-container-streaming-=false --kubelet-arg redirect-container-streaming+=true",
-                FlagValue::On,
-            ),
-            // Nothing that k3s or the kubelet would take.
-            ("a --kubelet-arg -redirect-container-streaming=false", FlagValue::Unreadable),
-            ("a --kubelet-arg redirect-container-streaming,v=2", FlagValue::Unreadable),
-            (
-                "a --node-label --kubelet-arg --kubelet-arg redirect-container-streaming",
-                FlagValue::Unreadable,
-            ),
-        ] {
-            assert_eq!(rancher(line.split(' '), FLAG), expected, "{line}");
         }
     }
 }
