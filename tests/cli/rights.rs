@@ -43,6 +43,12 @@ fn cluster(version: &str, more: &[&str]) -> String {
             "v1.20.15",
             &format!("{version}\n    containerRuntimeVersion: containerd://2.1.4"),
         );
+    // A kubelet of 1.36 declares that it takes WebSockets.
+    let node = if version.starts_with("v1.36") {
+        node.replace("status:\n", "status:\n  declaredFeatures: [ExtendWebSocketsToKubelet]\n")
+    } else {
+        node
+    };
     let mut all = vec![node, apiserver("cp", version, "")];
     all.extend(more.iter().map(|more| (*more).to_owned()));
     all.join("---\n")

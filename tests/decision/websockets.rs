@@ -220,6 +220,33 @@ fn what_is_found() {
             ("True", "NothingBreaks"),
         ),
         (&[instance(37, &[])], vec![], Some(36), ("False", "TargetVersionBehind")),
+        // A kubelet ahead of an apiserver that drops what it declares.
+        (
+            &[instance(36, &[]), instance(35, &[])],
+            vec![Node { declared: None, ..node(36, none.clone(), DOCKER, Some(Url::SchemeLess)) }],
+            Some(36),
+            ("False", "RuntimeUrlSchemeless"),
+        ),
+        // What is said of its gates is not what it does.
+        (
+            &[instance(37, &[])],
+            vec![Node { declared: None, ..node(37, none.clone(), CONTAINERD, None) }],
+            Some(38),
+            ("Unknown", "KubeletGatesUnknown"),
+        ),
+        (
+            &[instance(37, &[])],
+            vec![Node { declared: None, ..node(37, none.clone(), CONTAINERD, None) }],
+            Some(37),
+            ("True", "NothingBreaks"),
+        ),
+        // Nobody has seen an apiserver: that is all there is to say.
+        (
+            &[],
+            vec![node(35, none.clone(), DOCKER, None)],
+            Some(36),
+            ("Unknown", "ApiserverUnknown"),
+        ),
     ] {
         let cluster = of(instances, &nodes, target);
         assert_eq!(said(&cluster), Some(expected), "{cluster:?}: {:?}", cluster.judged());
@@ -322,6 +349,24 @@ fn steps_in_order() {
     assert_eq!(lines(&remedied(Url::SchemeLess), 37), Vec::<String>::new());
     assert_eq!(lines(&remedied(Url::Absolute), 37), [format!("RemoveKubeletGate? n1 {TAKE}")]);
     assert_eq!(lines(&remedied(Url::Absolute), 38), [format!("RemoveKubeletGate n1 {TAKE}")]);
+    // Set too early it has to go, and holds nothing off.
+    for (instances, nodes, remove) in [
+        (
+            &[instance(35, &[])][..],
+            &[node(35, off.clone(), DOCKER, Some(Url::SchemeLess))][..],
+            format!("RemoveKubeletGate n1 {TAKE}"),
+        ),
+        (
+            &[instance(35, &[('E', false)])],
+            &[node(35, Some(vec![]), DOCKER, Some(Url::SchemeLess))],
+            "RemoveGate cp1 [--feature-gates=ExtendWebSocketsToKubelet=false -> -]".to_owned(),
+        ),
+    ] {
+        let early = of(instances, nodes, None);
+        let expected =
+            ["UpgradeRuntime n1".to_owned(), format!("SetKubeletGate? n1 {SET}"), remove];
+        assert_eq!(lines(&early, 36), expected);
+    }
     // It fails now: the gate may be set now.
     let failing = of(&[instance(36, &[])], &[node(36, None, DOCKER, Some(Url::SchemeLess))], None);
     assert_eq!(

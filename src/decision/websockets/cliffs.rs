@@ -1,6 +1,8 @@
 //! The gates with which a component would not start, somewhere on the way to a version.
 
-use super::gates::{LAST, PLANNED, Refusal, StreamGate, may_be_refused, refused};
+use super::gates::{
+    ALL_BETA, LAST, PLANNED, Refusal, StreamGate, may_be_refused, needs_beta, refused,
+};
 use crate::kubernetes::{feature_gates::FeatureGates, version::Minor};
 
 /// A gate that keeps a component from starting.
@@ -52,21 +54,30 @@ pub fn cliffs(
     }
     let unseen = set.is_none_or(|set| set.unreadable().is_some());
     let may = |from| may_be_refused(Minor(from), to, declares);
-    let unknown = unseen
+    let hidden = unseen
         && match running {
             Some(running) => may(running.0),
             None => (StreamGate::TranslateStreamClose.first().0..to.0).any(may),
         };
+    let mut ahead = (from.0.saturating_add(1)..=end).map(Minor);
+    let unknown = hidden || set.is_some_and(|set| ahead.any(|minor| needs_beta(minor, set)));
     Cliffs { known, unknown }
 }
 
 impl Cliff {
-    /// The gate as it is set.
-    pub fn setting(&self) -> String {
+    /// What sets the gate, and to what: it is that which is to be taken out.
+    pub fn set_by(&self) -> (&'static str, bool) {
         match self.value {
-            Some(value) => format!("{}={value}", self.gate.as_str()),
-            None => self.gate.as_str().to_owned(),
+            Some(value) => (self.gate.as_str(), value),
+            // What is not there stops nothing but by what it is turned off with.
+            None => (ALL_BETA, false),
         }
+    }
+
+    /// What sets the gate, as `--feature-gates` has it.
+    pub fn setting(&self) -> String {
+        let (name, value) = self.set_by();
+        format!("{name}={value}")
     }
 
     /// Why the component does not start, as a sentence without an end.
@@ -122,6 +133,13 @@ mod tests {
             ),
             (Some(34), Some("TranslateStreamCloseWebsocketRequests=false"), 37, &[]),
             (None, Some(DECLARED), 37, &[(37, DECLARED)]),
+            // It is off by no name of its own.
+            (
+                Some(35),
+                Some("AllBeta=false,ExtendWebSocketsToKubelet=true"),
+                36,
+                &[(35, "ExtendWebSocketsToKubelet=true"), (36, "AllBeta=false")],
+            ),
             (
                 Some(38),
                 Some("kube:PortForwardWebsockets=false"),
@@ -145,6 +163,14 @@ mod tests {
             (None, None, 35, false),
             (None, None, 37, true),
             (Some(37), None, 37, false),
+            // Others that are on may need one of the beta ones, which nobody has turned on.
+            (Some(35), Some("AllBeta=false,Other=true"), 36, true),
+            (Some(35), Some("AllAlpha=true,AllBeta=false"), 36, true),
+            (Some(36), Some("AllBeta=false,Other=true"), 36, false),
+            (Some(34), Some("AllBeta=false,Other=true"), 35, false),
+            (Some(35), Some("AllBeta=false,Other=false"), 36, false),
+            (Some(35), Some("AllBeta=false,NodeDeclaredFeatures=true"), 36, false),
+            (Some(35), Some("AllAlpha=true,Other=true"), 36, false),
         ] {
             assert_eq!(seen(running, gates, to), (vec![], expected), "{running:?} {gates:?} {to}");
         }

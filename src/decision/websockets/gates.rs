@@ -53,6 +53,9 @@ pub const LAST: Minor = Minor(38);
 /// From this minor on the table holds what is planned, not what was released.
 pub const PLANNED: Minor = Minor(38);
 
+/// From this minor on a component does not start where a gate is on and one that it depends on is off.
+const DEPENDENCIES: Minor = Minor(36);
+
 const fn since(minor: u16, behaviour: Behaviour) -> Since<Behaviour> {
     Since { minor: Minor(minor), behaviour }
 }
@@ -117,9 +120,28 @@ impl StreamGate {
         self.history().first().map_or(LAST, |since| since.minor)
     }
 
+    /// The gate that somebody meant who wrote this name, which is none; `None` where it is far from
+    /// every gate, or is one.
+    pub fn meant_by(name: &str) -> Option<&'static str> {
+        let near = |gate: &&str| {
+            *gate != name
+                && (gate.eq_ignore_ascii_case(name)
+                    || distance(&gate.to_ascii_lowercase(), &name.to_ascii_lowercase()) <= 2)
+        };
+        // Names of a few letters are near to everything.
+        let all_of_a_stage = |stage: &&str| *stage != name && stage.eq_ignore_ascii_case(name);
+        let by_name = Self::ALL.into_iter().map(Self::as_str).find(near);
+        let meant = by_name.or_else(|| [ALL_ALPHA, ALL_BETA].into_iter().find(all_of_a_stage));
+        meant.filter(|_| !names().any(|gate| gate == name))
+    }
+
     /// Whether it is on in a component of this minor that is set to these gates; `None` where that
     /// cannot be told. `set` is `None` where nobody sees them.
     pub fn is_on(self, minor: Option<Minor>, set: Option<&FeatureGates>) -> Option<bool> {
+        // Its gates are those of a version that is not told.
+        if set.is_some_and(FeatureGates::of_another_version) {
+            return None;
+        }
         let (default, stage) = match self.at(minor?) {
             Behaviour::NotThereYet => return Some(false),
             Behaviour::Locked { to } => return Some(to),
@@ -140,6 +162,25 @@ impl StreamGate {
 pub const ALL_ALPHA: &str = "AllAlpha";
 /// The same for the beta ones.
 pub const ALL_BETA: &str = "AllBeta";
+
+/// Every name that sets one of the gates.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    StreamGate::ALL.into_iter().map(StreamGate::as_str).chain([ALL_ALPHA, ALL_BETA])
+}
+
+/// So many letters have to be put in, left out or changed to make one text of another.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, a) in one.bytes().enumerate() {
+        let mut above_left = std::mem::replace(&mut row[0], at + 1);
+        for (index, b) in other.bytes().enumerate() {
+            let changed = above_left + usize::from(a != b);
+            above_left = row[index + 1];
+            row[index + 1] = changed.min(above_left + 1).min(row[index] + 1);
+        }
+    }
+    row[other.len()]
+}
 
 /// Why a component does not start with a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,6 +211,15 @@ pub fn refused(minor: Minor, set: &FeatureGates) -> Vec<(StreamGate, Refusal)> {
         _ => None,
     };
     StreamGate::ALL.into_iter().filter_map(|gate| Some((gate, refusal(gate)?))).collect()
+}
+
+/// Whether a component of this minor may not start because the beta gates are all off and others are
+/// on, which may depend on one of them: from 1.36 on gates have dependencies. What the gates of streams
+/// depend on is known, and is in [`refused`].
+pub fn needs_beta(minor: Minor, set: &FeatureGates) -> bool {
+    let known = |name: &str| StreamGate::ALL.into_iter().any(|gate| gate.as_str() == name);
+    let others = set.iter().any(|(name, on)| on && name != ALL_BETA && !known(name));
+    minor >= DEPENDENCIES && set.get(ALL_BETA) == Some(false) && others
 }
 
 /// Whether a component that runs `from` may have been started with a gate with which it would not
@@ -258,6 +308,9 @@ mod tests {
             (38, None, Some(true)),
             (38, Some(set(&[(E, false)])), Some(true)),
             (36, Some(FeatureGates::from_args(["--feature-gates=$(GATES)"])), None),
+            (38, Some(FeatureGates::from_args(["--emulated-version=1.35"])), None),
+            (35, Some(nothing.clone().as_of_another_version(true)), None),
+            (35, Some(nothing.clone().as_of_another_version(false)), Some(false)),
         ] {
             let on = StreamGate::ExtendToKubelet.is_on(Some(Minor(minor)), set.as_ref());
             assert_eq!(on, expected, "1.{minor} {set:?}");
@@ -268,6 +321,29 @@ mod tests {
             StreamGate::NodeDeclaredFeatures.is_on(Some(Minor(35)), Some(&alpha)),
             Some(true)
         );
+    }
+
+    #[test]
+    fn a_name_that_is_nearly_a_gate_was_meant_as_it() {
+        const E: &str = "ExtendWebSocketsToKubelet";
+        for (name, meant) in [
+            ("ExtendWebSocketToKubelet", Some(E)),
+            ("extendwebsocketstokubelet", Some(E)),
+            ("ExtendWebsocketsToKubelet", Some(E)),
+            ("ExtendWebSocketsToKubelett ", Some(E)),
+            ("Node-Declared-Features", Some("NodeDeclaredFeatures")),
+            ("allbeta", Some(ALL_BETA)),
+            ("ALLALPHA", Some(ALL_ALPHA)),
+            (E, None),
+            (ALL_ALPHA, None),
+            ("AllBetas", None),
+            ("ExtendWebSocketsToKube", None),
+            ("StreamingProxyRedirects", None),
+            ("A", None),
+            ("", None),
+        ] {
+            assert_eq!(StreamGate::meant_by(name), meant, "{name}");
+        }
     }
 
     /// The messages of the real binaries: see `tests/facts`.

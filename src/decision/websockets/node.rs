@@ -25,6 +25,15 @@ pub enum StreamingUrl {
     Unknown,
 }
 
+/// Who says with which URL a runtime answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Teller {
+    /// The node's agent.
+    Agent,
+    /// An admin, by the annotation.
+    Annotation,
+}
+
 /// What is known of one node. Its name is kept by whoever holds the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeFacts {
@@ -38,6 +47,8 @@ pub struct NodeFacts {
     pub runtime: String,
     /// What somebody on the node saw its runtime answer, or an admin said.
     pub url: Option<StreamingUrl>,
+    /// Who says so.
+    pub url_by: Option<Teller>,
 }
 
 /// What becomes of a WebSocket, the farther it comes the later.
@@ -79,11 +90,6 @@ impl NodeFacts {
         self.declared.iter().flatten().any(|feature| feature == ExtendToKubelet.as_str())
     }
 
-    /// Whether nothing contradicts that its kubelet takes them.
-    pub(super) fn takes(&self) -> bool {
-        self.takes_now() == Some(true)
-    }
-
     /// The URL with which its runtime answers, once it runs a kubelet of this minor.
     pub fn url(&self, kubelet: Option<Minor>) -> StreamingUrl {
         let (name, _) = self.runtime.split_once("://").unwrap_or_default();
@@ -98,26 +104,60 @@ impl NodeFacts {
         }
     }
 
-    /// Whether the kubelet takes WebSockets now; `None` where that cannot be told.
-    fn takes_now(&self) -> Option<bool> {
-        // What the kubelet declares is what it does, whatever else is known of it; a version without
-        // the gate declares nothing, so what its Node says is of another kubelet.
+    /// What its Node says of whether the kubelet takes WebSockets; `None` where it says nothing.
+    ///
+    /// That a Node names no feature says something only where the kubelet would declare it, and every
+    /// apiserver would have stored it: one without the gate drops what kubelets declare.
+    fn declaration(&self, apiservers: &[Apiserver]) -> Option<bool> {
+        if self.declares() {
+            return Some(true);
+        }
+        let declared = self.declared.is_some()
+            || NodeDeclaredFeatures.is_on(self.kubelet, self.gates.as_ref()) == Some(true);
+        (declared && store(apiservers)).then_some(false)
+    }
+
+    /// Whether what is said of its kubelet's gates is not what its Node declares.
+    ///
+    /// A version without the gate declares nothing, so there the Node's word is of another kubelet.
+    pub(super) fn gates_contradicted(&self, apiservers: &[Apiserver]) -> bool {
+        let has = self.kubelet.is_some_and(|running| running >= ExtendToKubelet.first());
         let by_gates = ExtendToKubelet.is_on(self.kubelet, self.gates.as_ref());
-        match (by_gates, &self.declared) {
-            (Some(on), Some(_)) if on != self.declares() => None,
+        let declared = self.declaration(apiservers);
+        has && by_gates.is_some() && declared.is_some() && by_gates != declared
+    }
+
+    /// The gates that its kubelet is set to, as far as nothing contradicts that.
+    fn gates_believed(&self, apiservers: &[Apiserver]) -> Option<&FeatureGates> {
+        self.gates.as_ref().filter(|_| !self.gates_contradicted(apiservers))
+    }
+
+    /// Whether a kubelet that can take WebSockets declares that it does.
+    pub(super) fn declares_what_it_can(&self) -> bool {
+        self.declares() && self.kubelet.is_none_or(|running| running >= ExtendToKubelet.first())
+    }
+
+    /// Whether the kubelet takes WebSockets now; `None` where that cannot be told.
+    fn takes_now(&self, apiservers: &[Apiserver]) -> Option<bool> {
+        let by_gates = ExtendToKubelet.is_on(self.kubelet, self.gates.as_ref());
+        match (by_gates, self.declaration(apiservers)) {
+            (Some(on), Some(declared)) if on != declared => None,
             (Some(on), _) => Some(on),
-            (None, Some(_)) => Some(self.declares()),
-            (None, None) => None,
+            (None, declared) => declared,
         }
     }
 
-    /// Whether it takes them, and declares so, once it runs this later minor.
-    fn takes_at(&self, minor: Option<Minor>) -> (Option<bool>, Option<bool>) {
-        let gates = self.gates.as_ref();
+    /// Whether it takes them, and declares so, once it runs this later minor, or declares anew.
+    fn takes_at(
+        &self,
+        minor: Option<Minor>,
+        apiservers: &[Apiserver],
+    ) -> (Option<bool>, Option<bool>) {
+        let gates = self.gates_believed(apiservers);
         let said = match ExtendToKubelet.is_on(minor, gates) {
             // It was set so by somebody, or it is the default; and it stays so while it can be set.
             None if self.kubelet.is_some_and(|running| running >= ExtendToKubelet.first()) => {
-                self.takes_now()
+                self.takes_now(apiservers)
             }
             told => told,
         };
@@ -133,7 +173,7 @@ impl NodeFacts {
 /// The cell of a node today: the worst that some apiserver puts it in.
 pub fn cell_today(node: &NodeFacts, apiservers: &[Apiserver]) -> Cell {
     let side = Side {
-        takes: node.takes_now(),
+        takes: node.takes_now(apiservers),
         declares: Some(node.declares()),
         url: node.url(node.kubelet),
     };
@@ -145,15 +185,27 @@ pub fn cell_today(node: &NodeFacts, apiservers: &[Apiserver]) -> Cell {
 pub fn cell_at(node: &NodeFacts, apiservers: &[Apiserver], minor: Minor) -> Cell {
     let later = |running: Option<Minor>| running.map(|running| running.max(minor));
     let kubelet = later(node.kubelet);
+    // Where an apiserver of today drops what kubelets declare, one of then does not.
+    let lasts = node.declares() || store(apiservers);
     let (takes, declares) = match node.kubelet {
-        Some(running) if running >= minor => (node.takes_now(), Some(node.declares())),
-        _ => node.takes_at(kubelet),
+        Some(running) if running >= minor && lasts => {
+            (node.takes_now(apiservers), Some(node.declares()))
+        }
+        _ => node.takes_at(kubelet, apiservers),
     };
     let side = Side { takes, declares, url: node.url(kubelet) };
     worst(apiservers, |apiserver| {
         let at = later(apiserver.minor).or(Some(minor));
         side.cell(at, apiserver.gates.as_ref())
     })
+}
+
+/// Whether every apiserver stores what kubelets declare.
+fn store(apiservers: &[Apiserver]) -> bool {
+    let stores = |apiserver: &Apiserver| {
+        NodeDeclaredFeatures.is_on(apiserver.minor, apiserver.gates.as_ref()) == Some(true)
+    };
+    apiservers.iter().all(stores)
 }
 
 fn worst(apiservers: &[Apiserver], cell: impl Fn(&Apiserver) -> Cell) -> Cell {
@@ -238,6 +290,7 @@ mod tests {
             declared: declares.then(|| vec![EXTEND.to_owned()]),
             runtime: "docker://28.0.0".to_owned(),
             url: Some(StreamingUrl::SchemeLess),
+            url_by: Some(Teller::Agent),
         }
     }
 
@@ -287,9 +340,62 @@ mod tests {
             // Where the URL has a scheme, nothing fails but what contradicts itself.
             let whole = NodeFacts { url: Some(StreamingUrl::Absolute), ..node.clone() };
             let seen = cell_today(&whole, &[apiserver(apiserver_minor, gates)]);
-            let contradicts = node.declares() && node.takes_now() != Some(true);
+            let all = [apiserver(apiserver_minor, gates)];
+            let contradicts = node.declares() && node.takes_now(&all) != Some(true);
             assert_eq!(seen.is_safe(), !contradicts || expected.is_safe(), "{node:?}");
         }
+    }
+
+    /// A kubelet ahead of an apiserver that drops what it declares: once all of them store it, it
+    /// declares, and WebSockets come to it.
+    #[test]
+    fn silence_counts_only_where_every_apiserver_would_have_stored_a_word() {
+        let none: &[(&str, bool)] = &[];
+        let silent = node(36, Some(none), false);
+        let empty = NodeFacts { declared: Some(vec!["Other".to_owned()]), ..silent.clone() };
+        let (old, new) = (apiserver(35, Some("")), apiserver(36, Some("")));
+        let dropping =
+            apiserver(36, Some("NodeDeclaredFeatures=false,ExtendWebSocketsToKubelet=false"));
+        let storing = apiserver(35, Some("NodeDeclaredFeatures=true"));
+        for (apiservers, expected, contradicted) in [
+            (vec![old.clone()], Cell::Broken, false),
+            (vec![new.clone(), old], Cell::Broken, false),
+            (vec![new.clone(), dropping], Cell::Broken, false),
+            // It would have been stored: the kubelet does not do what is said of its gates, or has not
+            // said so yet.
+            (vec![new], Cell::Translated, true),
+            (vec![storing], Cell::Translated, true),
+        ] {
+            for node in [&silent, &empty] {
+                assert_eq!(cell_today(node, &apiservers), Cell::Translated, "{apiservers:?}");
+                let seen = cell_at(node, &apiservers, Minor(36));
+                assert_eq!(seen, expected, "{node:?} {apiservers:?}");
+                assert_eq!(node.gates_contradicted(&apiservers), contradicted, "{apiservers:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gates_that_are_said_and_not_declared_are_not_believed() {
+        let none: &[(&str, bool)] = &[];
+        let off: &[(&str, bool)] = &[(EXTEND, false)];
+        for (node, contradicted, then) in [
+            (node(37, Some(none), true), false, Cell::Broken),
+            (node(37, Some(none), false), true, Cell::Broken),
+            (node(37, Some(off), false), false, Cell::Broken),
+            (node(37, Some(off), true), true, Cell::Broken),
+            (node(37, None, false), false, Cell::Broken),
+            // Nothing of it is said of a version that does not declare it.
+            (node(35, Some(none), true), false, Cell::Broken),
+            (node(36, Some(&[("AllBeta", false)]), false), false, Cell::Broken),
+        ] {
+            let all = [apiserver(37, Some(""))];
+            assert_eq!(node.gates_contradicted(&all), contradicted, "{node:?}");
+            assert_eq!(cell_at(&node, &all, Minor(38)), then, "{node:?}");
+        }
+        // Where the gate may still be off, nobody knows.
+        let silent = node(36, Some(none), false);
+        assert_eq!(cell_at(&silent, &[apiserver(36, Some(""))], Minor(37)), Cell::Unknown);
     }
 
     #[test]

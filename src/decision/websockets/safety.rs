@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::{
     cliffs::Cliff,
-    gates::{PLANNED, StreamGate},
+    gates::{ALL_ALPHA, ALL_BETA, PLANNED, StreamGate},
+    node::{StreamingUrl, Teller},
     survey::{Concern, Seen, Surveyed, look, of_apiserver},
 };
 use crate::{
@@ -183,6 +184,8 @@ pub fn judge<'a>(
 struct Found<'a> {
     fails_now: NameSummary<'a>,
     concerns: BTreeMap<Concern, NameSummary<'a>>,
+    /// Who says of which nodes that a URL has no scheme, by what comes of it.
+    tellers: BTreeMap<(Concern, Teller), NameSummary<'a>>,
     apiservers: BTreeMap<Cliff, NameSummary<'a>>,
     kubelets: BTreeMap<Cliff, NameSummary<'a>>,
     hidden: NameSummary<'a>,
@@ -214,6 +217,11 @@ impl<'a> Found<'a> {
             Some(concern) => self.concerns.entry(concern).or_default().add(name),
             None => {}
         }
+        if let (Some(concern), Some(teller)) = (surveyed.concern, facts.url_by)
+            && facts.url == Some(StreamingUrl::SchemeLess)
+        {
+            self.tellers.entry((concern, teller)).or_default().add(name);
+        }
         if surveyed.cliffs.unknown {
             self.unheard.add(name);
         }
@@ -240,12 +248,19 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// Who says that these URLs have no scheme, and how to have him say otherwise. Each begins with a space.
+    fn told(&self, of: Concern) -> String {
+        let told = self.tellers.iter().filter(|((concern, _), _)| *concern == of);
+        told.map(|((_, teller), nodes)| format!(" {}", teller.says(nodes))).collect()
+    }
+
     fn findings(&self, minor: Minor) -> Vec<Finding> {
         use WebSocketReason as Reason;
         let mut findings = Vec::new();
         let mut add = |reason, message| findings.push(Finding { reason, message });
         if !self.fails_now.is_empty() {
-            add(Reason::WebSocketsFail, fails_now(&self.fails_now, minor));
+            let message = fails_now(&self.fails_now, minor) + &self.told(Concern::FailsNow);
+            add(Reason::WebSocketsFail, message);
         }
         for (cliff, named) in &self.apiservers {
             let message = format!(
@@ -265,13 +280,13 @@ impl<'a> Found<'a> {
             add(Reason::KubeletRefusesGate, message);
         }
         for (concern, named) in &self.concerns {
-            add(concern.reason(), concern.says(named, minor));
+            add(concern.reason(), concern.says(named, minor) + &self.told(*concern));
         }
         if !self.hidden.is_empty() {
             let message = format!(
                 "The version or the gates of {} cannot be seen, and one of them may keep it from \
                  starting: look at its --feature-gates, or tell them to sluice plan by \
-                 --apiserver-version and --apiserver-feature-gates.",
+                 --apiserver-version and --apiserver-feature-gates. {EMULATION_AND_BETA}",
                 self.hidden
             );
             add(Reason::ApiserverUnknown, message);
@@ -293,6 +308,25 @@ impl<'a> Found<'a> {
             add(Reason::GateBarsWayBack, message);
         }
         findings
+    }
+}
+
+/// What else hides what gates come to.
+pub(super) const EMULATION_AND_BETA: &str = "Where it is set to --emulated-version or --emulation-forward-compatible, its gates are those of \
+     another version: take that out first. Where it is set to AllBeta=false and to other gates, these may \
+     depend on a beta one: set that by name.";
+
+impl Teller {
+    fn says(self, nodes: &NameSummary<'_>) -> String {
+        match self {
+            Self::Agent => format!(
+                "That is what the agent of {nodes} saw: it looks again by itself while it is ready."
+            ),
+            Self::Annotation => format!(
+                "That is what the annotation {URL_ANNOTATION} of {nodes} says: take it off, or correct \
+                 it, once the runtime answers otherwise."
+            ),
+        }
     }
 }
 
@@ -374,7 +408,9 @@ pub(super) fn how_to_tell_gates() -> String {
     format!(
         "Have an agent look (a policy with spec.proxy, mode: Disabled is enough), or look at its \
          configuration yourself and annotate the Node with {GATES_ANNOTATION}=\"\" where it names \
-         none of {}, with what it names (A=false) otherwise.",
+         none of {}, with those of them that it names (A=false,B=true) otherwise. An annotation with any \
+         other name says nothing (but for {ALL_ALPHA} and {ALL_BETA}), and neither does one that is not what \
+         the Node declares, or what k3s was started with.",
         StreamGate::ALL.map(StreamGate::as_str).join(", ")
     )
 }

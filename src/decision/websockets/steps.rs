@@ -8,7 +8,7 @@ use super::{
     cliffs::Cliff,
     gates::{PLANNED, Refusal, StreamGate},
     node::{Cell, NodeFacts, StreamingUrl, cell_at},
-    safety::{how_to_tell_gates, how_to_tell_url, locked, minor},
+    safety::{EMULATION_AND_BETA, how_to_tell_gates, how_to_tell_url, locked, minor},
     survey::{Concern, Seen, Surveyed, look, of_apiserver},
 };
 use crate::{
@@ -69,7 +69,7 @@ fn hidden(target: Minor, apiservers: &[Apiserver]) -> Option<Step> {
     }
     let message = format!(
         "The version or the command line cannot be seen: look at --feature-gates. An apiserver that \
-         names one of {} there may not start on the way to {target}.",
+         names one of {} there may not start on the way to {target}. {EMULATION_AND_BETA}",
         StreamGate::ALL.map(StreamGate::as_str).join(", ")
     );
     let files = vec![KUBEADM_MANIFEST.to_owned()];
@@ -178,7 +178,7 @@ fn apiserver_gates(target: Minor, apiservers: &[Apiserver]) -> Vec<Step> {
     let mut alike: BTreeMap<(Vec<Cliff>, Vec<ArgumentChange>), Vec<String>> = BTreeMap::new();
     for apiserver in apiservers {
         let cliffs = of_apiserver(apiserver, target).known;
-        let gates: Vec<&str> = cliffs.iter().map(|cliff| cliff.gate.as_str()).collect();
+        let gates: Vec<&str> = cliffs.iter().map(|cliff| cliff.set_by().0).collect();
         let arguments = apiserver.gates.as_ref().map(|known| known.arguments_without(&gates));
         let changes: Vec<ArgumentChange> =
             arguments.into_iter().flatten().map(ArgumentChange::from).collect();
@@ -205,11 +205,8 @@ fn kubelet_gates(target: Minor, apiservers: &[Apiserver], nodes: &[Surveyed<'_>]
     for node in nodes.iter().filter(|node| !node.cliffs.known.is_empty()) {
         alike.entry(&node.cliffs.known).or_default().push(node.node.name.to_owned());
     }
-    let remove = |gates: &[(&str, Option<bool>)]| {
-        let line = |(gate, value): &(&str, Option<bool>)| {
-            let value = value.map_or_else(String::new, |value| format!(" {value}"));
-            ArgumentChange::gone(format!("{gate}:{value}"))
-        };
+    let remove = |gates: &[(&str, bool)]| {
+        let line = |(gate, value): &(&str, bool)| ArgumentChange::gone(format!("{gate}: {value}"));
         gates.iter().map(line).collect::<Vec<_>>()
     };
     let files = || vec![KUBELET_CONFIG.to_owned()];
@@ -222,7 +219,7 @@ fn kubelet_gates(target: Minor, apiservers: &[Apiserver], nodes: &[Surveyed<'_>]
              with a scheme. {KUBEADM_WRITES}",
             sentences("A kubelet", cliffs)
         );
-        let gates: Vec<_> = cliffs.iter().map(|cliff| (cliff.gate.as_str(), cliff.value)).collect();
+        let gates: Vec<_> = cliffs.iter().map(Cliff::set_by).collect();
         let changes = remove(&gates);
         steps.push(Step {
             files: files(),
@@ -242,7 +239,7 @@ fn kubelet_gates(target: Minor, apiservers: &[Apiserver], nodes: &[Surveyed<'_>]
              locked. {KUBEADM_WRITES}",
             gate.as_str()
         );
-        let changes = remove(&[(gate.as_str(), Some(false))]);
+        let changes = remove(&[(gate.as_str(), false)]);
         let step = step(Action::RemoveKubeletGate, false, idle, message);
         steps.push(Step { files: files(), changes, ..step });
     }

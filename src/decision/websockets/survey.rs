@@ -1,10 +1,14 @@
 //! What stands in the way of WebSockets, node by node and apiserver by apiserver.
 
 use super::{
-    cliffs::{Cliffs, cliffs},
+    cliffs::{Cliff, Cliffs, cliffs},
+    gates::may_be_refused,
     node::{Cell, NodeFacts, StreamingUrl, cell_at, cell_today},
 };
-use crate::{decision::apiserver::Apiserver, kubernetes::version::Minor};
+use crate::{
+    decision::apiserver::Apiserver,
+    kubernetes::{feature_gates::FeatureGates, version::Minor},
+};
 
 /// A node of the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -44,16 +48,54 @@ pub struct Surveyed<'a> {
 /// Looks at a node on the way to a minor.
 pub fn look<'a>(node: Seen<'a>, apiservers: &[Apiserver], minor: Minor) -> Surveyed<'a> {
     let Seen { facts, excepted, .. } = node;
-    let concern = concern(facts, apiservers, minor).filter(|_| !excepted);
-    let mut cliffs =
-        cliffs(facts.kubelet, facts.gates.as_ref(), minor, facts.declares() && facts.takes());
+    let declares = facts.declares_what_it_can();
+    let mut cliffs = cliffs(facts.kubelet, facts.gates.as_ref(), minor, declares);
+    // What is said of its gates is not what it does, so it may be set to any.
+    cliffs.unknown |= facts.gates_contradicted(apiservers)
+        && facts.kubelet.is_some_and(|running| may_be_refused(running, minor, declares));
     cliffs.unknown &= !excepted;
+    let concern = concern(facts, &cliffs, apiservers, minor).filter(|_| !excepted);
     Surveyed { node, concern, cliffs }
 }
 
-fn concern(node: &NodeFacts, apiservers: &[Apiserver], minor: Minor) -> Option<Concern> {
-    let (today, then) = (cell_today(node, apiservers), cell_at(node, apiservers, minor));
-    let url = match (today, then.is_safe()) {
+/// The gates of a component without those that keep it from starting.
+fn left(gates: Option<&FeatureGates>, cliffs: &Cliffs) -> Option<FeatureGates> {
+    let without = |left: FeatureGates, cliff: &Cliff| left.without(cliff.set_by().0);
+    gates.map(|gates| cliffs.known.iter().fold(gates.clone(), without))
+}
+
+/// Whether exec and attach work at a minor once the gates are gone that have to go before: what they
+/// held off comes then.
+fn lasts(node: &NodeFacts, cliffs: &Cliffs, apiservers: &[Apiserver], minor: Minor) -> bool {
+    let of_each: Vec<Cliffs> = apiservers.iter().map(|each| of_apiserver(each, minor)).collect();
+    if cliffs.known.is_empty() && of_each.iter().all(|cliffs| cliffs.known.is_empty()) {
+        return true;
+    }
+    let node = NodeFacts { gates: left(node.gates.as_ref(), cliffs), ..node.clone() };
+    let each = apiservers.iter().zip(&of_each);
+    let apiservers: Vec<Apiserver> = each
+        .map(|(each, cliffs)| Apiserver {
+            gates: left(each.gates.as_ref(), cliffs),
+            ..each.clone()
+        })
+        .collect();
+    cell_at(&node, &apiservers, minor).is_safe()
+}
+
+fn concern(
+    node: &NodeFacts,
+    cliffs: &Cliffs,
+    apiservers: &[Apiserver],
+    minor: Minor,
+) -> Option<Concern> {
+    // That is said of the apiservers.
+    if apiservers.is_empty() {
+        return None;
+    }
+    let today = cell_today(node, apiservers);
+    let works =
+        cell_at(node, apiservers, minor).is_safe() && lasts(node, cliffs, apiservers, minor);
+    let url = match (today, works) {
         (Cell::Broken, _) => return Some(Concern::FailsNow),
         (_, false) => node.url(node.kubelet.map(|running| running.max(minor))),
         (today, true) if !today.is_safe() => node.url(node.kubelet),

@@ -6,7 +6,7 @@ use sluice::{
         apiserver::{Apiserver, Unseen},
         steps::Step,
         websockets::{
-            node::{Cell, NodeFacts, StreamingUrl, cell_at, cell_today},
+            node::{Cell, NodeFacts, StreamingUrl, Teller, cell_at, cell_today},
             safety::{Judgement, judge},
             steps::steps,
             survey::Seen,
@@ -83,6 +83,7 @@ impl Node {
                 Url::SchemeLess => StreamingUrl::SchemeLess,
                 Url::Unknown => StreamingUrl::Unknown,
             }),
+            url_by: self.seen.map(|_| Teller::Agent),
         }
     }
 }

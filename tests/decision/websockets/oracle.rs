@@ -77,33 +77,57 @@ fn worst(cluster: &Cluster, exec: impl Fn(&Instance) -> Exec) -> Exec {
     cluster.instances.iter().map(exec).max().unwrap()
 }
 
+/// Is what kubelets declare kept by every apiserver? One that has the gate off drops it.
+fn kept(cluster: &Cluster) -> bool {
+    cluster.instances.iter().all(|i| on(i.minor, 'D', &i.gates) == Some(true))
+}
+
+/// What the Node tells. Silence tells something only where a word would have been kept, and would have been said.
+fn declared(cluster: &Cluster, node: &Node) -> Option<bool> {
+    let would = node.declared.is_some() || on(node.kubelet, 'D', &node.gates) == Some(true);
+    if node.declares() {
+        return Some(true);
+    }
+    (would && kept(cluster)).then_some(false)
+}
+
 /// Does the kubelet that runs now take WebSockets? Its gates say so, and so does what it declares; where the two do not
 /// agree, one of them is old.
-fn takes_now(node: &Node) -> Option<bool> {
-    let declared = node.declared.as_ref().map(|_| node.declares());
-    match (on(node.kubelet, 'E', &node.gates), declared) {
+fn takes_now(cluster: &Cluster, node: &Node) -> Option<bool> {
+    match (on(node.kubelet, 'E', &node.gates), declared(cluster, node)) {
         (Some(gates), Some(declared)) if gates != declared => None,
         (gates, declared) => gates.or(declared),
     }
 }
 
-fn promise_now(node: &Node) -> Promise {
-    Promise { takes: takes_now(node), believed: Some(node.declares()), says_so_now: true }
+/// The gates that are told of the kubelet, if its Node does not tell otherwise. A kubelet that cannot declare it at all
+/// is not spoken of.
+fn credible(cluster: &Cluster, node: &Node) -> Gates {
+    let told = on(node.kubelet, 'E', &node.gates);
+    let denied = told.is_some() && declared(cluster, node).is_some_and(|d| Some(d) != told);
+    if denied && node.kubelet >= 36 { None } else { node.gates.clone() }
+}
+
+fn promise_now(cluster: &Cluster, node: &Node) -> Promise {
+    Promise { takes: takes_now(cluster, node), believed: Some(node.declares()), says_so_now: true }
 }
 
 pub fn today(cluster: &Cluster, node: &Node) -> Exec {
-    let promise = promise_now(node);
+    let promise = promise_now(cluster, node);
     worst(cluster, |i| through((i.minor, &i.gates), &promise, node.url()))
 }
 
 pub fn then(cluster: &Cluster, node: &Node, target: u16) -> Exec {
-    let promise = if node.kubelet >= target {
-        promise_now(node)
+    // Its silence of today ends where an apiserver of today drops its words.
+    let promise = if node.kubelet >= target && (node.declares() || kept(cluster)) {
+        promise_now(cluster, node)
     } else {
-        let gates = on(target, 'E', &node.gates);
+        let (at, set) = (target.max(node.kubelet), credible(cluster, node));
+        let gates = on(at, 'E', &set);
         // Nobody saw its gates, but what it does now it does until the gate is locked.
-        let takes = gates.or_else(|| if node.kubelet >= 36 { takes_now(node) } else { None });
-        let believed = match (takes, on(target, 'D', &node.gates)) {
+        let now = || if node.kubelet >= 36 { takes_now(cluster, node) } else { None };
+        let takes = gates.or_else(now);
+        let believed = match (takes, on(at, 'D', &set)) {
             (Some(false), _) | (_, Some(false)) => Some(false),
             (Some(true), Some(true)) => Some(true),
             _ => None,
@@ -160,7 +184,7 @@ pub fn status(cluster: &Cluster) -> Option<&'static str> {
     let unheard = cluster.nodes.iter().any(|node| {
         let but: &[(char, bool)] =
             if node.declares() && node.kubelet >= 36 { &[('E', false), ('D', false)] } else { &[] };
-        node.gates.is_none() && may_stop(node.kubelet, target, but)
+        credible(cluster, node).is_none() && may_stop(node.kubelet, target, but)
     });
     let may_fail = |node: &Node| execs(node).iter().any(|exec| *exec != Exec::Works);
     if hidden || unheard || cluster.nodes.iter().any(may_fail) {
