@@ -24,7 +24,9 @@ use jiff::Timestamp;
 
 pub use agent::{AGENT_CONTAINER, AGENT_LABELS, AgentChange, AgentPod, distrusts, ready_nodes};
 pub use agent_placement::{Agents, AgentsOwner, NodeAccess, Rollout, Running, SYSTEM, Selector};
-pub use apiserver::{ApiserverPod, POD_FIELDS, endpoint_addresses, looks_like_apiserver};
+pub use apiserver::{
+    ApiserverPod, POD_FIELDS, endpoint_addresses, judged_gates, looks_like_apiserver,
+};
 pub use change::{Plans, Told, read as read_attempt, wish as change_wish};
 pub use node::NodeView;
 pub use origin::Origin;
@@ -103,7 +105,8 @@ impl Cluster {
         let agent = self.agents.get(&name);
         let crashes = agent.is_some_and(|agent| agent.crashes && agent.is_of(&view.origin));
         let vouched = |agent: &Agent| self.vouches(agent, &view.origin);
-        streams.hear(agent.map(|a| a.said_of_streams(vouched(a))).unwrap_or_default());
+        streams
+            .hear(agent.map(|a| a.said_of_streams(vouched(a), &view.origin)).unwrap_or_default());
         let node = Node {
             uid,
             ready: view.ready,
@@ -170,7 +173,7 @@ impl Cluster {
         let before = agent.clone();
         change(agent);
         let heard = claims(agent);
-        let of_streams = |agent: &Agent| agent.said_of_streams(vouched(agent));
+        let of_streams = |agent: &Agent| agent.said_of_streams(vouched(agent), &origin);
         let streams_said = of_streams(agent);
         let said = |agent: &Agent| {
             let crashes = agent.crashes && agent.is_of(&origin);

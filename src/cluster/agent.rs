@@ -92,9 +92,9 @@ impl Agent {
         self.claims.iter().copied().filter(move |claim| vouched || !off(claim))
     }
 
-    /// What counts of what it saw of the node's streams.
-    pub fn said_of_streams(&self, vouched: bool) -> SaidOfStreams {
-        self.said_of_streams.clone().unless_old(vouched)
+    /// What counts of what it saw of the streams of this Node.
+    pub fn said_of_streams(&self, vouched: bool, node: &Origin) -> SaidOfStreams {
+        self.said_of_streams.clone().unless_old(vouched, self.is_of(node))
     }
 
     /// Whether there is nothing to keep.

@@ -9,10 +9,11 @@ use crate::{
     decision::{
         apiserver::{Apiserver, Unseen},
         migration::STREAMING_REDIRECTS,
+        websockets::gates,
     },
     kubernetes::{
         arguments::{apiserver, go_bool},
-        feature_gates::FeatureGates,
+        feature_gates::{EMULATION, FeatureGates},
         version::Minor,
     },
 };
@@ -32,6 +33,7 @@ pub struct ApiserverPod {
     instance: Apiserver,
     ready: bool,
     mentions: BTreeSet<(&'static str, Option<bool>)>,
+    emulates: bool,
 }
 
 impl ApiserverPod {
@@ -69,7 +71,9 @@ impl ApiserverPod {
         let image = container.and_then(|(container, _)| container.image.as_deref());
         let instance = instance(node, image.unwrap_or_default(), args);
         let mentions = spec.containers.iter().flat_map(mentions).collect();
-        Some(Self { addresses, instance, ready, mentions })
+        let emulates = |text: &str| EMULATION.iter().any(|f| text.replace('_', "-").contains(f));
+        let emulates = spec.containers.iter().flat_map(texts).any(emulates);
+        Some(Self { addresses, instance, ready, mentions, emulates })
     }
 
     /// Whether it is ready.
@@ -92,6 +96,12 @@ impl ApiserverPod {
         self.addresses.contains(address)
     }
 
+    /// Whether it shows a flag by which an apiserver behaves as one of another version, though its command
+    /// line as a whole cannot be read.
+    pub fn emulates(&self) -> bool {
+        self.emulates
+    }
+
     /// A gate of which the pod shows something else than this, though its command line as a whole
     /// cannot be read: in a script, or in a variable.
     pub fn contradicts(&self, gates: &FeatureGates) -> Option<&'static str> {
@@ -109,9 +119,19 @@ pub fn looks_like_apiserver(containers: &[(&str, apiserver::Words<'_>)]) -> bool
     apiserver::container(containers) != apiserver::Container::No
 }
 
+/// Every name in `--feature-gates` by which something is judged.
+pub fn judged_gates() -> impl Iterator<Item = &'static str> {
+    STREAMING_REDIRECTS.gates().chain(gates::names())
+}
+
 fn instance(node: &str, image: &str, args: Option<&[&str]>) -> Apiserver {
     let minor = tag(image).and_then(|tag| Minor::running(tag).ok());
-    let gates = args.map(|args| FeatureGates::from_args(args.iter().copied()));
+    // What a pre-release has of its minor, its number does not tell.
+    let released = tag(image).and_then(|tag| tag.parse().ok());
+    let gates = args.map(|args| {
+        let gates = FeatureGates::from_args(args.iter().copied());
+        gates.as_of_another_version(released != minor)
+    });
     let unseen = match &gates {
         None => Some(Unseen::HiddenCommand),
         Some(gates) => match (gates.unreadable(), minor) {
@@ -128,10 +148,15 @@ fn words(container: &Container) -> apiserver::Words<'_> {
     container.command.iter().chain(&container.args).flatten().map(String::as_str).collect()
 }
 
+/// The words and variables of a container.
+fn texts(container: &Container) -> impl Iterator<Item = &str> {
+    let variables = container.env.iter().flatten().filter_map(|variable| variable.value.as_deref());
+    words(container).into_iter().chain(variables)
+}
+
 /// The gates that a container names anywhere in its words and variables, and what they are set to.
 fn mentions(container: &Container) -> Vec<(&'static str, Option<bool>)> {
-    let variables = container.env.iter().flatten().filter_map(|variable| variable.value.as_deref());
-    let texts: Vec<&str> = words(container).into_iter().chain(variables).collect();
+    let texts: Vec<&str> = texts(container).collect();
     let in_text = |gate: &'static str, text: &&str| -> Vec<(&'static str, Option<bool>)> {
         let part_of_name = |c: char| c.is_ascii_alphanumeric();
         let each = text.match_indices(gate).filter_map(|(at, _)| {
@@ -143,8 +168,7 @@ fn mentions(container: &Container) -> Vec<(&'static str, Option<bool>)> {
         });
         each.collect()
     };
-    let gates = STREAMING_REDIRECTS.gates();
-    gates.flat_map(|gate| texts.iter().flat_map(move |text| in_text(gate, text))).collect()
+    judged_gates().flat_map(|gate| texts.iter().flat_map(move |text| in_text(gate, text))).collect()
 }
 
 /// The tag of an image reference, without registry, port and digest.
@@ -245,9 +269,75 @@ mod tests {
                 json!(["kube-apiserver", "--feature-gates=x"]),
                 (Gate::Unknown, Some("FeatureGatesUnreadable")),
             ),
+            (
+                json!(["kube-apiserver", off, "--emulated-version=1.19"]),
+                (Gate::Unknown, Some("FeatureGatesUnreadable")),
+            ),
         ] {
             let pod = pod(|pod| pod["spec"]["containers"][0]["command"] = command.clone());
             assert_eq!(gate(&pod), (Some(Minor(20)), expected.0, expected.1), "{command}");
+        }
+    }
+
+    /// Where the whole is hidden, each part that is seen must be what a user says.
+    #[test]
+    fn what_is_seen_contradicts_whoever_says_otherwise() {
+        const E: &str = "ExtendWebSocketsToKubelet";
+        for (script, said, contradicted, emulates) in [
+            ("exec kube-apiserver", "", None, false),
+            (
+                "exec kube-apiserver --feature-gates=ExtendWebSocketsToKubelet=false",
+                "",
+                Some(E),
+                false,
+            ),
+            (
+                "exec kube-apiserver --feature-gates=ExtendWebSocketsToKubelet=false",
+                "ExtendWebSocketsToKubelet=true",
+                Some(E),
+                false,
+            ),
+            (
+                "exec kube-apiserver --feature-gates=ExtendWebSocketsToKubelet=false",
+                "ExtendWebSocketsToKubelet=false",
+                None,
+                false,
+            ),
+            ("exec kube-apiserver --feature-gates=AllBeta=false", "", Some("AllBeta"), false),
+            (
+                "exec kube-apiserver --feature-gates=StreamingProxyRedirects=true",
+                "",
+                Some("StreamingProxyRedirects"),
+                false,
+            ),
+            ("exec kube-apiserver --emulated_version=1.35", "", None, true),
+        ] {
+            let pod = pod(|pod| {
+                pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+            });
+            let read = ApiserverPod::read(&pod).unwrap();
+            let said = FeatureGates::from_args([format!("--feature-gates={said}").as_str()]);
+            assert_eq!(read.contradicts(&said), contradicted, "{script}");
+            assert_eq!(read.emulates(), emulates, "{script}");
+        }
+    }
+
+    #[test]
+    fn the_gates_of_a_pre_release_and_of_an_emulation_are_another_versions() {
+        for (image, flag, expected) in [
+            ("v1.36.0", "--v=2", false),
+            ("v1.36.2-rc.1", "--v=2", false),
+            ("v1.36.0-rc.1", "--v=2", true),
+            ("v1.36.0", "--emulated-version=1.35", true),
+            ("v1.36.0", "--emulation-forward-compatible", true),
+        ] {
+            let pod = pod(|pod| {
+                let container = &mut pod["spec"]["containers"][0];
+                container["image"] = json!(format!("reg.example/kube-apiserver:{image}"));
+                container["command"] = json!(["kube-apiserver", flag]);
+            });
+            let read = ApiserverPod::read(&pod).unwrap().instance;
+            assert_eq!(read.gates.unwrap().of_another_version(), expected, "{image} {flag}");
         }
     }
 

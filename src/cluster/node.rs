@@ -17,7 +17,10 @@ use crate::{
         redirects::evidence::{Claim, Source},
         websockets::safety::{GATES_ANNOTATION, URL_ANNOTATION},
     },
-    kubernetes::arguments::{kubelet::FlagValue, rancher},
+    kubernetes::{
+        arguments::{kubelet::FlagValue, rancher},
+        feature_gates::FeatureGates,
+    },
 };
 
 /// The annotations in which k3s and RKE2 publish a node's arguments.
@@ -63,13 +66,30 @@ impl NodeView {
         claims
     }
 
-    /// What the admin says in its annotations of its streams.
+    /// What is said in its annotations of its streams: by the admin, and by k3s or RKE2.
     pub(super) fn said_of_streams(&self) -> SaidOfStreams {
-        let annotation = |key| {
-            let value = self.metadata.annotations.as_ref()?.get(key)?;
-            Some(value.as_str())
-        };
-        SaidOfStreams::of_annotations(annotation(GATES_ANNOTATION), annotation(URL_ANNOTATION))
+        let started = self.node_args().find_map(|args| match args {
+            Some(args) => rancher::kubelet_gates(args.iter().map(String::as_str)),
+            None => Some(FeatureGates::hidden("the node's arguments cannot be read")),
+        });
+        let (gates, url) = (self.annotation(GATES_ANNOTATION), self.annotation(URL_ANNOTATION));
+        SaidOfStreams::of_admin(gates, started, url)
+    }
+
+    /// The gates that k3s or RKE2 gives the apiserver that it runs on this node, where it names any.
+    pub fn apiserver_gates(&self) -> Option<FeatureGates> {
+        let mut readable = self.node_args().flatten();
+        readable.find_map(|args| rancher::apiserver_gates(args.iter().map(String::as_str)))
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// The arguments that k3s or RKE2 publishes; `None` in it where they cannot be read.
+    fn node_args(&self) -> impl Iterator<Item = Option<Vec<String>>> {
+        let published = NODE_ARGS.into_iter().filter_map(|key| self.annotation(key));
+        published.map(|text| serde_json::from_str(text).ok())
     }
 }
 
@@ -373,6 +393,30 @@ mod tests {
             ("", FlagValue::Unreadable),
         ] {
             assert_eq!(annotation_says(value), says, "{value}");
+        }
+    }
+
+    #[test]
+    fn gates_in_node_args() {
+        for (key, value, expected) in [
+            ("k3s.io/node-args", r#"["server"]"#, None),
+            (
+                "k3s.io/node-args",
+                r#"["a","--kube-apiserver-arg","feature-gates=A=false"]"#,
+                Some(false),
+            ),
+            (
+                "rke2.io/node-args",
+                r#"["a","--kube-apiserver-arg=feature-gates=A=true"]"#,
+                Some(true),
+            ),
+            ("other", r#"["a","--kube-apiserver-arg=feature-gates=A=true"]"#, None),
+            ("k3s.io/node-args", "server --kube-apiserver-arg feature-gates=A=true", None),
+        ] {
+            let node = json!({"metadata": {"name": "n", "annotations": {key: value}}});
+            let view: NodeView = serde_json::from_value(node).unwrap();
+            let gates = view.apiserver_gates().map(|gates| gates.get("A"));
+            assert_eq!(gates, expected.map(Some), "{key}: {value}");
         }
     }
 

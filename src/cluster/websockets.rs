@@ -9,7 +9,8 @@ use crate::{
         redirects::policy::{Overrides, Owner, PolicyFacts},
         steps::Step,
         websockets::{
-            node::{NodeFacts, StreamingUrl},
+            gates,
+            node::{NodeFacts, StreamingUrl, Teller},
             safety::{self, Judgement},
             steps,
             survey::Seen,
@@ -37,34 +38,56 @@ impl SaidOfStreams {
         }
     }
 
-    /// What an admin says. Gates that cannot be read say nothing.
-    pub fn of_annotations(gates: Option<&str>, streaming_url: Option<&str>) -> Self {
-        let gates = gates.map(|text| {
-            FeatureGates::from_args([format!("--feature-gates={}", text.trim()).as_str()])
-        });
-        Self {
-            gates: gates.filter(|gates| gates.unreadable().is_none()),
-            url: streaming_url.map(url),
-        }
+    /// What an admin says, and `started` what the node's program shows of its kubelet's gates: where the
+    /// two do not agree, neither counts. Gates that cannot be read say nothing.
+    pub fn of_admin(
+        gates: Option<&str>,
+        started: Option<FeatureGates>,
+        streaming_url: Option<&str>,
+    ) -> Self {
+        let readable = |gates: &FeatureGates| gates.unreadable().is_none();
+        let gates = match (gates.map(read_gates), started) {
+            (Some(said), Some(started)) => said.filter(|said| {
+                readable(&started) && gates::names().all(|g| said.get(g) == started.get(g))
+            }),
+            (Some(said), None) => said,
+            (None, started) => started.filter(readable),
+        };
+        Self { gates, url: streaming_url.map(url) }
     }
 
     /// What counts of it where nobody vouches for who says it: what he saw may have been another
-    /// kubelet and another runtime. That a URL has no scheme is still to be heard.
-    pub fn unless_old(self, vouched: bool) -> Self {
+    /// kubelet and another runtime. That a URL has no scheme is still to be heard, of the same start of the
+    /// same machine (`of_now`); whoever looks again will say so again.
+    pub fn unless_old(self, vouched: bool, of_now: bool) -> Self {
         if vouched {
             return self;
         }
-        let url = self.url.filter(|url| *url == StreamingUrl::SchemeLess);
+        let url = self.url.filter(|url| of_now && *url == StreamingUrl::SchemeLess);
         Self { gates: None, url }
     }
 
-    /// Both words as one: the agent looks, so it knows better; but a URL without a scheme counts,
-    /// whoever says so.
-    fn over(self, admin: &Self) -> Self {
-        let scheme_less = [self.url, admin.url].contains(&Some(StreamingUrl::SchemeLess));
-        let url = if scheme_less { Some(StreamingUrl::SchemeLess) } else { self.url.or(admin.url) };
-        Self { gates: self.gates.or_else(|| admin.gates.clone()), url }
+    /// Both words as one: the agent looks, so it knows better than an admin who may have looked long
+    /// ago.
+    fn over(self, admin: &Self) -> (Self, Option<Teller>) {
+        let by = match (self.url, admin.url) {
+            (Some(_), _) => Some(Teller::Agent),
+            (None, Some(_)) => Some(Teller::Annotation),
+            (None, None) => None,
+        };
+        let gates = self.gates.or_else(|| admin.gates.clone());
+        (Self { gates, url: self.url.or(admin.url) }, by)
     }
+}
+
+/// The gates that an admin writes; `None` where they are not as a component would take them. Who does not
+/// name a gate as it is named was not heard by the kubelet either.
+fn read_gates(text: &str) -> Option<FeatureGates> {
+    let text = text.trim();
+    let set = FeatureGates::from_args([format!("--feature-gates={text}").as_str()]);
+    let known = set.iter().all(|(name, _)| gates::names().any(|gate| gate == name));
+    let says_some = text.is_empty() || set.iter().next().is_some();
+    (set.unreadable().is_none() && known && says_some).then_some(set)
 }
 
 /// What cannot be understood may have been meant as the worse.
@@ -86,6 +109,13 @@ pub struct NodeStreams {
 
 impl NodeStreams {
     pub(super) fn of(view: &NodeView, kubelet: Option<Minor>) -> Self {
+        // A pre-release that declares that it takes WebSockets is no older than the gate.
+        let declares =
+            NodeFacts { declared: view.declared_features.clone(), ..NodeFacts::default() };
+        let kubelet = match view.kubelet_version.parse() {
+            Ok(minor) if declares.declares() => Some(minor),
+            _ => kubelet,
+        };
         let facts = NodeFacts {
             kubelet,
             declared: view.declared_features.clone(),
@@ -97,8 +127,8 @@ impl NodeStreams {
 
     /// Takes what its agent says now.
     pub(super) fn hear(&mut self, agent: SaidOfStreams) {
-        let SaidOfStreams { gates, url } = agent.over(&self.admin);
-        (self.facts.gates, self.facts.url) = (gates, url);
+        let (SaidOfStreams { gates, url }, by) = agent.over(&self.admin);
+        (self.facts.gates, self.facts.url, self.facts.url_by) = (gates, url, by);
     }
 }
 
@@ -156,7 +186,13 @@ mod tests {
     };
 
     fn said(gates: Option<&str>, url: Option<&str>) -> SaidOfStreams {
-        SaidOfStreams::of_annotations(gates, url)
+        // Agents tell of names as they are, so here they are free.
+        let gates =
+            gates.map(|text| FeatureGates::from_args([format!("--feature-gates={text}").as_str()]));
+        SaidOfStreams {
+            gates: gates.filter(|gates| gates.unreadable().is_none()),
+            url: url.map(super::url),
+        }
     }
 
     #[test]
@@ -171,13 +207,15 @@ mod tests {
                 Some(Some(false)),
                 Some(Absolute),
             ),
-            (said(None, Some("Absolute")), said(None, Some("SchemeLess")), None, Some(SchemeLess)),
+            // It looks now, and has the last word; of an older word only the worse is left.
+            (said(None, Some("Absolute")), said(None, Some("SchemeLess")), None, Some(Absolute)),
             (said(None, Some("SchemeLess")), said(None, Some("Absolute")), None, Some(SchemeLess)),
             (said(None, Some("Absolute")), said(None, Some("yes")), None, Some(Absolute)),
             (said(None, None), said(None, Some("absolute")), None, Some(Unknown)),
             (said(None, None), said(Some("A"), None), None, None),
         ] {
-            let both = agent.clone().over(&admin);
+            let (both, by) = agent.clone().over(&admin);
+            assert_eq!(by.is_some(), both.url.is_some());
             let seen = both.gates.as_ref().map(|gates| gates.get("A"));
             assert_eq!((seen, both.url), (gates, url), "{agent:?} {admin:?}");
         }
@@ -195,10 +233,71 @@ mod tests {
     #[test]
     fn an_old_word_counts_only_against() {
         let absolute = said(Some("A=true"), Some("Absolute"));
-        assert_eq!(absolute.clone().unless_old(true), absolute);
-        assert_eq!(absolute.unless_old(false), SaidOfStreams::default());
+        assert_eq!(absolute.clone().unless_old(true, true), absolute);
+        assert_eq!(absolute.clone().unless_old(false, true), SaidOfStreams::default());
         let without = said(None, Some("SchemeLess"));
-        assert_eq!(without.clone().unless_old(false), without);
+        assert_eq!(without.clone().unless_old(false, true), without);
+        // What was another start, or another machine, says nothing of this one.
+        assert_eq!(without.unless_old(false, false), SaidOfStreams::default());
+        assert_eq!(absolute.unless_old(false, false), SaidOfStreams::default());
+    }
+
+    #[test]
+    fn an_admin_is_taken_at_the_letter() {
+        const E: &str = "ExtendWebSocketsToKubelet";
+        let started = |gates: &str| {
+            Some(FeatureGates::from_args([format!("--feature-gates={gates}").as_str()]))
+        };
+        let off = format!("{E}=false");
+        for (said, started, expected) in [
+            (Some(""), None, Some(None)),
+            (Some(" "), None, Some(None)),
+            (Some(&*off), None, Some(Some(false))),
+            (Some("kube:ExtendWebSocketsToKubelet=False"), None, Some(Some(false))),
+            (Some("AllAlpha=true,AllBeta=false"), None, Some(None)),
+            // Nothing that a kubelet would have taken, or that is asked for.
+            (Some(","), None, None),
+            (Some(", ,"), None, None),
+            (Some("none"), None, None),
+            (Some("ExtendWebSocketToKubelet=false"), None, None),
+            (Some("extendwebsocketstokubelet=false"), None, None),
+            (Some("Other=true"), None, None),
+            (Some("allbeta=false"), None, None),
+            // What the program was started with, and both.
+            (None, started(&off), Some(Some(false))),
+            (None, started("Other=true"), Some(None)),
+            (None, started("$(X)"), None),
+            (Some(&*off), started("Other=true,ExtendWebSocketsToKubelet=false"), Some(Some(false))),
+            (Some(""), started("Other=true"), Some(None)),
+            (Some(""), started(&off), None),
+            (Some(&*off), started(""), None),
+            (Some(""), started("AllBeta=false"), None),
+            (Some(""), started("$(X)"), None),
+            (Some("Other=true"), started(&off), None),
+        ] {
+            let seen = SaidOfStreams::of_admin(said, started.clone(), None);
+            let seen = seen.gates.map(|gates| gates.get(E));
+            assert_eq!(seen, expected, "{said:?} {started:?}");
+        }
+    }
+
+    #[test]
+    fn a_pre_release_that_declares_is_no_older_than_what_it_declares() {
+        for (version, declared, minor) in [
+            ("v1.36.0-rc.1", json!(["ExtendWebSocketsToKubelet"]), Some(36)),
+            ("v1.36.0-rc.1", json!(["Other"]), Some(35)),
+            ("v1.36.0-rc.1", json!(null), Some(35)),
+            ("v1.36.2", json!(null), Some(36)),
+            ("x", json!(["ExtendWebSocketsToKubelet"]), None),
+        ] {
+            let node = json!({
+                "metadata": {"name": "n1"},
+                "status": {"declaredFeatures": declared, "nodeInfo": {"kubeletVersion": version}},
+            });
+            let view: NodeView = serde_json::from_value(node).unwrap();
+            let streams = NodeStreams::of(&view, Minor::running(version).ok());
+            assert_eq!(streams.facts.kubelet, minor.map(Minor), "{version} {declared}");
+        }
     }
 
     #[test]
