@@ -3,6 +3,7 @@
 //! [`files`] and [`live`] gather [`objects`], [`judge`] makes of them what the controller would
 //! write, and [`crate::cli::output::plan`] prints it.
 
+mod apiservers;
 pub mod files;
 pub mod judge;
 pub mod live;

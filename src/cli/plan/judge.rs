@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::Serialize;
 
 use super::{
+    apiservers,
     objects::{Objects, PolicyObject},
     rights::{self, RightsItem},
     upgrade::{UpgradeItem, UpgradePlan},
@@ -18,8 +19,6 @@ use crate::{
     },
     cluster::{Cluster, Content, Policy},
     decision::{
-        apiserver::{Apiserver, Unseen},
-        migration::STREAMING_REDIRECTS,
         redirects::{node::Verdict, policy::Owner},
         steps::together,
         websockets::{
@@ -27,22 +26,16 @@ use crate::{
             safety::WebSocketReason,
         },
     },
-    kubernetes::{feature_gates::FeatureGates, node_pool, version::Minor},
+    kubernetes::{node_pool, version::Minor},
 };
 
 /// The name of the policy that is judged where there is none.
 pub const DEFAULT_POLICY: &str = "cluster";
 
-/// The name of an apiserver that only the command line speaks of.
-const APISERVER: &str = "apiserver";
-
 /// Why nothing is found safe where not all of the input could be read.
 const INPUT_UNREAD: &str = "InputUnread";
 const UNREAD: &str = "Some of the input could not be read, and might stand in the way. Correct what \
                       is named on standard error.";
-
-/// The name of the apiservers that may be there beside those that are seen.
-const OTHERS: &str = "others";
 
 /// What the user says beside the objects.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +62,17 @@ pub enum Error {
     /// What the user says of the apiservers cannot be understood.
     #[error("--apiserver-feature-gates: {0}")]
     Gates(String),
+    /// The user names a gate that there is not, and nearly the one that he means.
+    #[error(
+        "--apiserver-feature-gates: there is no gate {name}, with which no apiserver starts: did you mean \
+         {meant}?"
+    )]
+    NoGate {
+        /// What he wrote.
+        name: String,
+        /// What he meant.
+        meant: &'static str,
+    },
     /// Gates without a version come to nothing.
     #[error("--apiserver-feature-gates needs --apiserver-version: no apiserver's version is known")]
     GatesWithoutVersion,
@@ -98,7 +102,7 @@ impl Error {
         match self {
             Self::NoNodes => "NoNodes",
             Self::NoPolicy(_) => "NoPolicy",
-            Self::Gates(_) => "FeatureGatesUnreadable",
+            Self::Gates(_) | Self::NoGate { .. } => "FeatureGatesUnreadable",
             Self::GatesWithoutVersion => "GatesWithoutVersion",
             Self::OtherVersion { .. } => "OtherVersion",
             Self::OtherGates { .. } => "OtherGates",
@@ -229,8 +233,9 @@ pub fn judge(
         let policy = PolicyObject::Readable(Box::new(StreamingPolicy::new(DEFAULT_POLICY, spec)));
         objects.policies.insert(DEFAULT_POLICY.to_owned(), policy);
     }
+    let started = apiservers::of_nodes(&objects);
     let mut cluster = cluster(&mut objects);
-    let instances = instances(cluster.instances(), &objects, options)?;
+    let instances = apiservers::instances(cluster.instances(), &started, &objects, options)?;
     cluster.set_instances(instances);
 
     let chosen = chosen(&cluster, options)?;
@@ -396,64 +401,4 @@ fn chosen(cluster: &Cluster, options: &Options) -> Result<String, Error> {
             first.ok_or_else(|| Error::NoPolicy(DEFAULT_POLICY.to_owned()))
         }
     }
-}
-
-/// The apiservers with what the user says of those that are not seen. What is seen wins, and a
-/// user who says otherwise is mistaken about the cluster or about the files.
-fn instances(
-    seen: &[Apiserver],
-    objects: &Objects,
-    options: &Options,
-) -> Result<Vec<Apiserver>, Error> {
-    let migration = &STREAMING_REDIRECTS;
-    let said = match &options.apiserver_gates {
-        None => None,
-        Some(text) => {
-            let gates = FeatureGates::from_args([format!("--feature-gates={text}").as_str()]);
-            if let Some(why) = gates.unreadable() {
-                return Err(Error::Gates(why.to_owned()));
-            }
-            Some(gates)
-        }
-    };
-    let mut all = seen.to_vec();
-    let unseen = |name: &str| {
-        let unseen = Some(Unseen::NoMirrorPod);
-        Apiserver { name: name.to_owned(), minor: None, gates: None, unseen }
-    };
-    if objects.endpoints_hidden {
-        all.push(unseen(OTHERS));
-    }
-    if all.is_empty() && (options.apiserver_version.is_some() || said.is_some()) {
-        all.push(unseen(APISERVER));
-    }
-    for instance in &mut all {
-        if let Some(said) = options.apiserver_version {
-            match instance.minor {
-                Some(seen) if seen != said => {
-                    return Err(Error::OtherVersion { name: instance.name.clone(), seen, said });
-                }
-                _ => instance.minor = Some(said),
-            }
-        }
-        let Some(said) = &said else { continue };
-        if instance.minor.is_none() {
-            return Err(Error::GatesWithoutVersion);
-        }
-        let pods = objects.pods.values().filter(|pod| pod.node() == instance.name);
-        if let Some(gate) = pods.into_iter().find_map(|pod| pod.contradicts(said)) {
-            return Err(Error::OtherGates { name: instance.name.clone(), gate });
-        }
-        match instance.gates.as_ref().filter(|gates| gates.unreadable().is_none()) {
-            Some(seen) => {
-                if let Some(gate) = migration.gates().find(|gate| seen.get(gate) != said.get(gate))
-                {
-                    return Err(Error::OtherGates { name: instance.name.clone(), gate });
-                }
-            }
-            None => instance.gates = Some(said.clone()),
-        }
-        instance.unseen = None;
-    }
-    Ok(all)
 }
