@@ -100,16 +100,20 @@ pub struct Step {
     pub message: String,
 }
 
+/// Who is started with gates, too, and is nobody's that is judged.
+const NOT_JUDGED: &str = "The feature gates of kube-scheduler, kube-controller-manager and kube-proxy \
+                          are not judged, and may keep these from starting as well: look at them before.";
+
 /// The upgrade itself, which is the last step.
 pub fn upgrade(instances: &[Apiserver], target: Minor) -> Step {
     let behind = |i: &&Apiserver| i.minor.is_none_or(|minor| minor < target);
     let nodes: Vec<String> = instances.iter().filter(behind).map(|i| i.name.clone()).collect();
     let message = if nodes.is_empty() && !instances.is_empty() {
-        format!("The apiservers run {target}. Upgrade the kubelets.")
+        format!("The apiservers run {target}. Upgrade the kubelets. {NOT_JUDGED}")
     } else {
         format!(
             "Upgrade the apiservers to {target}, one minor after the other, and after them the \
-             kubelets."
+             kubelets. {NOT_JUDGED}"
         )
     };
     let (files, changes) = (Vec::new(), Vec::new());
