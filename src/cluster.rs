@@ -32,7 +32,7 @@ pub use node::NodeView;
 pub use origin::Origin;
 pub use policy::{Content, DesiredOnNodes, Front, Policy};
 pub use report::{Moment, NodeReport, NodeScene, Summary, seconds as whole_seconds};
-pub use rights::RbacObject;
+pub use rights::{Added, RbacObject};
 pub use websockets::NodeStreams;
 
 use crate::{

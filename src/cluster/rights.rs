@@ -19,32 +19,43 @@ use crate::decision::websockets::rights::{
 /// What makes the apiserver put a role back at each start.
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
+/// What became of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It was not known.
+    New,
+    /// The same was known.
+    Known,
+    /// Another of its name is known, and was kept.
+    Other,
+}
+
 /// An object of RBAC.
 pub trait RbacObject {
     /// Its kind.
     const KIND: Kind;
 
-    /// Takes it into what is known; `true` if one of its name was known already.
+    /// Takes it into what is known, unless one of its name is there.
     ///
     /// # Errors
     /// Where it is none that an apiserver would store: the field, and what is wrong with it.
-    fn add_to(self, rbac: &mut Rbac) -> Result<bool, String>;
+    fn add_to(self, rbac: &mut Rbac) -> Result<Added, String>;
 }
 
 impl RbacObject for Role {
     const KIND: Kind = Kind::Role;
 
-    fn add_to(self, rbac: &mut Rbac) -> Result<bool, String> {
+    fn add_to(self, rbac: &mut Rbac) -> Result<Added, String> {
         let name = RoleName { scope: namespace(&self.metadata)?, name: named(&self.metadata) };
         let role = read_role(self.metadata, self.rules, None);
-        Ok(rbac.roles.insert(name, role).is_some())
+        Ok(add(&mut rbac.roles, name, role))
     }
 }
 
 impl RbacObject for ClusterRole {
     const KIND: Kind = Kind::ClusterRole;
 
-    fn add_to(self, rbac: &mut Rbac) -> Result<bool, String> {
+    fn add_to(self, rbac: &mut Rbac) -> Result<Added, String> {
         let name = RoleName::cluster(named(&self.metadata));
         let aggregation = match self.aggregation_rule {
             None => None,
@@ -54,14 +65,14 @@ impl RbacObject for ClusterRole {
             }
         };
         let role = read_role(self.metadata, self.rules, aggregation);
-        Ok(rbac.roles.insert(name, role).is_some())
+        Ok(add(&mut rbac.roles, name, role))
     }
 }
 
 impl RbacObject for RoleBinding {
     const KIND: Kind = Kind::RoleBinding;
 
-    fn add_to(self, rbac: &mut Rbac) -> Result<bool, String> {
+    fn add_to(self, rbac: &mut Rbac) -> Result<Added, String> {
         let scope = namespace(&self.metadata)?;
         let name = BindingName { scope, name: named(&self.metadata) };
         add_binding(rbac, name, self.role_ref, self.subjects)
@@ -71,9 +82,20 @@ impl RbacObject for RoleBinding {
 impl RbacObject for ClusterRoleBinding {
     const KIND: Kind = Kind::ClusterRoleBinding;
 
-    fn add_to(self, rbac: &mut Rbac) -> Result<bool, String> {
+    fn add_to(self, rbac: &mut Rbac) -> Result<Added, String> {
         let name = BindingName { scope: Scope::Cluster, name: named(&self.metadata) };
         add_binding(rbac, name, self.role_ref, self.subjects)
+    }
+}
+
+fn add<K: Ord, V: PartialEq>(known: &mut BTreeMap<K, V>, name: K, read: V) -> Added {
+    match known.get(&name) {
+        Some(first) if *first == read => Added::Known,
+        Some(_) => Added::Other,
+        None => {
+            known.insert(name, read);
+            Added::New
+        }
     }
 }
 
@@ -139,7 +161,7 @@ fn add_binding(
     name: BindingName,
     reference: RoleRef,
     subjects: Option<Vec<Subject>>,
-) -> Result<bool, String> {
+) -> Result<Added, String> {
     let scope = match (reference.kind.as_str(), &name.scope) {
         ("ClusterRole", _) => Scope::Cluster,
         ("Role", Scope::Namespace(_)) => name.scope.clone(),
@@ -154,7 +176,7 @@ fn add_binding(
     let role = RoleName { scope, name: reference.name };
     let subjects = subjects.unwrap_or_default().into_iter();
     let subjects = subjects.filter_map(|subject| read_subject(subject, &name.scope)).collect();
-    Ok(rbac.bindings.insert(name, Binding { role, subjects }).is_some())
+    Ok(add(&mut rbac.bindings, name, Binding { role, subjects }))
 }
 
 /// A subject; `None` for one that the authorizer passes over.
@@ -180,7 +202,7 @@ mod tests {
     fn add<T: RbacObject + serde::de::DeserializeOwned>(
         rbac: &mut Rbac,
         value: Value,
-    ) -> Result<bool, String> {
+    ) -> Result<Added, String> {
         serde_json::from_value::<T>(value).expect("an object").add_to(rbac)
     }
 
@@ -202,16 +224,20 @@ mod tests {
         let reference = json!({"kind": "ClusterRole", "name": "r"});
         let binding = json!({"metadata": {"name": "x", "namespace": "a"}, "roleRef": reference,
             "subjects": subjects});
-        assert_eq!(add::<RoleBinding>(&mut rbac, binding.clone()), Ok(false));
+        assert_eq!(add::<RoleBinding>(&mut rbac, binding.clone()), Ok(Added::New));
         let some = ["User jane", "ServiceAccount b/ci", "Group devs"];
         let all = [&some[..], &["ServiceAccount a/here", "ServiceAccount b/there"]].concat();
         assert_eq!(named(&rbac), all);
-        assert_eq!(add::<RoleBinding>(&mut rbac, binding), Ok(true), "it is there already");
+        assert_eq!(add::<RoleBinding>(&mut rbac, binding.clone()), Ok(Added::Known));
+        let mut other = binding.clone();
+        other["subjects"] = json!([]);
+        assert_eq!(add::<RoleBinding>(&mut rbac, other), Ok(Added::Other));
+        assert_eq!(named(&rbac), all, "the first is kept");
 
         let mut rbac = Rbac::default();
         let binding =
             json!({"metadata": {"name": "x"}, "roleRef": reference, "subjects": subjects});
-        assert_eq!(add::<ClusterRoleBinding>(&mut rbac, binding), Ok(false));
+        assert_eq!(add::<ClusterRoleBinding>(&mut rbac, binding), Ok(Added::New));
         // One without a namespace is nobody's there.
         assert_eq!(named(&rbac), [&some[..], &["ServiceAccount b/there"]].concat());
     }
@@ -259,7 +285,7 @@ mod tests {
                 {"nonResourceURLs": ["/healthz"], "verbs": ["get"]},
             ],
         });
-        assert_eq!(add::<ClusterRole>(&mut rbac, role), Ok(false));
+        assert_eq!(add::<ClusterRole>(&mut rbac, role), Ok(Added::New));
         let role = &rbac.roles[&RoleName::cluster("edit")];
         assert!(role.reconciled);
         assert_eq!(role.rules[0].resource_names, ["web-0"]);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::objects::Objects;
 use crate::kubernetes::documents::{self, large};
 
+mod list;
 mod object;
 mod piece;
 mod rights;
@@ -87,6 +88,19 @@ pub enum Unread {
         place: ObjectLocation,
         /// Why not.
         why: &'static str,
+    },
+    /// A list that does not hold all.
+    #[error(
+        "{place}: {kind} is a part of a list, as its metadata.{field} says, and what it leaves out may stand \
+         in the way: get it again without limit"
+    )]
+    Part {
+        /// Where.
+        place: ObjectLocation,
+        /// The kind of list.
+        kind: String,
+        /// The field that says so.
+        field: &'static str,
     },
     /// An object that matters cannot be taken.
     #[error("{place}: {object}: {why}")]

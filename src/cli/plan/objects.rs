@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::files::Unread;
 use crate::{
     api::{StreamingNode, StreamingPolicy},
-    cluster::{ApiserverPod, NodeView},
+    cluster::{AgentPod, ApiserverPod, NodeView},
     decision::websockets::rights::Rbac,
     kubernetes::version::Minor,
 };
@@ -38,6 +38,8 @@ pub struct Objects {
     /// The nodes on which an agent has a pod, and whether one is ready there. A report outlives its
     /// agent: that a flag is off is believed only of an agent that is seen to be there.
     pub agents: BTreeMap<String, bool>,
+    /// The agents' pods of files, by namespace and name; none where one shows nothing.
+    pub agent_pods: BTreeMap<String, Option<AgentPod>>,
     /// The apiservers' mirror pods.
     pub pods: BTreeMap<String, ApiserverPod>,
     /// Who answers for the `kubernetes` Service.

@@ -1,10 +1,15 @@
 //! One object of a file: what it is, and whether it can be taken.
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod};
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{Endpoints, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ObjectLocation, Unread, rights};
+use super::{ObjectLocation, Unread, list, rights};
 use crate::{
     api::{GROUP, StreamingNode, StreamingPolicy, StreamingPolicySpec},
     cli::plan::objects::{Objects, PolicyObject},
@@ -20,6 +25,9 @@ const SYSTEM: &str = "kube-system";
 const PROGRAM: &str = "kube-apiserver";
 /// So many overrides the schema lets through.
 const MAX_OVERRIDES: usize = 100;
+/// What is wrong with an object of which another says something else.
+pub(super) const TWICE: &str =
+    "it is there twice, and this one says something else: give one of them";
 
 /// The parts of an object that may be unknown to us without being a mistake: the type is known
 /// already, and the rest is what a newer apiserver or controller wrote.
@@ -53,6 +61,7 @@ fn take(
     let (Some(kind), Some(version)) = (kind, version) else {
         return Err(Unread::NoObject { place: place.clone(), why: "no kind and apiVersion" });
     };
+    list::check(objects, place, &version, &kind, &value);
     let items = value.get_mut("items").map(Value::take).filter(|items| !items.is_null());
     if let (Some(of), Some(items)) = (kind.strip_suffix("List"), items) {
         let Value::Array(items) = items else {
@@ -78,15 +87,13 @@ fn take(
     match (version.as_str(), kind.as_str()) {
         ("v1", "Node") => {
             let (name, view) = named.read::<NodeView>()?;
-            add_node(objects, place, name, view);
+            add_node(objects, place, name, view)?;
         }
         ("v1", "Pod") if named.is_apiserver() => {
             let (name, pod) = named.read::<Pod>()?;
             match ApiserverPod::read(&pod) {
                 Some(read) if pod.metadata.namespace.as_deref() == Some(SYSTEM) => {
-                    if objects.pods.insert(name.clone(), read).is_some() {
-                        again(objects, place, "Pod", &name);
-                    }
+                    once(&mut objects.pods, place, (&kind, &name), read)?;
                 }
                 // Whoever may make pods there may make one that looks like this.
                 Some(_) => objects.warnings.push(format!(
@@ -103,30 +110,31 @@ fn take(
             }
         }
         ("v1", "Pod") if named.is_agent() => {
-            let (_, pod) = named.read::<Pod>()?;
-            if let Some(AgentPod { node, ready, .. }) = AgentPod::read(&pod) {
+            let (name, pod) = named.read::<Pod>()?;
+            let read = AgentPod::read(&pod);
+            let full = format!("{}/{name}", pod.metadata.namespace.unwrap_or_default());
+            once(&mut objects.agent_pods, place, (&kind, &full), read.clone())?;
+            if let Some(AgentPod { node, ready, .. }) = read {
                 *objects.agents.entry(node).or_default() |= ready;
             }
         }
         ("v1", "Endpoints") if named.is_at("default", "kubernetes") => {
             let (name, endpoints) = named.read::<Endpoints>()?;
-            if objects.endpoints.replace(endpoint_addresses(&endpoints)).is_some() {
-                again(objects, place, "Endpoints", &name);
+            let addresses = endpoint_addresses(&endpoints);
+            if objects.endpoints.get_or_insert_with(|| addresses.clone()) != &addresses {
+                return Err(malformed(place, &format!("{kind} {name}"), TWICE.to_owned()));
             }
         }
         (version, "StreamingPolicy") if group(version) == GROUP => {
             let (name, policy) = named.read_ours::<StreamingPolicy>()?;
             check(&policy.spec).map_err(|why| malformed(place, &format!("{kind} {name}"), why))?;
-            let policy = PolicyObject::Readable(Box::new(policy));
-            if objects.policies.insert(name.clone(), policy).is_some() {
-                again(objects, place, "StreamingPolicy", &name);
-            }
+            add_policy(objects, place, name, policy)?;
         }
         (version, "StreamingNode") if group(version) == GROUP => {
             let (name, node) = named.read_ours::<StreamingNode>()?;
-            if objects.known.insert(name.clone(), node).is_some() {
-                again(objects, place, "StreamingNode", &name);
-            }
+            let same =
+                |a: &StreamingNode, b: &StreamingNode| a.spec == b.spec && a.status == b.status;
+            once_by(&mut objects.known, place, (&kind, &name), node, same)?;
         }
         _ => objects.skipped += 1,
     }
@@ -139,18 +147,80 @@ pub(super) fn add_node(
     place: &ObjectLocation,
     name: String,
     node: NodeView,
-) {
-    if objects.nodes.insert(name.clone(), node).is_some() {
-        again(objects, place, "Node", &name);
+) -> Result<(), Unread> {
+    // Much is stored of a Node that changes nothing here.
+    let same = |a: &NodeView, b: &NodeView| {
+        let of = |node: &NodeView| NodeView {
+            metadata: ObjectMeta { resource_version: None, ..node.metadata.clone() },
+            ..node.clone()
+        };
+        of(a) == of(b)
+    };
+    once_by(&mut objects.nodes, place, ("Node", &name), node, same)
+}
+
+/// Adds a policy. It may be there as it is stored and as somebody has written it, and the one that is stored
+/// says more.
+fn add_policy(
+    objects: &mut Objects,
+    place: &ObjectLocation,
+    name: String,
+    policy: StreamingPolicy,
+) -> Result<(), Unread> {
+    let is_stored =
+        |policy: &StreamingPolicy| policy.metadata.uid.is_some() || policy.status.is_some();
+    match objects.policies.get_mut(&name) {
+        Some(PolicyObject::Readable(known)) => {
+            let (of_known, of_this) = (&known.metadata, &policy.metadata);
+            let is_one = of_known.uid == of_this.uid
+                && of_known.creation_timestamp == of_this.creation_timestamp
+                && known.status == policy.status;
+            let (stored, stored_again) = (is_stored(known), is_stored(&policy));
+            if known.spec != policy.spec || (stored && stored_again && !is_one) {
+                let object = format!("StreamingPolicy {name}");
+                return Err(malformed(place, &object, TWICE.to_owned()));
+            }
+            if !stored {
+                **known = policy;
+            }
+        }
+        _ => {
+            objects.policies.insert(name, PolicyObject::Readable(Box::new(policy)));
+        }
     }
+    Ok(())
+}
+
+/// Adds an object. Of two of one name nobody knows which one is true, unless they say the same.
+fn once<T: PartialEq>(
+    known: &mut BTreeMap<String, T>,
+    place: &ObjectLocation,
+    object: (&str, &str),
+    read: T,
+) -> Result<(), Unread> {
+    once_by(known, place, object, read, T::eq)
+}
+
+/// The same, where not all of an object counts.
+fn once_by<T>(
+    known: &mut BTreeMap<String, T>,
+    place: &ObjectLocation,
+    (kind, name): (&str, &str),
+    read: T,
+    same: impl FnOnce(&T, &T) -> bool,
+) -> Result<(), Unread> {
+    match known.get(name) {
+        Some(first) if same(first, &read) => {}
+        Some(_) => return Err(malformed(place, &format!("{kind} {name}"), TWICE.to_owned())),
+        None => {
+            known.insert(name.to_owned(), read);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn group(version: &str) -> &str {
     version.split('/').next().unwrap_or_default()
-}
-
-pub(super) fn again(objects: &mut Objects, place: &ObjectLocation, kind: &str, name: &str) {
-    objects.warnings.push(format!("{kind} {name} is there twice; the one of {place} counts"));
 }
 
 pub(super) fn malformed(place: &ObjectLocation, object: &str, why: String) -> Unread {

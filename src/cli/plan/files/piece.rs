@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::{ObjectLocation, Unread, object};
+use super::{ObjectLocation, Unread, list, object};
 use crate::{
     cli::plan::objects::Objects,
     cluster::NodeView,
@@ -60,7 +60,11 @@ pub(super) fn add(objects: &mut Objects, file: &str, at: PieceLocation, piece: P
     let item = at.item.map_or(String::new(), |item| format!(", items[{item}]"));
     let place = ObjectLocation { file: file.to_owned(), document: at.document, item };
     match piece {
-        Piece::Known(Item::Node(name, node)) => object::add_node(objects, &place, name, *node),
+        Piece::Known(Item::Node(name, node)) => {
+            if let Err(unread) = object::add_node(objects, &place, name, *node) {
+                objects.unread.push(unread);
+            }
+        }
         Piece::Known(Item::Other(value)) | Piece::Other(value) => {
             let list = at.list.as_ref().filter(|_| at.item.is_some());
             let typed =
@@ -70,7 +74,9 @@ pub(super) fn add(objects: &mut Objects, file: &str, at: PieceLocation, piece: P
         Piece::List(rest) => {
             let text = |field: &str| rest.get(field).and_then(Value::as_str);
             let why = match (text("apiVersion"), text("kind")) {
-                (Some(_), Some(kind)) if kind.ends_with("List") => return,
+                (Some(version), Some(kind)) if kind.ends_with("List") => {
+                    return list::check(objects, &place, version, kind, &rest);
+                }
                 (Some(_), Some(_)) => "it has items, and its kind is no list",
                 _ => "no kind and apiVersion",
             };

@@ -5,10 +5,12 @@ use serde::de::DeserializeOwned;
 
 use super::{
     ObjectLocation, Unread,
-    object::{NamedObject, again, group, malformed},
+    object::{NamedObject, TWICE, group, malformed},
 };
 use crate::{
-    cli::plan::objects::Objects, cluster::RbacObject, decision::websockets::rights::role::Kind,
+    cli::plan::objects::Objects,
+    cluster::{Added, RbacObject},
+    decision::websockets::rights::role::Kind,
 };
 
 /// The group of roles and bindings, and what kubectl has printed of it since 1.8.
@@ -47,10 +49,10 @@ fn add<T: RbacObject + DeserializeOwned>(
     let kind = T::KIND.as_str();
     let (name, read) = object.read::<T>()?;
     objects.rights.read.insert(T::KIND);
-    match read.add_to(&mut objects.rights) {
-        Ok(false) => {}
-        Ok(true) => again(objects, place, kind, &name),
-        Err(why) => return Err(malformed(place, &format!("{kind} {name}"), why)),
-    }
-    Ok(())
+    let why = match read.add_to(&mut objects.rights) {
+        Ok(Added::New | Added::Known) => return Ok(()),
+        Ok(Added::Other) => TWICE.to_owned(),
+        Err(why) => why,
+    };
+    Err(malformed(place, &format!("{kind} {name}"), why))
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cli::plan::objects::PolicyObject;
 
 fn objects(text: &str) -> Result<Objects, String> {
     let mut objects = Objects::default();
@@ -49,6 +50,8 @@ fn large_texts_hold_the_same_as_small_ones() {
         list.replace("    a: b", "    a: true"),
         list.replace("name: b", "name: ''"),
         list.replace("name: b", "name: a"),
+        list.replace("name: b", "name: a").replacen("v1.19.1", "v1.18.1", 1),
+        list.replace("kind: List", "kind: List\nmetadata:\n  continue: abc"),
         list.replace("kind: Node", "kind: Secret"),
         list.replace("\nkind: List", ""),
         list.replace("- names", "- : names: ["),
@@ -115,16 +118,123 @@ fn other_kinds_are_counted() {
     assert_eq!((seen.skipped, seen.nodes.len()), (2, 0));
 }
 
+/// What is told of a text that is read as a whole, and of one that is read in pieces.
+fn told(text: &str) -> [(Objects, Vec<String>); 2] {
+    [WHOLE, 16].map(|whole| {
+        let mut objects = Objects::default();
+        add_reader(&mut objects, "f", &mut text.as_bytes(), whole).unwrap();
+        let told = objects.unread.iter().map(Unread::to_string).collect();
+        (objects, told)
+    })
+}
+
 #[test]
-fn the_last_of_two_counts_and_that_is_said() {
-    let node = |version: &str| {
-        format!(
-            "apiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nstatus: {{nodeInfo: {{kubeletVersion: {version}}}}}\n"
-        )
+fn two_of_one_name_say_the_same_or_are_no_evidence() {
+    let rbac = "apiVersion: rbac.authorization.k8s.io/v1\nkind";
+    let reference =
+        "roleRef: {kind: ClusterRole, name: view}\nsubjects: [{kind: User, name: old}]\n";
+    let rules = "rules: [{apiGroups: [''], resources: [pods/exec], verbs: [old]}]\n";
+    let ours = "apiVersion: sluice.dev/v1alpha1\nkind";
+    for text in [
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n, resourceVersion: '1'}\nstatus: {nodeInfo: {kubeletVersion: old}}\n".to_owned(),
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: n, namespace: kube-system, annotations: {kubernetes.io/config.mirror: x}, ownerReferences: [{apiVersion: v1, kind: Node, name: cp, uid: u}]}\nspec: {nodeName: cp, containers: [{name: kube-apiserver, image: 'k/kube-apiserver:v1.21.0', command: [kube-apiserver, --feature-gates=old=true]}]}\n".to_owned(),
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: n, namespace: sluice, labels: {app.kubernetes.io/name: sluice, app.kubernetes.io/component: agent}, ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: a, uid: u, controller: true}]}\nspec: {nodeName: old, containers: []}\n".to_owned(),
+        "apiVersion: v1\nkind: Endpoints\nmetadata: {name: kubernetes, namespace: default}\nsubsets: [{addresses: [{ip: old}]}]\n".to_owned(),
+        format!("{ours}: StreamingPolicy\nmetadata: {{name: n}}\nspec: {{overrides: [{{node: old, reason: r, expires: '2030-01-01T00:00:00Z'}}]}}\n"),
+        format!("{ours}: StreamingNode\nmetadata: {{name: n}}\nspec: {{policy: old}}\n"),
+        format!("{rbac}: Role\nmetadata: {{name: n, namespace: a}}\n{rules}"),
+        format!("{rbac}: ClusterRole\nmetadata: {{name: n}}\n{rules}"),
+        format!("{rbac}: RoleBinding\nmetadata: {{name: n, namespace: a}}\n{reference}"),
+        format!("{rbac}: ClusterRoleBinding\nmetadata: {{name: n}}\n{reference}"),
+    ] {
+        let after = |other: &str| told(&format!("{text}---\n{other}"));
+        for other in [&text, &text.replace("resourceVersion: '1'", "resourceVersion: '2'")] {
+            for (objects, told) in after(other) {
+                assert_eq!((objects.warnings.len(), told.len()), (0, 0), "{text}: {told:?}");
+                assert_eq!(objects.skipped, 0, "{text}");
+            }
+        }
+        for (objects, told) in after(&text.replace("old", "new")) {
+            assert_eq!(told.len(), 1, "{text}");
+            assert!(told[0].starts_with("f, document 2: ") && told[0].contains(object::TWICE), "{told:?}");
+            assert!(objects.nodes.values().all(|node| node.kubelet_version == "old"), "{text}");
+        }
+    }
+}
+
+/// Somebody's file beside what the apiserver has made of it.
+#[test]
+fn a_policy_may_be_there_as_written_and_as_stored() {
+    let written =
+        "apiVersion: sluice.dev/v1alpha1\nkind: StreamingPolicy\nmetadata: {name: p}\nspec: {}\n";
+    let stored = written.replace("{name: p}", "{name: p, uid: u}");
+    let other = written.replace("{name: p}", "{name: p, uid: other}");
+    for (first, second, count) in
+        [(written, &*stored, 0), (&stored, written, 0), (&stored, &other, 1)]
+    {
+        for (objects, told) in told(&format!("{first}---\n{second}")) {
+            assert_eq!(told.len(), count, "{told:?}");
+            let Some(PolicyObject::Readable(policy)) = objects.policies.get("p") else { panic!() };
+            assert_eq!(policy.metadata.uid.as_deref(), Some("u"));
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_list_is_told() {
+    let list = |version: &str, kind: &str, metadata: &str, items: &str| {
+        [
+            format!(
+                r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":{items}}}"#
+            ),
+            format!("apiVersion: {version}\nitems:\n- {{}}\nkind: {kind}\nmetadata: {metadata}\n"),
+            format!(
+                r#"{{"kind":"List","apiVersion":"v1","items":[{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":{items}}}]}}"#
+            ),
+        ]
     };
-    let seen = objects(&format!("{}---\n{}", node("v1.18.0"), node("v1.20.0"))).unwrap();
-    assert_eq!(seen.nodes["n"].kubelet_version, "v1.20.0");
-    assert_eq!(seen.warnings.len(), 1, "{:?}", seen.warnings);
+    let rbac = "rbac.authorization.k8s.io/v1";
+    let ours = "sluice.dev/v1alpha1";
+    for (version, kind, counts) in [
+        ("v1", "List", true),
+        ("v1", "NodeList", true),
+        ("v1", "PodList", true),
+        ("v1", "EndpointsList", true),
+        (ours, "StreamingPolicyList", true),
+        (ours, "StreamingNodeList", true),
+        (rbac, "RoleList", true),
+        (rbac, "ClusterRoleList", true),
+        (rbac, "RoleBindingList", true),
+        (rbac, "ClusterRoleBindingList", true),
+        ("v1", "SecretList", false),
+        ("apps/v1", "NodeList", false),
+    ] {
+        for (metadata, says) in [
+            (
+                r#"{"resourceVersion":"1","continue":"abc","remainingItemCount":7}"#,
+                Some("continue"),
+            ),
+            (r#"{"remainingItemCount":1}"#, Some("remainingItemCount")),
+            (r#"{"continue":"abc"}"#, Some("continue")),
+            (r#"{"continue":"","remainingItemCount":0}"#, None),
+            (r#"{"continue":null}"#, None),
+            ("{}", None),
+            ("null", None),
+        ] {
+            for items in ["[]", "null", r#"[{"metadata":{"name":"n","namespace":"n"}}]"#] {
+                for text in list(version, kind, metadata, items) {
+                    for (_, told) in told(&text) {
+                        let part = told.iter().find(|told| told.contains("part of a list"));
+                        let expected = says.filter(|_| counts);
+                        assert_eq!(part.is_some(), expected.is_some(), "{text}: {told:?}");
+                        let (Some(part), Some(field)) = (part, expected) else { continue };
+                        assert!(part.contains(&format!("{kind} is a part")), "{part}");
+                        assert!(part.contains(&format!("metadata.{field} says")), "{part}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
