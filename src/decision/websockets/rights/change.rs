@@ -82,11 +82,18 @@ pub fn changes(rbac: &Rbac, findings: &[Finding]) -> Vec<RoleChange> {
             }
         }
     }
-    let change = |(remedy, Lack { aggregated, bindings, lacks })| {
+    let mut names = FreeNames {
+        roles: rbac.roles.keys().cloned().collect(),
+        bindings: rbac.bindings.keys().cloned().collect(),
+    };
+    let change = |(mut remedy, Lack { aggregated, bindings, lacks })| {
         let rules = rules(&lacks);
-        let manifest = match &remedy {
+        let manifest = match &mut remedy {
             Remedy::Add(_) => String::new(),
-            Remedy::Bind { make, .. } => manifest(rbac, make, &rules, &bindings),
+            Remedy::Bind { make, .. } => {
+                *make = names.role(make);
+                manifest(&mut names, make, &rules, &bindings)
+            }
         };
         RoleChange { remedy, rules, aggregated, bindings, lacks, manifest }
     };
@@ -119,14 +126,12 @@ fn remedies(
         left = elsewhere;
     }
     remedies.extend(left.map(|left| {
-        let taken = |name: &str| rbac.roles.contains_key(&RoleName::cluster(name));
         // Roles of one name in two namespaces are two roles.
         let own = match role.scope.namespace() {
             Some(namespace) => format!("{namespace}:{}", role.name),
             None => role.name.clone(),
         };
-        let make = free(&base(&own), taken);
-        (Remedy::Bind { beside: role.clone(), make }, left)
+        (Remedy::Bind { beside: role.clone(), make: base(&own) }, left)
     }));
     remedies
 }
@@ -134,6 +139,29 @@ fn remedies(
 /// A name for what is made beside something of this name.
 fn base(name: &str) -> String {
     format!("streams:{name}")
+}
+
+/// The names that are taken: by what is there, and by what has been made before.
+struct FreeNames {
+    roles: BTreeSet<RoleName>,
+    bindings: BTreeSet<BindingName>,
+}
+
+impl FreeNames {
+    /// Takes a name like this one for a ClusterRole.
+    fn role(&mut self, base: &str) -> String {
+        let name = free(base, |name| self.roles.contains(&RoleName::cluster(name)));
+        self.roles.insert(RoleName::cluster(name.clone()));
+        name
+    }
+
+    /// Takes one for a binding beside this one.
+    fn binding(&mut self, beside: &BindingName) -> BindingName {
+        let named = |name: &str| BindingName { scope: beside.scope.clone(), name: name.to_owned() };
+        let name = named(&free(&base(&beside.name), |name| self.bindings.contains(&named(name))));
+        self.bindings.insert(name.clone());
+        name
+    }
 }
 
 /// The first name of this kind that is free.
@@ -153,7 +181,7 @@ fn rules(lacks: &BTreeMap<Subresource, Names>) -> Vec<Rule> {
 
 /// A role with these rules, bound to the same subjects in the same places.
 fn manifest(
-    rbac: &Rbac,
+    names: &mut FreeNames,
     make: &str,
     rules: &[Rule],
     bindings: &BTreeMap<BindingName, BTreeSet<Subject>>,
@@ -173,14 +201,10 @@ fn manifest(
         text.push_str(&format!("{rule}\n"));
     }
     for (binding, subjects) in bindings {
-        let taken = |name: &str| {
-            let scope = binding.scope.clone();
-            rbac.bindings.contains_key(&BindingName { scope, name: name.to_owned() })
-        };
-        let name = free(&base(&binding.name), taken);
+        let made = names.binding(binding);
         text.push_str("---\n");
-        text.push_str(&head(binding.kind().as_str()));
-        text.push_str(&metadata(&binding.scope, &name));
+        text.push_str(&head(made.kind().as_str()));
+        text.push_str(&metadata(&made.scope, &made.name));
         let role = quoted(make);
         text.push_str(&format!(
             "roleRef: {{apiGroup: {GROUP}, kind: ClusterRole, name: {role}}}\nsubjects:\n"
@@ -195,4 +219,55 @@ fn manifest(
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::websockets::rights::{
+        finding,
+        role::{Binding, Role},
+    };
+
+    #[test]
+    fn what_is_made_has_a_name_of_its_own() {
+        // However the names are written together, and whatever number is put behind one.
+        let mut rbac = Rbac::default();
+        let mut insert = |scope: &Scope, name: &str, verbs: &[&str]| {
+            let rule = Rule {
+                api_groups: vec![String::new()],
+                resources: vec!["pods/exec".to_owned()],
+                resource_names: Vec::new(),
+                verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+            };
+            let role = RoleName { scope: scope.clone(), name: name.to_owned() };
+            let content = Role { rules: vec![rule], reconciled: true, ..Role::default() };
+            rbac.roles.insert(role.clone(), content);
+            let name = BindingName { scope: scope.clone(), name: name.to_owned() };
+            let subjects = vec![Subject::user(&format!("user of {role}"))];
+            rbac.bindings.insert(name, Binding { role, subjects });
+        };
+        insert(&Scope::Cluster, "streams:c", &[]);
+        insert(&Scope::Namespace("a".to_owned()), "b", &["get"]);
+        for name in ["a:b", "c", "c-2"] {
+            insert(&Scope::Cluster, name, &["get"]);
+        }
+        let changes = changes(&rbac, &finding::findings(&rbac));
+        let made: Vec<_> = changes.iter().map(|change| change.remedy.to_string()).collect();
+        let expected = ["a:b", "c-2", "c-2-2", "a:b-2"].map(|name| format!("streams:{name}"));
+        assert_eq!(made, expected.clone().map(|name| format!("a new ClusterRole {name}")));
+        for (change, name) in changes.iter().zip(expected) {
+            let text = &change.manifest;
+            for part in [
+                format!("kind: ClusterRole\nmetadata: {{name: \"{name}\"}}\n"),
+                format!("kind: ClusterRole, name: \"{name}\"}}"),
+            ] {
+                assert_eq!(text.matches(&part).count(), 1, "{part}: {text}");
+            }
+        }
+        let documents = changes.iter().flat_map(|change| change.manifest.split("---\n"));
+        let heads: Vec<&str> = documents.flat_map(|text| text.split("roleRef").next()).collect();
+        let once: BTreeSet<&str> = heads.iter().copied().collect();
+        assert_eq!((heads.len(), once.len()), (8, 8), "{heads:#?}");
+    }
 }
