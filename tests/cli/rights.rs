@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Ran, SAFE, apiserver, condition, items, plan, policy};
 
-/// What every cluster has beside what a test is about: one object of each kind.
+/// What every cluster has beside what a test is about: objects of each kind.
 pub const BUILT_IN: &str = "
 apiVersion: v1
 kind: List
@@ -13,6 +13,8 @@ items:
 - {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: cluster-admin}, roleRef: {kind: ClusterRole, name: cluster-admin}, subjects: [{kind: Group, name: 'system:masters'}]}
 - {apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: x, namespace: kube-system}, rules: []}
 - {apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: x, namespace: kube-system}, roleRef: {kind: Role, name: x}}
+- {apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: x, namespace: kube-public}, rules: []}
+- {apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: x, namespace: kube-public}, roleRef: {kind: Role, name: x}}
 ";
 
 /// A Role with this rule, bound to a user and a ServiceAccount.
@@ -135,9 +137,29 @@ fn rights_that_were_not_given_are_not_safe() {
     let ran = upgraded(&cluster("v1.34.4", &[&some]));
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.starts_with("warning: No rolebindings were given"), "{}", ran.stderr);
+    // Nor is a namespace, though the ClusterRoles are those of all.
+    let both = role("both", "pods/exec", "get, create");
+    for namespace in ["team", "kube-system"] {
+        let of_one = BUILT_IN.replace("kube-system", namespace).replace("kube-public", namespace);
+        let ran = upgraded(&cluster("v1.34.4", &[&of_one, &both.replace("team", namespace)]));
+        assert_eq!(ran.code, Some(2));
+        let warning = "warning: Not all roles and rolebindings were given, as those of kube-system and kube-public, ";
+        assert!(ran.stderr.starts_with(warning), "{}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains("kubectl get roles,clusterroles,rolebindings,clusterrolebindings -A")
+        );
+        assert!(ran.stdout.contains("Refused: RightsUnknown"), "{}", ran.stdout);
+    }
+    let unread = items(
+        &cluster("v1.34.4", &[&BUILT_IN.replace("kube-public", "team")]),
+        &["--target", "1.35"],
+    );
+    let rights = unread.iter().find(|item| item["kind"] == "StreamRights").unwrap();
+    assert_eq!(rights["unread"], serde_json::json!(["Role", "RoleBinding"]));
     // A role that is bound and not there may give anything.
     let bound =
-        BUILT_IN.replace("roleRef: {kind: Role, name: x}", "roleRef: {kind: Role, name: y}");
+        BUILT_IN.replacen("roleRef: {kind: Role, name: x}", "roleRef: {kind: Role, name: y}", 1);
     let ran = upgraded(&cluster("v1.34.4", &[&bound]));
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("Role kube-system/y is bound by"), "{}", ran.stderr);
@@ -153,6 +175,14 @@ fn what_cannot_be_read_of_rights_is_an_error() {
     for (mistake, message) in [
         ("rules: [{verbs: get}]", "Role bad: rules[0].verbs: "),
         ("rules: {}", "Role bad: rules: "),
+        (
+            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: bad, namespace: a}\nrules: [{verbs: [get]}]",
+            "Role bad: it is there twice",
+        ),
+        (
+            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBindingList\nmetadata: {continue: x}\nitems: []",
+            "RoleBindingList is a part of a list",
+        ),
     ] {
         let bad = format!(
             "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: bad, namespace: a}}\n{mistake}\n"

@@ -140,7 +140,7 @@ impl<'a> RightsItem<'a> {
             findings: report.findings.iter().map(FindingItem::of).collect(),
             changes: report.changes.iter().map(ChangeItem::of).collect(),
             missing_roles: report.missing.keys().map(NameItem::of_role).collect(),
-            unread: report.unread.keys().map(|kind| kind.as_str()).collect(),
+            unread: report.unread.keys().chain(&report.parts).map(|kind| kind.as_str()).collect(),
         }
     }
 }

@@ -6,11 +6,12 @@
 //! fallback to SPDY does not help it.
 //!
 //! [`rule`], [`subject`] and [`role`] say what RBAC gives, as the apiserver's authorizer reads it;
-//! [`finding`] compares `get` with `create`, [`change`] says which role lacks what, and [`steps`] what
+//! [`finding`] compares `get` with `create`, [`part`] tells whether all was given, [`change`] says which role lacks what, and [`steps`] what
 //! to do.
 
 pub mod change;
 pub mod finding;
+pub mod part;
 pub mod role;
 pub mod rule;
 pub mod steps;
@@ -178,6 +179,8 @@ pub struct Report {
     pub missing: BTreeMap<RoleName, BTreeSet<BindingName>>,
     /// The kinds that were not read, and why, where that is known.
     pub unread: BTreeMap<Kind, Option<String>>,
+    /// The kinds of which there are more than were given.
+    pub parts: BTreeSet<Kind>,
     /// Whether what is not there does not exist.
     pub whole: bool,
     /// What it comes to.
@@ -197,7 +200,11 @@ impl Report {
             .map(|kind| (kind, rbac.refused.get(&kind).cloned()))
             .collect();
         let has = |concern| findings.iter().any(|finding| finding.concern == concern);
-        let unknown = !unread.is_empty() || !all_read || (!missing.is_empty() && !rbac.whole);
+        let parts = part::parts(rbac);
+        let unknown = !unread.is_empty()
+            || !parts.is_empty()
+            || !all_read
+            || (!missing.is_empty() && !rbac.whole);
         let reason = if question.gate_off && (has(Concern::Blocks) || unknown) {
             RightsReason::CreateGateOff
         } else if has(Concern::Blocks) {
@@ -209,7 +216,7 @@ impl Report {
         } else {
             RightsReason::CreateIsThere
         };
-        Self { question, findings, changes, missing, unread, whole: rbac.whole, reason }
+        Self { question, findings, changes, missing, unread, parts, whole: rbac.whole, reason }
     }
 
     /// Whether somebody's streams are refused already, upgrade or not.
@@ -238,6 +245,18 @@ impl Report {
                     and(&kinds),
                 )
             });
+        }
+        let mut parts: BTreeMap<&[&str], Vec<&str>> = BTreeMap::new();
+        for kind in &self.parts {
+            parts.entry(part::everywhere(*kind)).or_default().push(kind.resource());
+        }
+        for (everywhere, kinds) in parts {
+            gaps.push(format!(
+                "Not all {} were given, as those of {}, which every cluster has, are not all there: whose \
+                 streams end at {asked} is not known. Give what {DUMP} prints.",
+                and(&kinds),
+                and(everywhere),
+            ));
         }
         if !self.missing.is_empty() && !self.whole {
             let bound = self.bound_and_missing();
