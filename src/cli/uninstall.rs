@@ -200,7 +200,7 @@ pub async fn run(args: Args, cluster: connect::Cluster) -> Result<Exit, Error> {
         }
         say("no change is under way on any node")?;
     }
-    found.remove_from_nodes(&client, args.timeout).await?;
+    found.remove_from_nodes(&client, &args.skip, args.timeout).await?;
     match &sweeper {
         Some(sweeper) => {
             let left = sweeper.sweep(&client, Act::Clean, args.timeout).await?;

@@ -154,7 +154,8 @@ impl Installation {
                 deployments.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
             stopped.map_err(Error::api(format!("stop the controller {name}")))?;
             let selector = found.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone());
-            self.no_pods(client, selector, timeout, &format!("pods of {name} still run")).await?;
+            self.no_pods(client, selector, &[], timeout, &format!("pods of {name} still run"))
+                .await?;
             say(&format!("the controller {name} has stopped"))?;
         }
         Ok(())
@@ -225,16 +226,22 @@ impl Installation {
     ///
     /// # Errors
     /// Where they stay.
-    pub async fn remove_from_nodes(&self, client: &Client, timeout: Duration) -> Result<(), Error> {
+    pub async fn remove_from_nodes(
+        &self,
+        client: &Client,
+        skip: &[String],
+        timeout: Duration,
+    ) -> Result<(), Error> {
         let sets: Api<DaemonSet> = self.api(client);
         for found in &self.on_nodes {
             let name = found.name_any();
             wait::delete(&sets, &name, &DeleteParams::background()).await?;
-            if is_remediator(found) {
-                let selector = found.spec.as_ref().map(|spec| spec.selector.match_labels.clone());
-                let what = format!("pods of {name} still run");
-                self.no_pods(client, selector.flatten(), timeout, &what).await?;
-            }
+            // An agent that ends keeps its rules as they were until then, and would put back what is
+            // taken away under it.
+            let selector = found.spec.as_ref().map(|spec| spec.selector.match_labels.clone());
+            let carry = if is_remediator(found) { "" } else { ", and may still carry streams" };
+            let what = format!("pods of {name} still run{carry}");
+            self.no_pods(client, selector.flatten(), skip, timeout, &what).await?;
             say(&format!("the DaemonSet {name} is deleted"))?;
         }
         Ok(())
@@ -273,14 +280,22 @@ impl Installation {
         &self,
         client: &Client,
         selector: Option<BTreeMap<String, String>>,
+        skip: &[String],
         timeout: Duration,
         what: &str,
     ) -> Result<(), Error> {
         let pairs = selector.into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
         let selector = pairs.collect::<Vec<_>>().join(",");
         let api: Api<Pod> = self.api(client);
-        let params = ListParams::default().labels(&selector).limit(1);
-        wait::until(timeout, what, async || Ok(api.list(&params).await?.items.is_empty())).await
+        let params = ListParams::default().labels(&selector);
+        let counts = |pod: &Pod| {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+            node.is_none_or(|node| !skip.contains(node))
+        };
+        wait::until(timeout, what, async || {
+            Ok(!pages::list(&api, params.clone()).await?.iter().any(counts))
+        })
+        .await
     }
 }
 
