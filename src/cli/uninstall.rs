@@ -168,7 +168,7 @@ pub async fn run(args: Args, cluster: connect::Cluster) -> Result<Exit, Error> {
     if !args.take_back && refuses(&nodes, &args.skip)? {
         return Ok(Exit::Refused);
     }
-    found.stop_controller(&client, args.timeout).await?;
+    found.stop_controller(&client, &args.skip, args.timeout).await?;
     // What was begun before it had stopped.
     let nodes = streaming_nodes(&client).await?;
     if args.take_back {

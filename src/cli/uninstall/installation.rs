@@ -141,7 +141,12 @@ impl Installation {
     ///
     /// # Errors
     /// Where it goes on.
-    pub async fn stop_controller(&self, client: &Client, timeout: Duration) -> Result<(), Error> {
+    pub async fn stop_controller(
+        &self,
+        client: &Client,
+        skip: &[String],
+        timeout: Duration,
+    ) -> Result<(), Error> {
         let deployments: Api<Deployment> = self.api(client);
         for found in &self.controllers {
             let name = found.name_any();
@@ -154,7 +159,7 @@ impl Installation {
                 deployments.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
             stopped.map_err(Error::api(format!("stop the controller {name}")))?;
             let selector = found.spec.as_ref().and_then(|spec| spec.selector.match_labels.clone());
-            self.no_pods(client, selector, &[], timeout, &format!("pods of {name} still run"))
+            self.no_pods(client, selector, skip, timeout, &format!("pods of {name} still run"))
                 .await?;
             say(&format!("the controller {name} has stopped"))?;
         }
